@@ -1,0 +1,1 @@
+"""Azure Batch on one machine."""

@@ -1,0 +1,1 @@
+"""A Service Bus-compatible broker in pure Python."""

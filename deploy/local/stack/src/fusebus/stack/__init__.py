@@ -1,0 +1,1 @@
+"""Starts the embedded stack: broker, Azurite, Batch and the services."""

@@ -1,0 +1,1 @@
+"""The storage layout over azure-storage-blob."""

@@ -1,0 +1,1 @@
+"""Worker loop and publisher over azure-servicebus."""

@@ -1,0 +1,1 @@
+"""The fusebus command for people."""

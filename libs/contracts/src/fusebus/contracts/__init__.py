@@ -1,0 +1,1 @@
+"""Messages, topology and outcomes: what the services say to each other."""

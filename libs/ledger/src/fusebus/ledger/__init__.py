@@ -1,0 +1,1 @@
+"""Uploads, runs, decisions and costs as rows in Azure Tables."""

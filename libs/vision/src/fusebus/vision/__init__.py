@@ -1,0 +1,1 @@
+"""Decode, pre- and post-processing, masks, annotation."""

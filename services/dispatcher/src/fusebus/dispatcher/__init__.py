@@ -1,0 +1,1 @@
+"""Sizes the Azure Batch pool from queue depth."""

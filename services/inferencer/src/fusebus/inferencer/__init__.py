@@ -1,0 +1,1 @@
+"""Runs the ONNX model on images."""

@@ -1,0 +1,1 @@
+"""Finals, runs, reports and e-mail."""
