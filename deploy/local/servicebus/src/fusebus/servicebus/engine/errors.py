@@ -1,0 +1,37 @@
+"""The few ways in which the engine says no; fronts translate them to AMQP conditions and HTTP statuses."""
+
+
+class EngineError(Exception):
+    """Base of all refusals; `str(error)` is the sentence shown to the client."""
+
+
+class EntityNotFound(EngineError):
+    """No queue, topic, subscription, rule or sub-queue has that name (amqp:not-found, HTTP 404)."""
+
+
+class EntityExists(EngineError):
+    """The name is taken (com.microsoft:entity-already-exists, HTTP 409)."""
+
+
+class EntityDisabled(EngineError):
+    """The entity's status forbids this direction (com.microsoft:entity-disabled)."""
+
+
+class NotAllowed(EngineError):
+    """The operation makes no sense there: receiving from a topic, sending to a subscription (amqp:not-allowed)."""
+
+
+class InvalidArgument(EngineError):
+    """A value is outside what the broker can do (com.microsoft:argument-error, HTTP 400)."""
+
+
+class QuotaExceeded(EngineError):
+    """The entity would grow beyond its maximum size (amqp:resource-limit-exceeded)."""
+
+
+class MessageLockLost(EngineError):
+    """The lock token is unknown: expired, settled or never given (com.microsoft:message-lock-lost)."""
+
+
+class MessageNotFound(EngineError):
+    """No such deferred or scheduled message (com.microsoft:message-not-found)."""
