@@ -1,1 +1,1 @@
-"""Messages, topology and outcomes: what the services say to each other."""
+"""What the services say to each other: messages, topology and outcomes. Imports only msgspec."""

@@ -1,0 +1,127 @@
+"""A message's wire form: JSON body, message id and application properties; strict both ways."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import msgspec
+
+from fusebus.contracts.messages import (
+    MESSAGE_TYPES,
+    SCHEMA_VERSION,
+    AnyMessage,
+    BlobCreated,
+    ImageAccepted,
+    Message,
+    work_id,
+)
+
+MAX_BODY_BYTES = 64 * 1024
+MAX_WORK_ID = 100  # characters; Service Bus allows 128 for the whole message id
+
+_encoder = msgspec.json.Encoder(order="deterministic")
+_decoder: msgspec.json.Decoder[AnyMessage] = msgspec.json.Decoder(AnyMessage)
+_KNOWN = {message_type.__struct_config__.tag: message_type for message_type in MESSAGE_TYPES}
+
+
+class Poison(Exception):
+    """The message can never be handled; `reason` and `description` go to the dead letter."""
+
+    def __init__(self, reason: str, description: str) -> None:
+        super().__init__(f"{reason}: {description}")
+        self.reason = reason
+        self.description = description
+
+
+class _Header(msgspec.Struct):
+    type: str
+    schema_version: int = 1
+
+
+class Envelope(msgspec.Struct, frozen=True, kw_only=True):
+    """What the bus carries beside the body."""
+
+    message: Message
+    attempt: int = 1
+    """Counts handler failures only (1 = first try), not deliveries."""
+    replay: int = 0
+    """How often people put it back from a dead-letter queue, or the sweep repeated it."""
+    only: str | None = None
+    """The one subscription that a delayed retry is for."""
+    traceparent: str | None = None
+    """W3C trace context."""
+
+    @property
+    def message_id(self) -> str:
+        """`work id/attempt/replay`: the same send has the same id, a retry or a replay another."""
+        return f"{work_id(self.message)[:MAX_WORK_ID]}/{self.attempt}/{self.replay}"
+
+    def properties(self) -> dict[str, str | int]:
+        """Application properties: what rules and people look at without decoding the body."""
+        found: dict[str, str | int] = {
+            "type": str(self.message.__struct_config__.tag),
+            "attempt": self.attempt,
+            "replay": self.replay,
+        }
+        for name, key in (("run", "run_id"), ("upload", "upload_id"), ("image", "image_id"), ("supplier", "supplier")):
+            if (value := getattr(self.message, key, None)) is not None:
+                found[name] = value
+        if isinstance(self.message, ImageAccepted):
+            found["job_kind"] = self.message.job_kind.value
+            found["lane"] = self.message.lane.value
+        if self.only is not None:
+            found["only"] = self.only
+        if self.traceparent is not None:
+            found["traceparent"] = self.traceparent
+        return found
+
+
+def encode(message: Message) -> bytes:
+    """JSON with deterministic key order. Raises ValueError above MAX_BODY_BYTES."""
+    body = _encoder.encode(message)
+    if len(body) > MAX_BODY_BYTES:
+        raise ValueError(f"{work_id(message)} has {len(body)} bytes, a message may have {MAX_BODY_BYTES}")
+    return body
+
+
+def decode(body: bytes) -> Message:
+    """The message in `body`. Raises Poison with a reason: too_large, undecodable, unknown_type, unknown_version."""
+    if len(body) > MAX_BODY_BYTES:
+        raise Poison("too_large", f"{len(body)} bytes, allowed are {MAX_BODY_BYTES}")
+    try:
+        header = msgspec.json.decode(body, type=_Header)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise Poison("undecodable", str(error)) from error
+    if header.type not in _KNOWN:
+        raise Poison("unknown_type", f"{header.type[:100]!r} is none of {', '.join(sorted(map(str, _KNOWN)))}")
+    if header.schema_version > SCHEMA_VERSION:
+        raise Poison(
+            "unknown_version", f"{header.type} version {header.schema_version}, this release reads {SCHEMA_VERSION}"
+        )
+    try:
+        message = _decoder.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise Poison("undecodable", f"{header.type}: {error}") from error
+    if isinstance(message, BlobCreated) and message.specversion != "1.0":
+        raise Poison("unknown_version", f"CloudEvents {message.specversion[:20]!r}, this release reads 1.0")
+    return message
+
+
+def envelope(body: bytes, properties: Mapping[str, object]) -> Envelope:
+    """The received message with its counters. Raises Poison as `decode` does; odd counters read as their defaults."""
+
+    def counter(name: str, default: int) -> int:
+        value = properties.get(name, default)
+        return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else default
+
+    def text(name: str) -> str | None:
+        value = properties.get(name)
+        return value if isinstance(value, str) else None
+
+    return Envelope(
+        message=decode(body),
+        attempt=max(1, counter("attempt", 1)),
+        replay=counter("replay", 0),
+        only=text("only"),
+        traceparent=text("traceparent"),
+    )
