@@ -1,1 +1,18 @@
 """A process's life: settings, signals, health, logs, telemetry."""
+
+from fusebus.host.health import Health, HealthSettings
+from fusebus.host.life import Life, run_service
+from fusebus.host.logs import log_fields
+from fusebus.host.settings import Secret, SettingsError, describe_settings, load_settings
+
+__all__ = [
+    "Health",
+    "HealthSettings",
+    "Life",
+    "Secret",
+    "SettingsError",
+    "describe_settings",
+    "load_settings",
+    "log_fields",
+    "run_service",
+]

@@ -1,0 +1,58 @@
+"""/healthz (is it making progress?) and /readyz (may work be sent to it?) over HTTP."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Annotated
+
+import msgspec
+from aiohttp import web
+
+
+class HealthSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """Section `health`."""
+
+    host: Annotated[str, msgspec.Meta(description="Address to listen on; containers need 0.0.0.0.")] = "127.0.0.1"
+    port: Annotated[
+        int, msgspec.Meta(ge=0, le=65535, description="Port of /healthz and /readyz; 0 turns both off.")
+    ] = 0
+
+
+class Health:
+    """What this process says of itself: liveness is progress, not an open port."""
+
+    def __init__(self, settings: HealthSettings) -> None:
+        self.ready = False
+        self._settings = settings
+        self._checks: dict[str, Callable[[], bool]] = {}
+        self._runner: web.AppRunner | None = None
+
+    def liveness(self, name: str, check: Callable[[], bool]) -> None:
+        """Register a check that must stay true; a false one makes the orchestrator restart the process."""
+        self._checks[name] = check
+
+    def report(self) -> dict[str, bool]:
+        """Each liveness check's present answer."""
+        return {name: check() for name, check in self._checks.items()}
+
+    async def start(self) -> None:
+        """Listen, if a port is set. Raises OSError where the port is taken."""
+        if not self._settings.port:
+            return
+        app = web.Application()
+        app.add_routes([web.get("/healthz", self._healthz), web.get("/readyz", self._readyz)])
+        self._runner = web.AppRunner(app, access_log=None)
+        await self._runner.setup()
+        await web.TCPSite(self._runner, self._settings.host, self._settings.port).start()
+
+    async def close(self) -> None:
+        """Stop listening."""
+        if self._runner is not None:
+            await self._runner.cleanup()
+
+    async def _healthz(self, request: web.Request) -> web.Response:
+        report = self.report()
+        return web.json_response(report, status=200 if all(report.values()) else 503)
+
+    async def _readyz(self, request: web.Request) -> web.Response:
+        return web.json_response({"ready": self.ready}, status=200 if self.ready else 503)

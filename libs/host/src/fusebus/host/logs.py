@@ -1,0 +1,68 @@
+"""JSON log lines on standard error, with the ids of the work at hand and without secrets."""
+
+from __future__ import annotations
+
+import logging
+import re
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+
+_fields: ContextVar[dict[str, str] | None] = ContextVar("fusebus_log_fields", default=None)
+_SECRETS = re.compile(
+    r"(?P<key>\bsig=|AccountKey=|SharedAccessKey=|SharedAccessSignature |Bearer |password=)[^\s;&\"',]+", re.IGNORECASE
+)
+_STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+_NOISY = ("azure", "uamqp", "aiohttp.access")
+
+
+@contextmanager
+def log_fields(**fields: str | None) -> Iterator[None]:
+    """Add these ids (upload, run, image …) to every log line written inside."""
+    token = _fields.set({**(_fields.get() or {}), **{key: value for key, value in fields.items() if value}})
+    try:
+        yield
+    finally:
+        _fields.reset(token)
+
+
+def redact(text: str) -> str:
+    """The text without the values of signatures, keys and tokens."""
+    return _SECRETS.sub(lambda match: match["key"] + "***", text)
+
+
+class JsonFormatter(logging.Formatter):
+    """One JSON object per line: a line break inside a value can't forge a second record."""
+
+    def __init__(self, service: str) -> None:
+        super().__init__()
+        self._service = service
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The record as JSON text, secrets redacted."""
+        line: dict[str, Any] = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname.lower(),
+            "service": self._service,
+            "logger": record.name,
+            "message": record.getMessage(),
+            **(_fields.get() or {}),
+            **{key: value for key, value in vars(record).items() if key not in _STANDARD},
+        }
+        if record.exc_info:
+            line["exception"] = self.formatException(record.exc_info)
+        return redact(msgspec.json.encode(line, enc_hook=str).decode())
+
+
+def set_up_logs(service: str, level: str = "INFO") -> None:
+    """Send every logger of this process to standard error as JSON."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(JsonFormatter(service))
+    logging.basicConfig(level=level, handlers=[handler], force=True)
+    for name in _NOISY:
+        logging.getLogger(name).setLevel(logging.WARNING)
