@@ -1,0 +1,90 @@
+"""Turns an image file's bytes into upright RGB pixels, or says exactly why it cannot."""
+
+from __future__ import annotations
+
+import io
+
+import cv2
+import numpy as np
+import simplejpeg
+from numpy.typing import NDArray
+from PIL import Image
+
+from fusebus.vision.errors import Damaged
+from fusebus.vision.formats import MAX_PIXELS, ImageHeader, inspect, verify_png_checksums
+
+Pixels = NDArray[np.uint8]
+"""RGB, shape (height, width, 3)."""
+
+
+def decode(data: bytes) -> Pixels:
+    """RGB pixels uint8 (height, width, 3), EXIF orientation applied, transparency laid on white.
+
+    Strict: a file that a lenient viewer would half show is refused. Releases the GIL while it decodes.
+    Raises NotAnImage, TooManyPixels, Damaged.
+    """
+    header = inspect(data)
+    pixels = _decode_jpeg(data, header) if header.format == "jpeg" else _decode_with_pillow(data, header.format)
+    if pixels.shape != (header.height, header.width, 3):
+        raise Damaged(f"header says {header.width} x {header.height} pixels, the data has {pixels.shape[1::-1]}")
+    return _upright(pixels, header)
+
+
+def _decode_jpeg(data: bytes, header: ImageHeader) -> Pixels:
+    try:
+        height, width, colourspace, _ = simplejpeg.decode_jpeg_header(data)
+        if (height, width) != (header.height, header.width):  # before memory is taken for another size than was checked
+            raise Damaged("jpeg has two different frame headers")
+        if colourspace not in ("CMYK", "YCCK"):
+            return np.asarray(simplejpeg.decode_jpeg(data, "RGB", strict=True))
+        simplejpeg.decode_jpeg(data, "CMYK", strict=True)  # Pillow converts the colours but forgives damage
+    except Damaged:
+        raise
+    except ValueError as error:
+        raise Damaged(f"jpeg: {error}") from error
+    return _decode_with_pillow(data, "jpeg")
+
+
+def _decode_with_pillow(data: bytes, image_format: str) -> Pixels:
+    if image_format == "png":
+        verify_png_checksums(data)  # Pillow itself skips those of the pixel data
+    Image.MAX_IMAGE_PIXELS = MAX_PIXELS  # formats.inspect has refused more already; Pillow would warn from 89 million
+    try:
+        with Image.open(io.BytesIO(data), formats=[image_format.upper()]) as image:
+            return np.array(_rgb(image))
+    # Pillow documents OSError; hostile files bring out the others.
+    except (OSError, ValueError, SyntaxError, IndexError, KeyError, TypeError, OverflowError, EOFError) as error:
+        raise Damaged(f"{image_format}: {error}") from error
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+    """Eight-bit RGB of the first frame."""
+    image.load()
+    if image.mode.startswith("I"):  # 16-bit grey: Pillow's own conversion would clip it to white
+        return Image.fromarray((np.asarray(image).astype(np.uint32) >> 8).astype(np.uint8)).convert("RGB")
+    if image.has_transparency_data:
+        coloured = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", coloured.size, "white"), coloured).convert("RGB")
+    return image.convert("RGB")
+
+
+def _upright(pixels: Pixels, header: ImageHeader) -> Pixels:
+    """The picture as a person shall see it; the eight cases are those of EXIF 2.3, tag 0x0112."""
+    match header.orientation:
+        case 2:
+            turned = cv2.flip(pixels, 1)
+        case 3:
+            turned = cv2.rotate(pixels, cv2.ROTATE_180)
+        case 4:
+            turned = cv2.flip(pixels, 0)
+        case 5:
+            turned = cv2.transpose(pixels)
+        case 6:
+            turned = cv2.rotate(pixels, cv2.ROTATE_90_CLOCKWISE)
+        case 7:
+            turned = cv2.rotate(cv2.transpose(pixels), cv2.ROTATE_180)
+        case 8:
+            turned = cv2.rotate(pixels, cv2.ROTATE_90_COUNTERCLOCKWISE)
+        case _:
+            return pixels
+    return np.asarray(turned, dtype=np.uint8)
