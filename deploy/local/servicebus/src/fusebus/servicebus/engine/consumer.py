@@ -1,21 +1,50 @@
 """One receiver's claim on an entity's messages: its credit and its callbacks."""
-from collections.abc import Callable
 
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from fusebus.servicebus.engine.errors import EngineError
 from fusebus.servicebus.engine.messages import Delivery, ReceiveMode
+
+if TYPE_CHECKING:
+    from fusebus.servicebus.engine.core import Core
+    from fusebus.servicebus.engine.mailbox import Mailbox
 
 
 class Consumer:
-    """Made by `Engine.attach_consumer`; credit is the number of deliveries that it may still get."""
+    """Made by `Engine.attach_consumer`; `credit` is the number of deliveries that it may still get."""
 
-    mode: ReceiveMode
-    credit: int
-    on_delivery: Callable[[Delivery], None]
+    def __init__(
+        self,
+        core: "Core",
+        mailbox: "Mailbox",
+        mode: ReceiveMode,
+        on_delivery: Callable[[Delivery], None],
+        on_closed: Callable[[EngineError], None] | None,
+    ) -> None:
+        self.mode = mode
+        self.on_delivery = on_delivery
+        self.on_closed = on_closed
+        self.credit = 0
+        self.attached = True
+        self.in_line = False
+        """Whether the mailbox has it among those that wait for a message."""
+        self._core = core
+        self._mailbox = mailbox
 
     def set_credit(self, credit: int) -> None:
         """Replace the credit (an AMQP flow's link-credit); ready messages are delivered before this returns."""
+        self._core.begin()
+        self.credit = max(0, credit)
+        self._mailbox.wait(self)
+        self._core.pump()
 
     def add_credit(self, credit: int) -> None:
         """Add to the credit; ready messages are delivered before this returns."""
+        self.set_credit(self.credit + credit)
 
     def detach(self) -> None:
         """No more deliveries; locks that it holds stay until settled or expired. Repeating it is harmless."""
+        self.credit = 0
+        self.attached = False
+        self._mailbox.leave(self)

@@ -1,14 +1,17 @@
 """The broker without a network: sends, deliveries, settlements and timers over the entities of one namespace."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 from uuid import UUID, uuid4
 
 from fusebus.servicebus.engine.consumer import Consumer
-from fusebus.servicebus.engine.entities import Entity, RuntimeCounts
-from fusebus.servicebus.engine.errors import EngineError
+from fusebus.servicebus.engine.core import Core
+from fusebus.servicebus.engine.entities import Entity, EntityKind, Queue, RuntimeCounts, Topic
+from fusebus.servicebus.engine.errors import EngineError, EntityDisabled, NotAllowed, QuotaExceeded
 from fusebus.servicebus.engine.messages import Delivery, Message, ReceiveMode
 from fusebus.servicebus.engine.namespace import Namespace
+
+_BYTES_PER_MEGABYTE: Final = 1024 * 1024
 
 
 class Engine:
@@ -18,21 +21,31 @@ class Engine:
     `tick` comes late; then it acts; then it hands ready messages to waiting consumers by their callbacks.
     Callbacks may call the engine again (settle, add credit, detach); they must not raise.
 
-    Paths are case-insensitive: `queue`, `topic`, `topic/Subscriptions/sub`, and `<queue or subscription>/$DeadLetterQueue`.
+    Paths are case-insensitive: `queue`, `topic`, `topic/Subscriptions/sub`, and those of queues and subscriptions
+    with `/$DeadLetterQueue`.
     Every method that takes a path raises EntityNotFound for an unknown one.
 
     `engine.namespace` creates, changes, lists and deletes entities (see Namespace).
     """
 
-    namespace: Namespace
-    on_next_timer: Callable[[float], None] | None
-    """Set by the front: called with the new time whenever the earliest timer became earlier."""
-
     def __init__(self, clock: Callable[[], float], *, new_token: Callable[[], UUID] = uuid4) -> None:
         """`new_token` makes lock tokens; give a seeded one for repeatable simulations."""
+        self._core = Core(clock, new_token)
+        self._namespace = Namespace(self._core)
+
+    @property
+    def namespace(self) -> Namespace:
+        """Its entities, at the present instant; call `pump` when a change may have freed messages."""
+        self._core.begin()
+        return self._namespace
+
+    def on_next_timer(self, callback: Callable[[float], None] | None) -> None:
+        """`callback(time)` whenever the earliest timer became earlier, so that a front can set one alarm."""
+        self._core.timers.on_earlier = callback
 
     def resolve(self, path: str) -> Entity:
         """The entity behind a path, with `.path` (as created), `.kind`, `.can_send`, `.can_receive`."""
+        return self._namespace.find(path)
 
     # Sending
 
@@ -41,11 +54,17 @@ class Engine:
 
         A message whose `scheduled_enqueue_time` lies ahead waits until then; its number is good for
         `cancel_scheduled`. A duplicate is swallowed and answers with the number of the first.
-        Raises EntityDisabled, NotAllowed (a subscription or dead-letter queue), QuotaExceeded, InvalidArgument.
+        Raises EntityDisabled, NotAllowed (a subscription or dead-letter queue), QuotaExceeded.
         """
+        entity = self._begin(path)
+        _check_sendable(entity, sum(len(message.raw) for message in messages))
+        numbers = [entity.accept(message) for message in messages]
+        self._core.pump()
+        return numbers
 
     def cancel_scheduled(self, path: str, sequence_numbers: Sequence[int]) -> None:
         """Remove scheduled messages, all or none; raises MessageNotFound."""
+        self._begin(path).mailbox.cancel_scheduled(sequence_numbers)
 
     # Receiving
 
@@ -63,28 +82,40 @@ class Engine:
         locks stay until they are settled or expire, as in the service.
         Raises EntityDisabled, NotAllowed (a topic).
         """
+        mailbox = self._receivable(path).mailbox
+        consumer = Consumer(self._core, mailbox, mode, on_delivery, on_closed)
+        mailbox.consumers[consumer] = None
+        return consumer
 
     def receive(self, path: str, count: int, mode: ReceiveMode = ReceiveMode.PEEK_LOCK) -> list[Delivery]:
         """Up to `count` messages that are ready now; never waits."""
+        return self._receivable(path).mailbox.receive(count, mode)
 
     def receive_deferred(
         self, path: str, sequence_numbers: Sequence[int], mode: ReceiveMode = ReceiveMode.PEEK_LOCK
     ) -> list[Delivery]:
         """Deferred messages by number, all or none; raises MessageNotFound."""
+        return self._receivable(path).mailbox.receive_deferred(sequence_numbers, mode)
 
     def peek(self, path: str, from_sequence_number: int, count: int) -> list[Delivery]:
         """Look at up to `count` messages from that number on: active (locked too), deferred and scheduled."""
+        return self._begin(path).mailbox.peek(from_sequence_number, count)
 
     # Settling: `path` is that of the entity the message was received from; all raise MessageLockLost
 
     def complete(self, path: str, lock_token: UUID) -> None:
         """The message is done and gone."""
+        self._begin(path).mailbox.complete(lock_token)
 
     def abandon(self, path: str, lock_token: UUID, properties: Mapping[str, Any] | None = None) -> None:
         """Back to its place with delivery count + 1, or to the dead letters when that reaches the limit."""
+        self._begin(path).mailbox.abandon(lock_token, properties)
+        self._core.pump()
 
     def defer(self, path: str, lock_token: UUID, properties: Mapping[str, Any] | None = None) -> None:
         """Put aside; only `receive_deferred` finds it again. Delivery count + 1."""
+        self._begin(path).mailbox.defer(lock_token, properties)
+        self._core.pump()
 
     def dead_letter(
         self,
@@ -95,25 +126,61 @@ class Engine:
         properties: Mapping[str, Any] | None = None,
     ) -> None:
         """Move to the dead-letter queue, with DeadLetterReason and DeadLetterErrorDescription where given."""
+        said = {"DeadLetterReason": reason, "DeadLetterErrorDescription": description}
+        given = {name: text for name, text in said.items() if text is not None}
+        self._begin(path).mailbox.dead_letter(lock_token, {**(properties or {}), **given})
+        self._core.pump()
 
     def release(self, path: str, lock_token: UUID) -> None:
         """Back to its place as if it had not been delivered: same delivery count."""
+        self._begin(path).mailbox.release(lock_token)
+        self._core.pump()
 
     def renew_lock(self, path: str, lock_token: UUID) -> float:
         """Lock it again for the entity's lock duration from now; returns the new `locked_until`."""
+        return self._begin(path).mailbox.renew(lock_token)
 
     # Time
 
     def next_timer(self) -> float | None:
         """When `tick` has something to do next; None when nothing is pending."""
+        return self._core.timers.next_due()
 
     def tick(self) -> None:
         """Run what is due: lock expiry, schedules, time to live; then deliver."""
+        self._core.begin()
 
     # Counts
 
     def counts(self, path: str) -> RuntimeCounts:
-        """True counts of a queue, topic or subscription; locked messages count as active, like the service."""
+        """True counts of any entity; locked messages count as active, like the service."""
+        self._core.begin()
+        return self._namespace.find(path).counts()
 
     def purge(self, path: str) -> int:
         """Remove every message of one entity (not of its dead-letter queue); returns how many."""
+        return self._begin(path).mailbox.purge()
+
+    def _begin(self, path: str) -> Entity:
+        self._core.begin()
+        entity = self._namespace.find(path)
+        entity.accessed_at = self._core.now
+        return entity
+
+    def _receivable(self, path: str) -> Entity:
+        entity = self._begin(path)
+        if entity.kind is EntityKind.TOPIC:
+            raise NotAllowed(f"{entity.path}: a topic cannot be received from, only its subscriptions")
+        if not entity.can_receive:
+            raise EntityDisabled(f"The messaging entity '{entity.path}' is disabled for receiving.")
+        return entity
+
+
+def _check_sendable(entity: Entity, added_bytes: int) -> None:
+    if not isinstance(entity, Queue | Topic):
+        raise NotAllowed(f"{entity.path}: messages cannot be sent to a {entity.kind.value}")
+    if not entity.can_send:
+        raise EntityDisabled(f"The messaging entity '{entity.path}' is disabled for sending.")
+    limit = entity.settings.max_size_megabytes * _BYTES_PER_MEGABYTE
+    if entity.counts().size_bytes + added_bytes > limit:
+        raise QuotaExceeded(f"The messaging entity '{entity.path}' has reached its maximum size of {limit} bytes.")

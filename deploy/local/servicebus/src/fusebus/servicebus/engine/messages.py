@@ -48,8 +48,8 @@ class Message:
     """Time to live in seconds; the entity's own limit applies if it is smaller. None: the entity's."""
     scheduled_enqueue_time: float | None = None
     """Seconds since the epoch, UTC; at or before now means at once."""
-    application_properties: Mapping[str, Any] = field(default=EMPTY)
-    annotations: Mapping[str, Any] = field(default=EMPTY)
+    application_properties: Mapping[str, Any] = field(default_factory=lambda: EMPTY)
+    annotations: Mapping[str, Any] = field(default_factory=lambda: EMPTY)
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ DEFAULT_MAX_DELIVERY_COUNT = 10
 DEFAULT_DUPLICATE_DETECTION_SECONDS = 600.0
 DEFAULT_MAX_SIZE_MEGABYTES = 1024
 DEFAULT_RULE_NAME = "$Default"
+_EVERYTHING = TrueFilter()
 
 
 class EntityStatus(Enum):
@@ -73,5 +74,5 @@ class Rule:
     """A subscription takes a message when any of its rules matches it."""
 
     name: str = DEFAULT_RULE_NAME
-    filter: Filter = TrueFilter()
+    filter: Filter = _EVERYTHING
     created_at: float = 0.0

@@ -1,0 +1,48 @@
+"""What all parts of one engine share: the instant, the timers, the tokens and the mailboxes with work."""
+
+from collections import deque
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+from uuid import UUID
+
+from fusebus.servicebus.engine.timers import TimerQueue
+
+if TYPE_CHECKING:
+    from fusebus.servicebus.engine.mailbox import Mailbox
+
+
+class Core:
+    """`now` stands still during one call of the engine, so that a call is one instant."""
+
+    def __init__(self, clock: Callable[[], float], new_token: Callable[[], UUID]) -> None:
+        self.now = clock()
+        self.timers = TimerQueue()
+        self.new_token = new_token
+        self._clock = clock
+        self._touched: deque[Mailbox] = deque()
+        self._pumping = False
+
+    def begin(self) -> None:
+        """Bring the engine to the present instant."""
+        self.now = self._clock()
+        self.timers.run_due(self.now)
+        self.pump()
+
+    def touch(self, mailbox: "Mailbox") -> None:
+        """The mailbox may have something to deliver."""
+        if not mailbox.touched:
+            mailbox.touched = True
+            self._touched.append(mailbox)
+
+    def pump(self) -> None:
+        """Deliver until nothing more can be; a callback that calls back into the engine only adds to the work."""
+        if self._pumping:
+            return
+        self._pumping = True
+        try:
+            while self._touched:
+                mailbox = self._touched.popleft()
+                mailbox.touched = False
+                mailbox.dispatch()
+        finally:
+            self._pumping = False

@@ -1,0 +1,79 @@
+"""What a rule asks of a message: correlation filters, SQL filters, everything or nothing."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final, Protocol
+
+from fusebus.servicebus.engine.messages import EMPTY, Message
+from fusebus.servicebus.engine.sql import Predicate, parse, same
+
+
+class Filter(Protocol):
+    """Pure: the same message always gives the same answer."""
+
+    def matches(self, message: Message) -> bool:
+        """Whether the rule takes the message."""
+
+
+@dataclass(frozen=True, slots=True)
+class TrueFilter:
+    """Every message."""
+
+    def matches(self, message: Message) -> bool:
+        return True
+
+
+@dataclass(frozen=True, slots=True)
+class FalseFilter:
+    """No message."""
+
+    def matches(self, message: Message) -> bool:
+        return False
+
+
+@dataclass(frozen=True, slots=True)
+class SqlFilter:
+    """An expression of the language in sql.py; raises SqlSyntaxError when made."""
+
+    expression: str
+    _predicate: Predicate = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_predicate", parse(self.expression))
+
+    def matches(self, message: Message) -> bool:
+        return self._predicate(message) is True
+
+
+CORRELATION_FIELDS: Final = (
+    "correlation_id",
+    "message_id",
+    "to",
+    "reply_to",
+    "subject",
+    "session_id",
+    "reply_to_session_id",
+    "content_type",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class CorrelationFilter:
+    """All fields that are set, and all properties, must be equal to the message's; case matters."""
+
+    correlation_id: str | None = None
+    message_id: str | None = None
+    to: str | None = None
+    reply_to: str | None = None
+    subject: str | None = None
+    session_id: str | None = None
+    reply_to_session_id: str | None = None
+    content_type: str | None = None
+    properties: Mapping[str, Any] = field(default_factory=lambda: EMPTY)
+
+    def matches(self, message: Message) -> bool:
+        wanted = ((name, getattr(self, name)) for name in CORRELATION_FIELDS)
+        if any(value is not None and getattr(message, name) != value for name, value in wanted):
+            return False
+        found = message.application_properties
+        return all(name in found and same(found[name], value) for name, value in self.properties.items())

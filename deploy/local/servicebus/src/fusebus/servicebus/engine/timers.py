@@ -1,0 +1,65 @@
+"""Things to do at a time: a heap with cheap cancellation, the only place where time passes."""
+
+from collections.abc import Callable
+from heapq import heapify, heappop, heappush
+from typing import Any, Final
+
+MIN_CANCELLED_TO_COMPACT: Final = 1024  # below this a rebuilt heap saves nothing worth the pause
+
+
+class Timer:
+    """One pending call; `due` in seconds since the epoch."""
+
+    __slots__ = ("action", "argument", "cancelled", "due")
+
+    def __init__(self, due: float, action: Callable[[Any], None], argument: Any) -> None:
+        self.due = due
+        self.action = action
+        self.argument = argument
+        self.cancelled = False
+
+
+class TimerQueue:
+    """Timers run in the order of their time, those of one instant in the order they were added."""
+
+    def __init__(self) -> None:
+        self._heap: list[tuple[float, int, Timer]] = []
+        self._serial = 0
+        self._cancelled = 0
+        self.on_earlier: Callable[[float], None] | None = None
+        """Called with the new earliest time whenever it moved forward."""
+
+    def add(self, due: float, action: Callable[[Any], None], argument: Any) -> Timer:
+        timer = Timer(due, action, argument)
+        earliest = self.next_due() if self.on_earlier else None
+        self._serial += 1
+        heappush(self._heap, (due, self._serial, timer))
+        if self.on_earlier and (earliest is None or due < earliest):
+            self.on_earlier(due)
+        return timer
+
+    def cancel(self, timer: Timer | None) -> None:
+        """Harmless for None and for a timer that ran or was cancelled."""
+        if timer is None or timer.cancelled:
+            return
+        timer.cancelled = True
+        self._cancelled += 1
+        if self._cancelled > MIN_CANCELLED_TO_COMPACT and self._cancelled * 2 > len(self._heap):
+            self._heap = [entry for entry in self._heap if not entry[2].cancelled]
+            heapify(self._heap)
+            self._cancelled = 0
+
+    def next_due(self) -> float | None:
+        while self._heap and self._heap[0][2].cancelled:
+            heappop(self._heap)
+            self._cancelled -= 1
+        return self._heap[0][0] if self._heap else None
+
+    def run_due(self, now: float) -> None:
+        while self._heap and self._heap[0][0] <= now:
+            timer = heappop(self._heap)[2]
+            if timer.cancelled:
+                self._cancelled -= 1
+                continue
+            timer.cancelled = True  # it is spent: a later cancel must not count it
+            timer.action(timer.argument)
