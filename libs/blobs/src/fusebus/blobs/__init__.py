@@ -1,1 +1,20 @@
 """The storage layout over azure-storage-blob."""
+
+from fusebus.blobs import layout
+from fusebus.blobs.client import BLOCK_BLOB, BlobProperties, Blobs, ListedBlob
+from fusebus.blobs.errors import BlobChanged, BlobTooLarge, BlobVanished, StorageError, StorageUnavailable
+from fusebus.blobs.settings import BlobSettings
+
+__all__ = [
+    "BLOCK_BLOB",
+    "BlobChanged",
+    "BlobProperties",
+    "BlobSettings",
+    "BlobTooLarge",
+    "BlobVanished",
+    "Blobs",
+    "ListedBlob",
+    "StorageError",
+    "StorageUnavailable",
+    "layout",
+]

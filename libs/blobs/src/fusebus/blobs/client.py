@@ -1,0 +1,175 @@
+"""Reads and writes blobs by container and name, with an ETag and a size cap on everything that came from outside."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from datetime import datetime
+from types import TracebackType
+from typing import Any, Self
+
+import msgspec
+from azure.core import MatchConditions
+from azure.core.exceptions import ResourceExistsError
+from azure.identity.aio import DefaultAzureCredential
+from azure.storage.blob import BlobProperties as SdkProperties
+from azure.storage.blob import ContentSettings
+from azure.storage.blob.aio import BlobClient, BlobServiceClient
+
+from fusebus.blobs.errors import BlobTooLarge, BlobVanished, translated
+from fusebus.blobs.layout import supplier_container, supplier_of
+from fusebus.blobs.sas import container_url_with_sas
+from fusebus.blobs.settings import BlobSettings
+from fusebus.contracts.messages import SUPPLIER_CONTAINER_PREFIX
+
+BLOCK_BLOB = "BlockBlob"
+
+
+class BlobProperties(msgspec.Struct, frozen=True, kw_only=True):
+    """What storage says about a blob; none of it but `size`, `etag` and `blob_type` is to be believed."""
+
+    name: str
+    """Exactly as stored: data, never a path."""
+    size: int
+    """Bytes."""
+    etag: str
+    """Without quotes."""
+    blob_type: str
+    """`BlockBlob`, `PageBlob` or `AppendBlob`."""
+    content_type: str
+    """As the uploader claims."""
+    created_at: datetime
+    modified_at: datetime
+    """When this content was written: an overwritten blob keeps `created_at`."""
+
+
+ListedBlob = BlobProperties
+"""A listing carries the same facts."""
+
+
+class Blobs:
+    """One storage account, as an async context manager. Raises the errors of fusebus.blobs.errors, nothing of azure."""
+
+    def __init__(self, settings: BlobSettings) -> None:
+        self._settings = settings
+        self._exits = AsyncExitStack()
+        self._open: BlobServiceClient | None = None
+
+    async def __aenter__(self) -> Self:
+        self._open = await self._exits.enter_async_context(await self._client())
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._open = None
+        await self._exits.aclose()
+
+    async def properties(self, container: str, name: str) -> BlobProperties | None:
+        """None where there is no such blob. Raises StorageUnavailable, StorageError."""
+        try:
+            with translated(f"properties of {container}/{name!r}"):
+                return _properties(name, await self._blob(container, name).get_blob_properties())
+        except BlobVanished:
+            return None
+
+    async def read(self, container: str, name: str, *, etag: str | None = None, max_bytes: int) -> bytes:
+        """The whole blob, at most `max_bytes`; with `etag` exactly that content, over all requests it takes.
+
+        Raises BlobVanished, BlobChanged, BlobTooLarge, StorageUnavailable, StorageError.
+        """
+        what = f"read of {container}/{name!r}"
+        pinned: dict[str, Any] = {"etag": _quoted(etag), "match_condition": MatchConditions.IfNotModified}
+        with translated(what):
+            stream = await self._blob(container, name).download_blob(
+                offset=0, length=max_bytes + 1, **(pinned if etag else {})
+            )
+            data: bytes = await stream.readall()
+        if len(data) > max_bytes:
+            raise BlobTooLarge(f"{what}: more than {max_bytes} bytes")
+        return data
+
+    async def write(self, container: str, name: str, data: bytes, content_type: str) -> None:
+        """Put these bytes there, whatever was there before: a repeat of the same write changes nothing.
+
+        Raises StorageUnavailable, StorageError; BlobVanished where the container is missing.
+        """
+        with translated(f"write of {container}/{name!r}"):
+            await self._blob(container, name).upload_blob(
+                data, overwrite=True, content_settings=ContentSettings(content_type=content_type)
+            )
+
+    async def list(self, container: str, prefix: str = "") -> AsyncIterator[ListedBlob]:
+        """Blobs in the order of their names, page by page: `async for blob in blobs.list(...)`.
+
+        Raises BlobVanished where the container is missing, StorageUnavailable, StorageError; perhaps after some blobs.
+        """
+        with translated(f"listing of {container}"):
+            async for found in self._service.get_container_client(container).list_blobs(name_starts_with=prefix):
+                yield _properties(found.name, found)
+
+    async def create_container(self, container: str) -> None:
+        """Make sure that the container is there. Raises StorageUnavailable, StorageError."""
+        with translated(f"creation of {container}"):
+            try:
+                await self._service.create_container(container)
+            except ResourceExistsError:
+                return
+
+    async def list_supplier_containers(self) -> AsyncIterator[str]:
+        """Names of all containers that suppliers upload to. Raises StorageUnavailable, StorageError."""
+        with translated("listing of containers"):
+            async for found in self._service.list_containers(name_starts_with=SUPPLIER_CONTAINER_PREFIX):
+                if supplier_of(found.name) is not None:
+                    yield found.name
+
+    async def supplier_sas(self, supplier: str, valid_for_seconds: float) -> str:
+        """URL of the supplier's container with a token that can create blobs, and nothing else, for so long.
+
+        It can't overwrite, read, list or delete. Signed by the account key, or in Azure by a user-delegation key.
+        Raises StorageUnavailable, StorageError.
+        """
+        container = supplier_container(supplier)
+        with translated(f"delegation for {container}"):
+            return await container_url_with_sas(self._service, container, valid_for_seconds)
+
+    @property
+    def _service(self) -> BlobServiceClient:
+        if self._open is None:
+            raise RuntimeError("Blobs is used outside of its `async with`")
+        return self._open
+
+    def _blob(self, container: str, name: str) -> BlobClient:
+        return self._service.get_blob_client(container, name)
+
+    async def _client(self) -> BlobServiceClient:
+        settings = self._settings
+        patience: dict[str, Any] = {
+            "connection_timeout": settings.connect_timeout_seconds,
+            "read_timeout": settings.read_timeout_seconds,
+            "retry_total": settings.retries,
+            "initial_backoff": settings.retry_backoff_seconds,
+            "increment_base": 2,
+        }
+        if settings.connection:
+            return BlobServiceClient.from_connection_string(settings.connection.reveal(), **patience)
+        if not settings.endpoint:
+            raise ValueError("neither FUSEBUS_BLOBS_CONNECTION nor FUSEBUS_BLOBS_ENDPOINT is set")
+        credential = await self._exits.enter_async_context(DefaultAzureCredential())
+        return BlobServiceClient(settings.endpoint, credential=credential, **patience)
+
+
+def _quoted(etag: str | None) -> str:
+    return f'"{etag}"'
+
+
+def _properties(name: str, found: SdkProperties) -> BlobProperties:
+    return BlobProperties(
+        name=name,
+        size=int(found.size),
+        etag=str(found.etag).strip('"'),
+        blob_type=str(getattr(found.blob_type, "value", found.blob_type)),
+        content_type=str(found.content_settings.content_type or ""),
+        created_at=found.creation_time or found.last_modified,
+        modified_at=found.last_modified,
+    )

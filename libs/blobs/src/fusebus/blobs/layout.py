@@ -1,0 +1,51 @@
+"""Where everything lies: names of containers and blobs, derived from the work, so that a repeat finds its place."""
+
+from __future__ import annotations
+
+import re
+
+from fusebus.contracts.identity import run_date
+from fusebus.contracts.messages import SUPPLIER_CONTAINER_PREFIX
+
+RESULTS = "results"
+"""The one container of everything we write; suppliers have no access to it."""
+
+_SUPPLIER = re.compile(r"[a-z0-9](?:[a-z0-9]|-(?=[a-z0-9])){0,58}[a-z0-9]")
+
+
+def supplier_container(supplier: str) -> str:
+    """`in-<supplier>`. Raises ValueError for a name that is no supplier's (2 to 60 of a-z, 0-9 and single dashes)."""
+    if not _SUPPLIER.fullmatch(supplier):
+        raise ValueError(f"{supplier!r} is no supplier name: 2 to 60 lower-case letters, digits and single dashes")
+    return SUPPLIER_CONTAINER_PREFIX + supplier
+
+
+def supplier_of(container: str) -> str | None:
+    """The supplier whose container this is; None for any other container."""
+    supplier = container.removeprefix(SUPPLIER_CONTAINER_PREFIX)
+    return supplier if supplier != container and _SUPPLIER.fullmatch(supplier) else None
+
+
+def annotated_name(run_id: str, analysis_id: str) -> str:
+    """The annotated picture of one analysis, JPEG."""
+    return f"annotated/{run_date(run_id)}/{run_id}/{analysis_id}.jpg"
+
+
+def thumbnail_name(run_id: str, analysis_id: str) -> str:
+    """The small annotated picture for report and mail, JPEG."""
+    return f"thumbnail/{run_date(run_id)}/{run_id}/{analysis_id}.jpg"
+
+
+def converted_name(run_id: str, analysis_id: str) -> str:
+    """The converted picture of one `convert` analysis, PNG."""
+    return f"converted/{run_date(run_id)}/{run_id}/{analysis_id}.png"
+
+
+def result_name(run_id: str, analysis_id: str) -> str:
+    """The result JSON of one analysis."""
+    return f"json/{run_date(run_id)}/{run_id}/{analysis_id}.json"
+
+
+def report_name(run_id: str) -> str:
+    """The run report, one self-contained HTML page."""
+    return f"report/{run_id}/index.html"
