@@ -1,1 +1,25 @@
-"""Worker loop and publisher over azure-servicebus."""
+"""Worker loop and publisher over azure-servicebus; no azure type leaves this package."""
+
+from fusebus.bus.administration import Depth
+from fusebus.bus.client import Bus
+from fusebus.bus.context import Context, Handler
+from fusebus.bus.dead_letters import DeadLetter
+from fusebus.bus.errors import BusError, ConsumerDead, PublishFailed
+from fusebus.bus.publisher import Publisher
+from fusebus.bus.settings import BusSettings, ConsumerSettings
+from fusebus.bus.worker import Consumer
+
+__all__ = [
+    "Bus",
+    "BusError",
+    "BusSettings",
+    "Consumer",
+    "ConsumerDead",
+    "ConsumerSettings",
+    "Context",
+    "DeadLetter",
+    "Depth",
+    "Handler",
+    "PublishFailed",
+    "Publisher",
+]

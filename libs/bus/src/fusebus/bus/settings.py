@@ -1,0 +1,119 @@
+"""How the bus is reached and how patient a consumer is: every limit by name, with its unit and its consequence."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta
+
+from fusebus.host import Secret
+
+
+class BusSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """Section `bus`: where the namespace is and how long to wait for it."""
+
+    connection: Annotated[Secret, Meta(description="Connection string; empty: `namespace` with managed identity.")] = (
+        Secret("")
+    )
+    namespace: Annotated[
+        str, Meta(description="Host name such as example.servicebus.windows.net; used without a connection string.")
+    ] = ""
+    ca_file: Annotated[
+        str, Meta(description="PEM file of the authority that signed the administration endpoint; empty: the system's.")
+    ] = ""
+    socket_poll_seconds: Annotated[
+        float,
+        Meta(gt=0, description="How long one read of a link waits; a settle that meets a read waits as long."),
+    ] = 0.05
+    open_seconds: Annotated[float, Meta(gt=0, description="Limit for connecting and attaching one link.")] = 15.0
+    close_seconds: Annotated[
+        float, Meta(gt=0, description="Limit for closing one link; after that the socket is left to the system.")
+    ] = 5.0
+    send_seconds: Annotated[
+        float, Meta(gt=0, description="Limit for one send; after that the link is opened anew and the send repeated.")
+    ] = 20.0
+    send_attempts: Annotated[
+        int, Meta(ge=1, description="Tries of one send before publishing fails and the received message is given back.")
+    ] = 6
+    send_backoff_seconds: Annotated[
+        float, Meta(gt=0, description="Wait before the second try of a send; doubles each time, with jitter.")
+    ] = 0.5
+    send_backoff_most_seconds: Annotated[float, Meta(gt=0, description="Longest wait between two tries of a send.")] = (
+        15.0
+    )
+    batch_bytes: Annotated[
+        int, Meta(ge=70_000, le=1_000_000, description="Most bytes in one send; Standard tier admits 262144.")
+    ] = 200_000
+    batch_messages: Annotated[int, Meta(ge=1, description="Most messages in one send.")] = 100
+    depth_seconds: Annotated[
+        float, Meta(gt=0, description="Limit for reading a depth; after that it is unknown, never zero.")
+    ] = 10.0
+    peek_messages: Annotated[int, Meta(ge=1, le=250, description="Dead letters read in one request.")] = 50
+    peek_seconds: Annotated[float, Meta(gt=0, description="Limit for one request for dead letters.")] = 20.0
+
+
+class ConsumerSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """Section `consumer`: how one consumer receives, renews, retries, gives up and stops."""
+
+    slots: Annotated[
+        int, Meta(ge=1, le=1000, description="Messages handled at a time; never more are received than slots are free.")
+    ] = 8
+    max_attempts: Annotated[
+        int, Meta(ge=1, description="Handler failures after which a message is dead-lettered with the last reason.")
+    ] = 5
+    retry_seconds: Annotated[
+        float, Meta(ge=0, description="Delay of the first retry after a handler's exception; doubles, with jitter.")
+    ] = 5.0
+    retry_most_seconds: Annotated[float, Meta(ge=0, description="Longest delay of such a retry.")] = 300.0
+    handling_seconds: Annotated[
+        float, Meta(gt=0, description="Limit for one handling; after that it is cancelled and counts as a failure.")
+    ] = 1800.0
+    idle_exit_seconds: Annotated[
+        float, Meta(ge=0, description="The consumer returns after so long without work; 0: never.")
+    ] = 0.0
+    idle_wait_seconds: Annotated[
+        float, Meta(gt=0, le=30, description="One receive without work in hand; a stop waits as long.")
+    ] = 1.0
+    busy_wait_seconds: Annotated[
+        float,
+        Meta(gt=0, le=5, description="One receive with work in hand; a finished message waits as long to settle."),
+    ] = 0.1
+    start_with_lock_seconds: Annotated[
+        float, Meta(ge=0, description="A message whose lock has less left is renewed before it is started.")
+    ] = 10.0
+    renew_at: Annotated[
+        float, Meta(gt=0, lt=1, description="Share of a lock's remaining life after which it is renewed.")
+    ] = 0.5
+    renew_seconds: Annotated[float, Meta(gt=0, description="Limit for one try of a renewal.")] = 10.0
+    renew_backoff_seconds: Annotated[
+        float, Meta(gt=0, description="Wait after a failed renewal; doubles, with jitter, until the lock has expired.")
+    ] = 0.2
+    renew_backoff_most_seconds: Annotated[float, Meta(gt=0, description="Longest wait between failed renewals.")] = 5.0
+    fence_seconds: Annotated[
+        float, Meta(ge=0, description="Nothing is published for a message whose lock has less left.")
+    ] = 0.25
+    settle_seconds: Annotated[
+        float, Meta(gt=0, description="Limit for settling; after that the message comes back when its lock expires.")
+    ] = 15.0
+    drain_seconds: Annotated[
+        float,
+        Meta(ge=0, description="After a stop, how long handlers may finish before their messages are given back."),
+    ] = 20.0
+    rebuild_backoff_seconds: Annotated[
+        float, Meta(gt=0, description="Wait after a failed rebuild of the link; doubles, with jitter.")
+    ] = 0.5
+    rebuild_backoff_most_seconds: Annotated[float, Meta(gt=0, description="Longest wait between rebuilds.")] = 15.0
+    stall_seconds: Annotated[
+        float,
+        Meta(gt=0, description="Free slots, a depth above 0 and nothing received for so long: rebuild; again: dead."),
+    ] = 300.0
+    turn_seconds: Annotated[
+        float, Meta(gt=0, description="The loop must come round at least so often, or the process counts as not alive.")
+    ] = 120.0
+    lag_warning_seconds: Annotated[
+        float, Meta(gt=0, description="An event loop later than this is reported: something blocks it.")
+    ] = 1.0
+    confirmed_memory: Annotated[
+        int, Meta(ge=0, description="Completed messages remembered to notice one that comes back.")
+    ] = 10_000
