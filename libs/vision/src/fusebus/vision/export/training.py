@@ -1,0 +1,165 @@
+"""Owns the training of the demo model: initialisation, schedule, augmentation and checkpoints.
+
+What makes so small a network learn on two cores (random queries learn nothing in the same time): queries start on a grid of
+boxes, their attention starts inside their box, and for the first part of the training instances belong to the nearest grid
+point; only then does Hungarian matching take over.
+"""
+
+import copy
+import json
+import math
+import os
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from transformers.models.sam3.modeling_sam3 import Sam3Model
+
+from fusebus.vision.export.dataset import TRAINING_SEED_BASE, BoardSet, load_or_make_boards
+from fusebus.vision.export.loss import Truth, detection_loss
+from fusebus.vision.export.sam3 import MASK_CELLS_PER_PATCH, PATCH_PIXELS, TINY_PROMPT_TOKENS, Sam3Detector, tiny_config
+
+_GRID = 6  # queries stand on a grid of 6 x 6 reference boxes
+_START_BOX = (0.13, 0.26)  # width and height of a reference box as shares of the picture: a typical neutral
+_CHECKPOINT_SECONDS = 60.0
+_REPORT_STEPS = 50
+_AVERAGING = 0.998  # decay per step of the averaged weights, which are what is kept
+
+
+@dataclass(frozen=True)
+class TrainingPlan:
+    """What a training is made of. It ends at `minutes` or `steps`, whichever comes first; only steps repeat exactly."""
+
+    minutes: float = 20.0
+    steps: int = 20_000
+    seed: int = 0
+    boards: int = 3000
+    batch: int = 16
+    image_size: int = 224
+    learning_rate: float = 1e-3
+    grid_share: float = 0.6  # of the training during which instances belong to the nearest grid point
+    threads: int = 2
+
+
+def train(plan: TrainingPlan, folder: Path, resume: bool = False) -> None:
+    """Train into `folder` (a transformers folder plus training.json), with a line of progress now and then."""
+    folder.mkdir(parents=True, exist_ok=True)
+    torch.set_num_threads(plan.threads)
+    torch.manual_seed(plan.seed)
+    seeds = range(TRAINING_SEED_BASE, TRAINING_SEED_BASE + plan.boards)
+    mask_size = plan.image_size // PATCH_PIXELS * MASK_CELLS_PER_PATCH
+    print(f"drawing {plan.boards} boards", flush=True)
+    boards = load_or_make_boards(folder / "boards.npz", seeds, plan.image_size, mask_size, os.cpu_count() or 1)
+    model = Sam3Model.from_pretrained(folder) if resume else new_model(plan.image_size)
+    _Run(plan, model, boards, folder, resume).run()
+
+
+def new_model(image_size: int) -> Sam3Model:
+    """The tiny model, initialised so that it can learn from a few thousand pictures."""
+    model = Sam3Model(tiny_config(image_size, _GRID * _GRID))
+    for module in model.modules():
+        if isinstance(module, nn.Linear):
+            nn.init.xavier_uniform_(module.weight)
+        elif isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)):
+            nn.init.kaiming_uniform_(module.weight, a=math.sqrt(5))
+    decoder = model.detr_decoder
+    with torch.no_grad():
+        decoder.query_embed.weight.normal_(0, 0.5)
+        start = torch.cat([grid_anchors(), torch.tensor(_START_BOX).expand(_GRID * _GRID, 2)], dim=1)
+        decoder.reference_points.weight.copy_(torch.logit(start))
+        decoder.box_head.layer3.weight.zero_()
+        decoder.box_head.layer3.bias.zero_()
+        for bias in (decoder.box_rpb_embed_x, decoder.box_rpb_embed_y):
+            _attend_inside(bias.layer1, bias.layer2)
+    return model
+
+
+def grid_anchors() -> Tensor:
+    """The centres (36, 2) of the reference boxes, x and y as shares of the picture."""
+    steps = (torch.arange(_GRID) + 0.5) / _GRID
+    y, x = torch.meshgrid(steps, steps, indexing="ij")
+    return torch.stack([x.flatten(), y.flatten()], dim=1)
+
+
+def _attend_inside(first: nn.Linear, second: nn.Linear) -> None:
+    """Make the relative-position bias 0 inside the reference box and fall outside, more steeply for each further head."""
+    first.weight[:2] = torch.tensor([[-1.0, 0.0], [0.0, 1.0]])  # before the lower edge; beyond the upper edge
+    first.bias[:2] = 0
+    second.weight.mul_(0.1)
+    second.weight[:, :2] = -torch.linspace(4, 16, second.out_features).unsqueeze(1)
+    second.bias.zero_()
+
+
+class _Run:
+    def __init__(self, plan: TrainingPlan, model: Sam3Model, boards: BoardSet, folder: Path, resume: bool) -> None:
+        self.plan, self.boards, self.folder, self.resume = plan, boards, folder, resume
+        self.detector = Sam3Detector(model, TINY_PROMPT_TOKENS).train()
+        self.averaged: Sam3Model = copy.deepcopy(model).eval()
+        decayed = [parameter for parameter in model.parameters() if parameter.ndim > 1]
+        others = [parameter for parameter in model.parameters() if parameter.ndim <= 1]
+        groups = [{"params": decayed, "weight_decay": 1e-3}, {"params": others, "weight_decay": 0.0}]
+        self.optimizer = torch.optim.AdamW(groups, lr=plan.learning_rate, betas=(0.9, 0.98), fused=True)
+        self.random = np.random.default_rng(plan.seed)
+        self.order = np.empty(0, np.int64)
+
+    def run(self) -> None:
+        plan, started, saved, step, progress = self.plan, time.monotonic(), time.monotonic(), 0, 0.0
+        anchors = grid_anchors()
+        while progress < 1:
+            by_grid = not self.resume and progress < plan.grid_share
+            loss, parts = self._step(self._rate(step, progress), anchors if by_grid else None)
+            step += 1
+            self._average(step)
+            elapsed = time.monotonic() - started
+            progress = max(step / plan.steps, elapsed / 60 / plan.minutes)
+            if step % _REPORT_STEPS == 0:
+                words = " ".join(f"{name} {value:.3f}" for name, value in parts.items())
+                print(f"{progress:6.1%} step {step} {elapsed / step:.3f} s/step loss {loss:.3f}: {words}", flush=True)
+            if time.monotonic() - saved > _CHECKPOINT_SECONDS or progress >= 1:
+                self._save(step, elapsed)
+                saved = time.monotonic()
+
+    def _rate(self, step: int, progress: float) -> float:
+        """Linear warm-up over 200 steps, then down a cosine to a fiftieth."""
+        peak = self.plan.learning_rate * (0.4 if self.resume else 1.0)
+        return peak * min(1.0, (step + 1) / 200) * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * min(1.0, progress))))
+
+    def _step(self, rate: float, anchors: Tensor | None) -> tuple[float, dict[str, float]]:
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        pixels, truth = self._batch()
+        found = self.detector(pixels, self.detector.text_features())
+        loss, parts = detection_loss(self.detector, found, truth, anchors)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_(self.detector.parameters(), 1.0)
+        self.optimizer.step()
+        return loss.item(), parts
+
+    def _batch(self) -> tuple[Tensor, Truth]:
+        if len(self.order) < self.plan.batch:
+            self.order = self.random.permutation(len(self.boards.images))
+        index, self.order = self.order[: self.plan.batch], self.order[self.plan.batch :]
+        pixels = torch.from_numpy(self.boards.images[index]).permute(0, 3, 1, 2).float() / 127.5 - 1
+        boxes = torch.from_numpy(self.boards.boxes[index])
+        masks = torch.from_numpy(self.boards.masks[index]).float() / 255
+        mirrored = torch.from_numpy(self.random.random(len(index)) < 0.5)
+        pixels[mirrored] = pixels[mirrored].flip(-1)
+        masks[mirrored] = masks[mirrored].flip(-1)
+        boxes[mirrored] = (boxes[mirrored] * torch.tensor([-1.0, 1, -1, 1]) + torch.tensor([1.0, 0, 1, 0]))[..., [2, 1, 0, 3]]
+        gain = torch.from_numpy(self.random.normal(1, 0.1, (len(index), 3, 1, 1))).float()
+        shift = torch.from_numpy(self.random.normal(0, 0.06, (len(index), 1, 1, 1))).float()
+        return (pixels * gain + shift).clamp(-1, 1), Truth(boxes, masks, self.boards.counts[index].tolist())
+
+    @torch.no_grad()
+    def _average(self, step: int) -> None:
+        decay = min(_AVERAGING, step / (step + 10))
+        torch._foreach_lerp_(list(self.averaged.parameters()), list(self.detector.model.parameters()), 1 - decay)
+
+    def _save(self, step: int, elapsed: float) -> None:
+        self.averaged.save_pretrained(self.folder)
+        record = {**asdict(self.plan), "steps_done": step, "minutes_done": round(elapsed / 60, 1), "resumed": self.resume}
+        (self.folder / "training.json").write_text(json.dumps(record, indent=2) + "\n")
