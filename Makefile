@@ -1,0 +1,44 @@
+# Every target sets up what it needs; `make help` lists them.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PACKAGES := $(wildcard libs/* services/* deploy/local/*)
+STAMP := $(VENV)/.set-up
+
+.DEFAULT_GOAL := help
+.PHONY: help setup check test test-model demo up lock clean
+
+help:  ## this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
+
+setup: $(STAMP)  ## virtual environment with every package, dependencies pinned by hash
+
+$(STAMP): requirements.txt $(addsuffix /pyproject.toml,$(PACKAGES)) scripts/setup
+	@PYTHON=$(PYTHON) VENV=$(VENV) scripts/setup $(PACKAGES)
+	@touch $@
+
+check: $(STAMP)  ## lint, format, types, import rules, each package alone
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy $(foreach package,$(PACKAGES),-p fusebus.$(notdir $(wildcard $(package)/src/fusebus/*)))
+	$(BIN)/lint-imports
+	$(BIN)/python scripts/check-alone
+
+test: $(STAMP)  ## every test that needs only Python (node comes along if it is missing)
+	$(BIN)/pytest
+
+test-model: $(STAMP)  ## training and export of the demo model (installs torch and transformers)
+	scripts/setup-model
+	$(BIN)/pytest tests/model
+
+demo: $(STAMP)  ## the whole flow on this machine: 24 photos to pictures, JSON, report and mail in out/demo
+	@$(BIN)/fusebus demo --out out/demo
+
+up: $(STAMP)  ## the embedded stack, until Ctrl-C
+	@$(BIN)/fusebus up
+
+lock: $(STAMP)  ## pin the dependencies anew
+	PATH="$(abspath $(BIN)):$$PATH" scripts/lock
+
+clean:  ## remove what the targets made (the virtual environment and caches too)
+	rm -rf $(VENV) .cache .fusebus out .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
