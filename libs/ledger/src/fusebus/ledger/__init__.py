@@ -1,1 +1,42 @@
 """Uploads, runs, decisions and costs as rows in Azure Tables."""
+
+from fusebus.ledger.client import Ledger
+from fusebus.ledger.errors import LedgerError, LedgerUnavailable
+from fusebus.ledger.rows import (
+    CostOfMonth,
+    CostSample,
+    Decision,
+    Entered,
+    Final,
+    FinalKind,
+    FinalRecorded,
+    ImageClaim,
+    ImageFacts,
+    MailMarker,
+    RunRow,
+    RunState,
+    UploadEntry,
+    UploadRow,
+)
+from fusebus.ledger.settings import LedgerSettings
+
+__all__ = [
+    "CostOfMonth",
+    "CostSample",
+    "Decision",
+    "Entered",
+    "Final",
+    "FinalKind",
+    "FinalRecorded",
+    "ImageClaim",
+    "ImageFacts",
+    "Ledger",
+    "LedgerError",
+    "LedgerSettings",
+    "LedgerUnavailable",
+    "MailMarker",
+    "RunRow",
+    "RunState",
+    "UploadEntry",
+    "UploadRow",
+]

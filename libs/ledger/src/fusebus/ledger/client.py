@@ -1,0 +1,33 @@
+"""The ledger as one object: uploads and runs, images, mails, decisions and costs over one account's tables."""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import Self
+
+from fusebus.ledger.decisions import DecisionLedger
+from fusebus.ledger.images import ImageLedger
+from fusebus.ledger.mails import MailLedger
+from fusebus.ledger.settings import LedgerSettings
+from fusebus.ledger.tables import Tables
+from fusebus.ledger.uploads import UploadLedger
+
+
+class Ledger(UploadLedger, ImageLedger, MailLedger, DecisionLedger):
+    """An async context manager. Every method raises LedgerUnavailable (retry later) and LedgerError, never azure's."""
+
+    def __init__(self, settings: LedgerSettings) -> None:
+        UploadLedger.__init__(self, Tables(settings))
+
+    async def __aenter__(self) -> Self:
+        await self._tables.__aenter__()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._tables.__aexit__(kind, error, trace)
+
+    async def create_tables(self) -> None:
+        """Make sure that every table is there: for a new account, whatever sets it up."""
+        await self._tables.create()

@@ -1,0 +1,210 @@
+"""The ledger's rows as frozen structs: what everybody may read, and who writes it."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from enum import StrEnum
+
+import msgspec
+
+from fusebus.contracts.messages import RejectReason, StageTimings, StoredBlob
+
+
+class RunState(StrEnum):
+    """A run takes uploads while open; once closed it only waits for finals."""
+
+    OPEN = "open"
+    CLOSED = "closed"
+    COMPLETE = "complete"
+
+
+class FinalKind(StrEnum):
+    """How an upload ended; each has exactly one."""
+
+    ANALYSED = "analysed"
+    CONVERTED = "converted"
+    REJECTED = "rejected"
+    DUPLICATE = "duplicate"
+    FAILED = "failed"
+
+
+class FinalRecorded(StrEnum):
+    """What became of a final: the first one stays."""
+
+    NEW = "new"
+    SAME = "same"
+    CONFLICTING = "conflicting"
+    """Another final was there first and stays."""
+    UNKNOWN_UPLOAD = "unknown_upload"
+
+
+class Final(msgspec.Struct, frozen=True, kw_only=True):
+    """An upload's end, written by the notifier alone. Fields that a kind has no use for keep their defaults."""
+
+    kind: FinalKind
+    at: datetime
+    reason: str = ""
+    """A short code: of a rejection (see RejectReason) or a failure."""
+    explanation: str = ""
+    """One sentence: for the supplier of a rejection, for ops of a failure."""
+    analysis_id: str = ""
+    model: str = ""
+    detections: int = 0
+    best_score: float = 0.0
+    annotated: StoredBlob | None = None
+    result: StoredBlob | None = None
+    duplicate_of: str = ""
+    """The upload id that came first, and its run."""
+    duplicate_of_run: str = ""
+    timings: StageTimings | None = None
+    worker: str = ""
+
+    def agrees_with(self, other: Final) -> bool:
+        """Whether both say the same of the upload; who said it, when and in which words may differ."""
+        return self._gist() == other._gist()
+
+    def _gist(self) -> tuple[str, ...]:
+        return self.kind, self.reason, self.analysis_id, self.duplicate_of
+
+
+class ImageFacts(msgspec.Struct, frozen=True, kw_only=True):
+    """What ingest found in an upload's bytes."""
+
+    image_id: str
+    sha256: str
+    """Of the bytes, hexadecimal."""
+    format: str
+    """`jpeg`, `png` or `webp`."""
+    width: int
+    """Pixels, as stored (before EXIF orientation)."""
+    height: int
+
+
+class UploadEntry(msgspec.Struct, frozen=True, kw_only=True):
+    """What ingest enters, its verdict included: exactly one of `image` (accepted) and `reject_reason` is set."""
+
+    upload_id: str
+    supplier: str
+    container: str
+    blob_name: str
+    """Data that may hold anything: never part of a key or a path."""
+    blob_etag: str
+    """Without quotes."""
+    size: int
+    """Bytes."""
+    uploaded_at: datetime
+    content_type: str = ""
+    """As the uploader claims."""
+    image: ImageFacts | None = None
+    reject_reason: RejectReason | None = None
+    detail: str = ""
+    """For ops: what exactly was found."""
+
+
+class UploadRow(UploadEntry, frozen=True, kw_only=True):
+    """An upload in its run."""
+
+    run_id: str
+    entered_at: datetime
+    final: Final | None = None
+    version: str = ""
+    """The row's own ETag; empty where it was not read from the table."""
+
+
+class Entered(msgspec.Struct, frozen=True, kw_only=True):
+    """Where an upload is, with the verdict that was entered first: a repeat publishes that one."""
+
+    upload: UploadRow
+    opened: bool
+    """Whether this upload opened its run; a repeat says the same."""
+    already: bool
+    """Whether the row was there before this call."""
+
+    @property
+    def run_id(self) -> str:
+        return self.upload.run_id
+
+
+class RunRow(msgspec.Struct, frozen=True, kw_only=True):
+    """One supplier's delivery. Ingest creates and touches it, the notifier closes and completes it."""
+
+    run_id: str
+    supplier: str
+    state: RunState
+    opened_at: datetime
+    first_upload_id: str
+    last_upload_at: datetime
+    """When an upload last entered; the run is quiet since then."""
+    closed_at: datetime | None = None
+    completed_at: datetime | None = None
+    close_requested_by: str = ""
+    """Who asked for it; empty where the run closed because it was quiet."""
+    version: str = ""
+    """The row's own ETag."""
+
+
+class ImageClaim(msgspec.Struct, frozen=True, kw_only=True):
+    """Which upload brought an image first: all others are duplicates of it."""
+
+    supplier: str
+    image_id: str
+    upload_id: str
+    run_id: str
+    version: str = ""
+    """The row's own ETag."""
+
+
+class MailMarker(msgspec.Struct, frozen=True, kw_only=True):
+    """A run's e-mail: an intent before sending, done after it."""
+
+    run_id: str
+    message_id: str
+    """The Message-ID header, the same in every repeat."""
+    intended_at: datetime
+    intended_by: str
+    """The process that sends; another one may only repeat after `repeat_mail`."""
+    tries: int = 1
+    done_at: datetime | None = None
+    version: str = ""
+    """The row's own ETag."""
+
+
+class Decision(msgspec.Struct, frozen=True, kw_only=True):
+    """What the dispatcher decided for a pool, and why; written when it differs from the one before."""
+
+    pool: str
+    decided_at: datetime
+    nodes: int
+    workers: int
+    because: str
+    facts: dict[str, str | int | float | bool] = {}
+    """What it knew, by short name (letters, digits, single underscores); what was unknown is absent."""
+
+
+class CostSample(msgspec.Struct, frozen=True, kw_only=True):
+    """What a pool's nodes cost over one interval, in every node state."""
+
+    pool: str
+    started_at: datetime
+    """Names the sample together with the pool: a repeat of the same interval does not count twice."""
+    ended_at: datetime
+    node_seconds: float
+    cost: float
+    currency: str
+    estimated: bool
+    """True until the bill says the same."""
+    detail: str = ""
+    """Price and its source."""
+
+
+class CostOfMonth(msgspec.Struct, frozen=True, kw_only=True):
+    """The sum of a month's samples."""
+
+    month: str
+    """YYYY-MM, UTC."""
+    samples: int
+    node_seconds: float
+    cost: dict[str, float]
+    """By currency; empty where there is no sample."""
+    estimated: bool
+    """Whether any of it is."""
