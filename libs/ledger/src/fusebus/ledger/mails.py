@@ -7,10 +7,11 @@ from datetime import datetime
 import msgspec
 
 from fusebus.ledger.columns import from_columns, to_columns
-from fusebus.ledger.rows import MailMarker
+from fusebus.ledger.rows import MailMarker, MailState
 from fusebus.ledger.tables import Row, Tables
 
 SUMMARY = "summary"
+MAX_DETAIL = 1_000  # characters of free text that are kept
 
 
 class MailLedger:
@@ -29,7 +30,7 @@ class MailLedger:
 
         `by` names the process's life (host, pid, start), so that its own lost answer is not taken for another's intent.
         """
-        marker = MailMarker(run_id=run_id, message_id=message_id, intended_at=now, intended_by=by)
+        marker = MailMarker(run_id=run_id, message_id=message_id, intended_at=now, intended_by=by, tried_at=now)
         async for _ in self._tables.tries(f"mail of {run_id}"):
             if found := await self.mail_marker(run_id):
                 return found
@@ -42,7 +43,9 @@ class MailLedger:
 
         `intended_at` stays that of the first intent: it bounds how long a repeat is allowed.
         """
-        mine = msgspec.structs.replace(marker, intended_by=by, tries=marker.tries + 1)
+        mine = msgspec.structs.replace(
+            marker, intended_by=by, tries=marker.tries + 1, tried_at=now, state=MailState.INTENDED, detail=""
+        )
         if marker.done_at is not None:
             return None
         if version := await self._tables.replace("mails", _row(mine)):
@@ -57,10 +60,20 @@ class MailLedger:
             marker = await self.mail_marker(run_id)
             if marker is None or marker.done_at is not None:
                 return marker
-            done = msgspec.structs.replace(marker, done_at=now)
+            done = msgspec.structs.replace(marker, state=MailState.DONE, detail="", done_at=now)
             if version := await self._tables.replace("mails", _row(done)):
                 return msgspec.structs.replace(done, version=version)
         raise AssertionError("tries ends with an error")
+
+    async def mail_failed(self, marker: MailMarker, state: MailState, detail: str) -> MailMarker | None:
+        """Say how the try of `marker` ended other than done; the marker as it stands then.
+
+        Where somebody else took the intent over meanwhile, theirs stays.
+        """
+        ended = msgspec.structs.replace(marker, state=state, detail=detail[:MAX_DETAIL])
+        if version := await self._tables.replace("mails", _row(ended)):
+            return msgspec.structs.replace(ended, version=version)
+        return await self.mail_marker(marker.run_id)
 
 
 def _row(marker: MailMarker) -> Row:

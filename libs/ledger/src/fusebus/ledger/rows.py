@@ -154,16 +154,36 @@ class ImageClaim(msgspec.Struct, frozen=True, kw_only=True):
     """The row's own ETag."""
 
 
+class MailState(StrEnum):
+    """What is known of a mail."""
+
+    INTENDED = "intended"
+    """Somebody is sending it, or its sender died: it may or may not be out."""
+    NOT_SENT = "not_sent"
+    """The last try certainly failed; a later one may succeed."""
+    DONE = "done"
+    REFUSED = "refused"
+    """It will never be taken; people see why in `detail`."""
+    UNKNOWN = "unknown"
+    """Too late to repeat a try whose outcome nobody knows; people decide."""
+
+
 class MailMarker(msgspec.Struct, frozen=True, kw_only=True):
     """A run's e-mail: an intent before sending, done after it."""
 
     run_id: str
+    """Or what else the mail is about: any key, one mail for each."""
     message_id: str
     """The Message-ID header, the same in every repeat."""
     intended_at: datetime
     intended_by: str
     """The process that sends; another one may only repeat after `repeat_mail`."""
     tries: int = 1
+    tried_at: datetime | None = None
+    """When the last try began; None in rows of earlier releases."""
+    state: MailState = MailState.INTENDED
+    detail: str = ""
+    """How the last try failed."""
     done_at: datetime | None = None
     version: str = ""
     """The row's own ETag."""
