@@ -13,7 +13,7 @@ one of "correlation" (application properties, or `sys.` properties such as "sys.
 
 import json
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,7 +50,13 @@ _TOPIC_KEYS: Final = {key: _QUEUE_KEYS[key] for key in _QUEUE_KEYS if key in Top
 _SUBSCRIPTION_KEYS: Final = {
     key: _QUEUE_KEYS[key] for key in _QUEUE_KEYS if key in SubscriptionSettings.__dataclass_fields__
 }
-_KINDS: Final = {_NUMBER: "a number", int: "a whole number", bool: "true or false", str: "a string", dict: "an object"}
+_KINDS: Final = {
+    _NUMBER: "a number",
+    int: "a whole number",
+    bool: "true or false",
+    str: "a string",
+    Mapping: "an object",
+}
 
 
 class ConfigError(Exception):
@@ -87,17 +93,20 @@ class Topology:
     topics: tuple[TopicPlan, ...] = ()
 
 
-def load(file: Path) -> Topology:
-    """Read and check a topology file; raises ConfigError, OSError."""
+def load_topology(engine: Engine, source: Path | Mapping[str, Any]) -> None:
+    """Create the entities of a topology file, or of its contents read already; raises ConfigError, OSError."""
+    apply(parse(_read(source) if isinstance(source, Path) else source), engine)
+
+
+def _read(file: Path) -> Any:
     try:
-        document = json.loads(file.read_text(encoding="utf-8"))
+        return json.loads(file.read_text(encoding="utf-8"))
     except ValueError as error:
         raise ConfigError("", f"not JSON: {error}") from error
-    return parse(document)
 
 
 def parse(document: Any) -> Topology:
-    """Check a topology that was read already; raises ConfigError."""
+    """Check a whole topology without creating anything; raises ConfigError."""
     top = _Object(document, "")
     queues = top.each("queues", _queue) or ()
     topics = top.each("topics", _topic) or ()
@@ -132,8 +141,8 @@ class _Object:
     """A JSON object of which every key must be asked for; null counts as absent."""
 
     def __init__(self, value: Any, where: str) -> None:
-        if not isinstance(value, dict):
-            raise ConfigError(where, f"must be an object, not {json.dumps(value)[:40]}")
+        if not isinstance(value, Mapping):
+            raise ConfigError(where, f"must be an object, not {str(value)[:40]!r}")
         self.where = where
         self._left = {key: item for key, item in value.items() if item is not None}
 
@@ -145,7 +154,7 @@ class _Object:
         if value is None:
             return None
         if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
-            raise ConfigError(self.place(key), f"must be {_KINDS[kind]}, not {json.dumps(value)[:40]}")
+            raise ConfigError(self.place(key), f"must be {_KINDS[kind]}, not {str(value)[:40]!r}")
         return value
 
     def name(self) -> str:
@@ -209,7 +218,7 @@ def _sql(item: _Object, key: str) -> Filter | None:
 
 
 def _correlation(item: _Object, key: str) -> Filter | None:
-    wanted = item.take(key, dict)
+    wanted = item.take(key, Mapping)
     if wanted is None:
         return None
     system: dict[str, str] = {}

@@ -1,0 +1,90 @@
+"""Splits a byte stream into AMQP frames and builds frames; bounded by a maximum frame size."""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+
+from fusebus.servicebus.amqp.fields import Composite, decode_composite
+from fusebus.servicebus.amqp.performatives import PERFORMATIVES, SASL
+from fusebus.servicebus.amqp.types import CodecError
+
+AMQP_HEADER = b"AMQP\x00\x01\x00\x00"
+SASL_HEADER = b"AMQP\x03\x01\x00\x00"
+HEADER_BYTES = 8
+AMQP_FRAME, SASL_FRAME = 0, 1
+# What this broker announces and accepts, in bytes; the service announces the same.
+MAX_FRAME_BYTES = 1 << 20
+# Before open, only small frames are legal (AMQP 1.0, 2.4.1: 512); open itself may carry long properties.
+MAX_FIRST_FRAME_BYTES = 1 << 16
+_HEADER = struct.Struct(">IBBH")
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """One frame; `performative` is None for an empty frame, which is a heartbeat."""
+
+    kind: int
+    channel: int
+    performative: Composite | None
+    payload: bytes
+
+
+def build_frame(channel: int, performative: bytes, payload: bytes = b"", kind: int = AMQP_FRAME) -> bytes:
+    """A frame from an encoded performative."""
+    return b"".join((_HEADER.pack(8 + len(performative) + len(payload), 2, kind, channel), performative, payload))
+
+
+EMPTY_FRAME = build_frame(0, b"")
+
+
+class FrameReader:
+    """Cuts whatever arrives into protocol headers and frames.
+
+    Bytes are kept only up to the maximum frame size, which `limit` sets (bytes).
+    """
+
+    def __init__(self, limit: int = MAX_FIRST_FRAME_BYTES) -> None:
+        self.limit = limit
+        self._buffer = bytearray()
+
+    def feed(self, data: bytes) -> None:
+        """Adds received bytes."""
+        self._buffer += data
+
+    def next_protocol_header(self) -> bytes | None:
+        """The next 8 bytes, or None until they have arrived."""
+        if len(self._buffer) < HEADER_BYTES:
+            return None
+        header = bytes(self._buffer[:HEADER_BYTES])
+        del self._buffer[:HEADER_BYTES]
+        return header
+
+    def starts_with_protocol_header(self) -> bool:
+        """Whether a protocol header comes next (a frame cannot start so: it would be 1.1 GB long)."""
+        return self._buffer[:4] == b"AMQP"
+
+    def next_frame(self) -> Frame | None:
+        """The next frame, or None until it has arrived; raises CodecError."""
+        buffer = self._buffer
+        if len(buffer) < HEADER_BYTES:
+            return None
+        size, offset, kind, channel = _HEADER.unpack_from(buffer)
+        if not HEADER_BYTES <= size <= self.limit:
+            raise CodecError(f"frame of {size} bytes; between {HEADER_BYTES} and {self.limit} are allowed")
+        if len(buffer) < size:
+            return None
+        body = bytes(memoryview(buffer)[:size])
+        del buffer[:size]
+        return parse_frame(body, offset * 4, kind, channel)
+
+
+def parse_frame(body: bytes, start: int, kind: int, channel: int) -> Frame:
+    """The frame whose performative begins at `start`; raises CodecError."""
+    if start < HEADER_BYTES or start > len(body) or kind not in (AMQP_FRAME, SASL_FRAME):
+        raise CodecError("malformed frame header")
+    if start == len(body):
+        return Frame(kind, channel, None, b"")
+    kinds = SASL if kind == SASL_FRAME else PERFORMATIVES
+    performative, end = decode_composite(body, start, kinds)
+    return Frame(kind, channel, performative, body[end:])

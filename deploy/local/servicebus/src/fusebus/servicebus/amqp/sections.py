@@ -1,0 +1,214 @@
+"""Takes an encoded message apart without touching its bare part, and puts deliveries together around it."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+from uuid import UUID
+
+from fusebus.servicebus.amqp.decoding import decode, skip
+from fusebus.servicebus.amqp.encoding import encode, encode_map_body, encode_uint
+from fusebus.servicebus.amqp.types import CodecError, Symbol, Timestamp, ULong
+
+HEADER, DELIVERY_ANNOTATIONS, MESSAGE_ANNOTATIONS = 0x70, 0x71, 0x72
+PROPERTIES, APPLICATION_PROPERTIES, DATA, SEQUENCE, VALUE, FOOTER = 0x73, 0x74, 0x75, 0x76, 0x77, 0x78
+BATCH_FORMAT = 0x80013700  # message-format of an envelope whose data sections are messages
+# Names of the properties list's fields, in order.
+PROPERTY_NAMES = (
+    "message_id",
+    "user_id",
+    "to",
+    "subject",
+    "reply_to",
+    "correlation_id",
+    "content_type",
+    "content_encoding",
+    "absolute_expiry_time",
+    "creation_time",
+    "group_id",
+    "group_sequence",
+    "reply_to_group_id",
+)
+_TTL = 2  # index in the header list
+
+
+@dataclass(slots=True)
+class Sections:
+    """A decoded message; its body stays encoded in `bare`, which runs from properties to footer."""
+
+    bare: bytes
+    ttl_milliseconds: int | None = None
+    annotations: dict[Any, Any] = field(default_factory=dict)
+    properties: dict[str, Any] = field(default_factory=dict)
+    application_properties: dict[Any, Any] = field(default_factory=dict)
+
+
+def _start(code: int) -> bytes:
+    """A section's descriptor: a smallulong, because the Python SDK skips exactly three bytes."""
+    return bytes((0x00, 0x53, code))
+
+
+def sections_of(data: bytes) -> Iterator[tuple[int, int, int]]:
+    """(code, position of the value, end) of each section in turn; raises CodecError."""
+    position = 0
+    while position < len(data):
+        code, value_at = _descriptor(data, position)
+        end = skip(data, value_at)
+        yield code, value_at, end
+        position = end
+
+
+def _descriptor(data: bytes, position: int) -> tuple[int, int]:
+    if data[position : position + 2] == b"\x00\x53" and position + 2 < len(data):
+        code, position = data[position + 2], position + 3
+    else:
+        if data[position] != 0:
+            raise CodecError("a message is made of described sections")
+        descriptor, position = decode(data, position + 1)
+        if not isinstance(descriptor, ULong):
+            raise CodecError("section descriptors must be numeric")
+        code = int(descriptor)
+    if not HEADER <= code <= FOOTER:
+        raise CodecError(f"unknown section 0x{code:x}")
+    return code, position
+
+
+def parse_message(data: bytes) -> Sections:
+    """The message's parts; the body is only skipped over. Raises CodecError."""
+    found = Sections(b"")
+    bare: list[bytes] = []
+    for code, start, end in sections_of(data):
+        if code >= PROPERTIES:
+            bare += (_start(code), data[start:end])
+        if code == HEADER:
+            header = _expect(list, data, start)
+            found.ttl_milliseconds = _milliseconds(header[_TTL]) if len(header) > _TTL else None
+        elif code == MESSAGE_ANNOTATIONS:
+            found.annotations = _expect(dict, data, start)
+        elif code == PROPERTIES:
+            fields = _expect(list, data, start)
+            found.properties = dict(zip(PROPERTY_NAMES, fields, strict=False))
+        elif code == APPLICATION_PROPERTIES:
+            found.application_properties = _expect(dict, data, start)
+    found.bare = b"".join(bare)
+    return found
+
+
+def _milliseconds(value: Any) -> int | None:
+    if value is not None and not isinstance(value, int):
+        raise CodecError("a time to live is a number of milliseconds")
+    return value
+
+
+def _expect(kind: type, data: bytes, position: int) -> Any:
+    value, _ = decode(data, position)
+    if value is None:
+        return kind()
+    if not isinstance(value, kind):
+        raise CodecError(f"a section that should be a {kind.__name__} is not")
+    return value
+
+
+def unpack_batch(envelope: bytes) -> list[bytes]:
+    """The encoded messages in a batch's data sections; raises CodecError."""
+    return [_expect(bytes, envelope, start) for code, start, _ in sections_of(envelope) if code == DATA]
+
+
+def body_value(data: bytes) -> Any:
+    """The amqp-value body of a request, None if it has none; raises CodecError."""
+    for code, start, _ in sections_of(data):
+        if code == VALUE:
+            return decode(data, start)[0]
+    return None
+
+
+def with_message_id(bare: bytes, message_id: str) -> bytes:
+    """The bare message with its message-id set."""
+    return _rewrite(bare, PROPERTIES, list, lambda fields: [message_id, *fields[1:]])
+
+
+def with_application_properties(bare: bytes, changes: Mapping[str, Any]) -> bytes:
+    """The bare message with some application properties added or replaced."""
+    return _rewrite(bare, APPLICATION_PROPERTIES, dict, lambda found: {**found, **changes})
+
+
+def _rewrite(bare: bytes, wanted: int, kind: type, change: Any) -> bytes:
+    """Replaces one section, or adds it in its place: sections come in the order of their codes."""
+    parts: list[bytes] = []
+    done = False
+    for code, start, end in sections_of(bare):
+        if not done and code >= wanted:
+            current = _expect(kind, bare, start) if code == wanted else kind()
+            parts += (_start(wanted), encode(change(current)))
+            done = True
+        if code != wanted:
+            parts += (_start(code), bare[start:end])
+    if not done:
+        parts += (_start(wanted), encode(change(kind())))
+    return b"".join(parts)
+
+
+def message(properties: list[Any], application_properties: dict[str, Any], body: Any) -> bytes:
+    """A message with an amqp-value body, as requests and responses are."""
+    return b"".join(
+        (
+            _start(PROPERTIES),
+            encode(properties),
+            _start(APPLICATION_PROPERTIES),
+            encode(application_properties),
+            _start(VALUE),
+            encode(body),
+        )
+    )
+
+
+# --- what a receiver gets in front of the bare message
+
+_SEQUENCE_NUMBER = encode(Symbol("x-opt-sequence-number")) + b"\x81"
+_ENQUEUED_TIME = encode(Symbol("x-opt-enqueued-time")) + b"\x83"
+_LOCKED_UNTIL = encode(Symbol("x-opt-locked-until")) + b"\x83"
+_LOCK_TOKEN = encode(Symbol("x-opt-lock-token")) + b"\x98"
+_NO_DELIVERY_ANNOTATIONS = _start(DELIVERY_ANNOTATIONS) + encode({})
+_LOCK_ANNOTATIONS_SIZE = len(_LOCK_TOKEN) + 16 + 1
+_LOCK_ANNOTATIONS = _start(DELIVERY_ANNOTATIONS) + bytes((0xC1, _LOCK_ANNOTATIONS_SIZE, 2)) + _LOCK_TOKEN
+_I64 = struct.Struct(">q").pack
+
+
+def delivery_sections(delivery_count: int, ttl_milliseconds: int | None, lock_token: UUID | None) -> bytes:
+    """Header and delivery annotations."""
+    ttl = b"\x40" if ttl_milliseconds is None else encode_uint(min(ttl_milliseconds, 0xFFFFFFFF))
+    fields = b"\x40\x40" + ttl + b"\x40" + encode_uint(delivery_count)
+    header = b"\x00\x53\x70\xc0" + bytes((len(fields) + 1, 5)) + fields
+    if lock_token is None:
+        return header + _NO_DELIVERY_ANNOTATIONS
+    return header + _LOCK_ANNOTATIONS + lock_token.bytes
+
+
+def annotations_section(
+    own: Mapping[str, Any],
+    sequence_number: int,
+    enqueued_milliseconds: int,
+    locked_until_milliseconds: int | None,
+    extra: Mapping[str, Any],
+) -> bytes:
+    """Message annotations: the sender's `own` and the broker's; times since the Unix epoch."""
+    parts = [_SEQUENCE_NUMBER, _I64(sequence_number), _ENQUEUED_TIME, _I64(enqueued_milliseconds)]
+    count = 4
+    if locked_until_milliseconds is not None:
+        parts += (_LOCKED_UNTIL, _I64(locked_until_milliseconds))
+        count += 2
+    for annotations in (own, extra):
+        for key, value in annotations.items():
+            parts += (encode(Symbol(key)), encode(value))
+            count += 2
+    return _start(MESSAGE_ANNOTATIONS) + encode_map_body(count, b"".join(parts))
+
+
+def timestamp(seconds: float) -> Timestamp:
+    """An AMQP timestamp from seconds since the Unix epoch, within what .NET and Python can show."""
+    return Timestamp(min(int(seconds * 1000), MAX_TIMESTAMP_MILLISECONDS))
+
+
+MAX_TIMESTAMP_MILLISECONDS = 253402300799999  # the end of the year 9999

@@ -1,0 +1,202 @@
+"""The whole broker in one object: engine, listener, certificate, timers; for the command line and for tests."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from aiohttp import web
+
+from fusebus.servicebus import config
+from fusebus.servicebus.amqp.performatives import Error
+from fusebus.servicebus.ca import Authority, ensure_authority
+from fusebus.servicebus.conditions import DETACH_FORCED
+from fusebus.servicebus.connection import Connection
+from fusebus.servicebus.engine import Engine
+from fusebus.servicebus.faults import Faults
+from fusebus.servicebus.gateway import Gateway
+from fusebus.servicebus.http import HttpFront
+from fusebus.servicebus.nodes import EntityReceiver
+from fusebus.servicebus.server import Listener
+
+KEY_NAME = "RootManageSharedAccessKey"
+STOP_SECONDS = 2.0  # what clients get to take the goodbye before their sockets are cut
+LOCAL_HOSTS = ("localhost", "127.0.0.1", "::1")
+
+
+@dataclass(frozen=True, slots=True)
+class BrokerOptions:
+    """How to run a broker.
+
+    `port` 0 takes a free one. `topology` is a file or its contents (see config.py). `key` None makes one, kept in
+    `ca_directory`; `ca_directory` None uses a temporary one. `insecure` accepts any token. `faults` opens POST /$faults.
+    """
+
+    host: str = "127.0.0.1"
+    port: int = 0
+    admin_port: int | None = None
+    topology: Path | Mapping[str, Any] | None = None
+    key: str | None = None
+    ca_directory: Path | None = None
+    insecure: bool = False
+    faults: bool = False
+
+
+class Broker:
+    """`async with Broker(options) as broker:` listens inside, and has ended every connection after."""
+
+    connection_string: str
+    """For data clients and, over https on the same port, administration clients (they need `ca_path`)."""
+    admin_connection_string: str
+    ca_path: Path
+    port: int
+    admin_port: int | None
+
+    def __init__(self, options: BrokerOptions | None = None, clock: Callable[[], float] = time.time) -> None:
+        self.options = options or BrokerOptions()
+        self.engine = Engine(clock)
+        self.gateway = Gateway(
+            engine=self.engine, clock=clock, key_name=KEY_NAME, key="", insecure=self.options.insecure
+        )
+        self._clock = clock
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = float("inf")
+        self._listeners: list[Listener] = []
+        self._runner: web.ServerRunner | None = None
+        self._temporary: tempfile.TemporaryDirectory[str] | None = None
+
+    @property
+    def faults(self) -> Faults:
+        """Orders for failures."""
+        return self.gateway.faults
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        await self.stop()
+
+    async def start(self) -> None:
+        """Reads the topology, makes what is missing of key and certificates, and listens.
+
+        Raises config.ConfigError, OSError (port in use, directory not writable).
+        """
+        self._load_topology()
+        authority = self._secure()
+        self.engine.on_next_timer = self._arm
+        self._arm(self.engine.next_timer())
+        front = HttpFront(self)
+        self._runner = web.ServerRunner(web.Server(front.handle))
+        await self._runner.setup()
+        self.port = self._listen(authority, self.options.port)
+        self.admin_port = None if self.options.admin_port is None else self._listen(authority, self.options.admin_port)
+        self.ca_path = authority.ca_path
+        self.connection_string = self._connection_string(self.port)
+        self.admin_connection_string = self._connection_string(self.admin_port or self.port)
+
+    def _load_topology(self) -> None:
+        topology = self.options.topology
+        if topology is not None:
+            plan = config.load(topology) if isinstance(topology, Path) else config.parse(topology)
+            config.apply(plan, self.engine)
+
+    def _secure(self) -> Authority:
+        directory = self.options.ca_directory
+        if directory is None:
+            self._temporary = tempfile.TemporaryDirectory(prefix="fusebus-servicebus-")
+            directory = Path(self._temporary.name)
+        hosts = LOCAL_HOSTS if self.options.host in LOCAL_HOSTS else (*LOCAL_HOSTS, self.options.host)
+        authority = ensure_authority(directory, hosts)
+        self.gateway.key = self.options.key or kept_key(directory)
+        return authority
+
+    def _listen(self, authority: Authority, port: int) -> int:
+        assert self._runner is not None
+        server = self._runner.server
+        assert server is not None
+        listener = Listener(lambda: Connection(self.gateway), server, authority.server_context())
+        bound = listener.start(self.options.host, port)
+        self._listeners.append(listener)
+        return bound
+
+    def _connection_string(self, port: int) -> str:
+        host = f"[{self.options.host}]" if ":" in self.options.host else self.options.host
+        return (
+            f"Endpoint=sb://{host}:{port};SharedAccessKeyName={KEY_NAME};"
+            f"SharedAccessKey={self.gateway.key};UseDevelopmentEmulator=true"
+        )
+
+    async def stop(self) -> None:
+        """Says goodbye to all clients and stops listening."""
+        for listener in self._listeners:
+            await listener.stop()
+        self._listeners.clear()
+        for connection in list(self.gateway.connections):
+            connection.close(Error(condition="amqp:connection:forced", description="the broker stops"))
+        await self._connections_gone()
+        if self._runner is not None:
+            await self._runner.cleanup()
+        self._arm(None)
+        self.engine.on_next_timer = None
+        if self._temporary is not None:
+            self._temporary.cleanup()
+
+    async def _connections_gone(self) -> None:
+        deadline = asyncio.get_running_loop().time() + STOP_SECONDS
+        while self.gateway.connections and asyncio.get_running_loop().time() < deadline:
+            await asyncio.sleep(0.01)
+        for connection in list(self.gateway.connections):
+            connection.abort()
+
+    # --- the engine's timers
+
+    def _arm(self, when: float | None) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if when is not None and when != float("inf"):
+            delay = max(0.0, when - self._clock())
+            self._timer = asyncio.get_running_loop().call_later(delay, self._tick)
+
+    def _tick(self) -> None:
+        self._timer = None
+        self.engine.tick()
+        self._arm(self.engine.next_timer())
+
+    # --- failures on order
+
+    def detach_links(
+        self, entity: str, condition: str = DETACH_FORCED, description: str = "the broker was told to detach"
+    ) -> int:
+        """Detaches every sender and receiver of one entity with an error; returns how many. Raises EntityNotFound."""
+        path = self.engine.resolve(entity).path
+        found = [link for connection in self.gateway.connections for link in connection.links() if link.entity == path]
+        for link in found:
+            link.detach(Error(condition=condition, description=description))
+        return len(found)
+
+    def lose_locks(self, entity: str) -> int:
+        """Makes every message locked by a receiver of one entity available again, as if its lock had expired.
+
+        Returns how many there were. Raises EntityNotFound.
+        """
+        path = self.engine.resolve(entity).path
+        links = [link for connection in self.gateway.connections for link in connection.links()]
+        return sum(link.lose_locks() for link in links if isinstance(link, EntityReceiver) and link.entity == path)
+
+
+def kept_key(directory: Path) -> str:
+    """The shared access key in `directory`, made if it is not there, so that a restart keeps clients working."""
+    path = directory / "sas.key"
+    if not path.exists():
+        path.touch(mode=0o600)
+        path.write_text(secrets.token_urlsafe(32) + "\n", encoding="ascii")
+    return path.read_text(encoding="ascii").strip()

@@ -1,0 +1,272 @@
+"""One client connection: the handshake, frames to sessions, and output gathered per turn of the event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from enum import Enum, auto
+
+from fusebus.servicebus import sas
+from fusebus.servicebus.amqp import sasl
+from fusebus.servicebus.amqp.fields import Composite
+from fusebus.servicebus.amqp.frames import (
+    AMQP_FRAME,
+    AMQP_HEADER,
+    EMPTY_FRAME,
+    MAX_FRAME_BYTES,
+    SASL_FRAME,
+    SASL_HEADER,
+    Frame,
+    FrameReader,
+    build_frame,
+)
+from fusebus.servicebus.amqp.performatives import Attach, Begin, Close, End, Error, Open, SaslInit
+from fusebus.servicebus.amqp.types import CodecError
+from fusebus.servicebus.conditions import DECODE_ERROR, FRAMING_ERROR, INTERNAL_ERROR, NOT_ALLOWED, Refusal
+from fusebus.servicebus.gateway import Gateway
+from fusebus.servicebus.link import Link
+from fusebus.servicebus.nodes import open_link
+from fusebus.servicebus.session import Session
+
+logger = logging.getLogger(__name__)
+
+MAX_SESSIONS = 256  # per connection; the SDK opens one
+MIN_FRAME_BYTES = 512  # the least that AMQP lets a peer announce
+HANDSHAKE_SECONDS = 60.0  # a client that has not opened by then is cut off
+
+
+class Stage(Enum):
+    """What is expected next."""
+
+    SASL_HEADER = auto()
+    SASL_INIT = auto()
+    AMQP_HEADER = auto()
+    OPEN = auto()
+    RUNNING = auto()
+    ENDED = auto()
+
+
+class Connection(asyncio.Protocol):
+    """Everything that one client may do; no byte from it raises out of here."""
+
+    def __init__(self, gateway: Gateway) -> None:
+        self.gateway = gateway
+        self.remote_max_frame = MIN_FRAME_BYTES
+        self.all_allowed = gateway.insecure
+        self.claims: dict[str, sas.Claim] = {}
+        self.output_paused = False
+        self.container_id = ""
+        self._stage = Stage.SASL_HEADER
+        self._reader = FrameReader()
+        self._sessions: dict[int, Session] = {}
+        self._output: list[bytes] = []
+        self._transport: asyncio.Transport | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._loop = asyncio.get_running_loop()
+
+    # --- asyncio.Protocol
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+        self.gateway.connections.add(self)
+        self._timer = self._loop.call_later(HANDSHAKE_SECONDS, self._end_transport)
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self._stage = Stage.ENDED
+        self.gateway.connections.discard(self)
+        if self._timer is not None:
+            self._timer.cancel()
+        for session in list(self._sessions.values()):
+            self.forget(session)
+
+    def pause_writing(self) -> None:
+        self._set_paused(True)
+
+    def resume_writing(self) -> None:
+        self._set_paused(False)
+
+    def _set_paused(self, paused: bool) -> None:
+        self.output_paused = paused
+        for link in self.links():
+            link.paused_changed()
+
+    def data_received(self, data: bytes) -> None:
+        if self._stage is Stage.ENDED:
+            return
+        self._reader.feed(data)
+        try:
+            while self._stage is not Stage.ENDED and self._step():
+                pass
+        except CodecError as error:
+            code = FRAMING_ERROR if self._stage is not Stage.RUNNING else DECODE_ERROR
+            self.close(Error(condition=code, description=str(error)))
+        except Refusal as error:
+            self.close(Error(condition=error.condition, description=str(error)))
+        except Exception:
+            logger.exception("a connection failed")
+            self.close(Error(condition=INTERNAL_ERROR, description="the broker failed; its log says how"))
+
+    # --- from the client
+
+    def _step(self) -> bool:
+        """Handles the next header or frame; False if it has not arrived completely."""
+        if self._stage in (Stage.SASL_HEADER, Stage.AMQP_HEADER):
+            header = self._reader.next_protocol_header()
+            if header is not None:
+                self._on_protocol_header(header)
+            return header is not None
+        frame = self._reader.next_frame()
+        if frame is not None:
+            self._on_frame(frame)
+        return frame is not None
+
+    def _on_protocol_header(self, header: bytes) -> None:
+        expected = SASL_HEADER if self._stage is Stage.SASL_HEADER else AMQP_HEADER
+        self.write(expected)  # what is spoken here, also as the answer to anything else
+        if header != expected:
+            self._stage = Stage.ENDED
+            self._end_transport()
+        elif expected == SASL_HEADER:
+            self.write(sasl.mechanisms_frame())
+            self._stage = Stage.SASL_INIT
+        else:
+            self._stage = Stage.OPEN
+
+    def _on_frame(self, frame: Frame) -> None:
+        if frame.performative is None:
+            return  # a heartbeat
+        if (frame.kind == SASL_FRAME) != (self._stage is Stage.SASL_INIT):
+            raise CodecError("a frame of another layer")
+        handler = self._handler(frame)
+        handler(frame)
+
+    def _handler(self, frame: Frame) -> Callable[[Frame], None]:
+        if self._stage is Stage.SASL_INIT:
+            return self._on_sasl_init
+        if self._stage is Stage.OPEN:
+            return self._on_open
+        return {Open: self._on_open, Begin: self._on_begin, End: self._on_end, Close: self._on_close}.get(
+            type(frame.performative), self._on_session_frame
+        )
+
+    def _on_sasl_init(self, frame: Frame) -> None:
+        init = frame.performative
+        if not isinstance(init, SaslInit):
+            raise CodecError("expected sasl-init")
+        code, self.all_allowed = sasl.judge(init, self.gateway.key_name, self.gateway.key, self.gateway.insecure)
+        self.write(sasl.outcome_frame(code))
+        if code == sasl.OK:
+            self._stage = Stage.AMQP_HEADER
+        else:
+            self._stage = Stage.ENDED
+            self._end_transport()
+
+    def _on_open(self, frame: Frame) -> None:
+        opened = frame.performative
+        if not isinstance(opened, Open) or self._stage is not Stage.OPEN:
+            raise Refusal(NOT_ALLOWED, "open comes first, and once")
+        self.container_id = opened.container_id
+        self.remote_max_frame = min(max(opened.max_frame_size, MIN_FRAME_BYTES), MAX_FRAME_BYTES)
+        self._reader.limit = MAX_FRAME_BYTES
+        self._stage = Stage.RUNNING
+        reply = Open(
+            container_id=self.gateway.container_id, max_frame_size=MAX_FRAME_BYTES, channel_max=MAX_SESSIONS - 1
+        )
+        self.write(build_frame(0, reply.encoded()))
+        assert self._timer is not None
+        self._timer.cancel()
+        if opened.idle_time_out:
+            self._keep_alive(max(opened.idle_time_out / 2000, 0.05))
+
+    def _keep_alive(self, seconds: float) -> None:
+        """Sends empty frames at half of the client's idle time-out."""
+        self.write(EMPTY_FRAME)
+        self._timer = self._loop.call_later(seconds, self._keep_alive, seconds)
+
+    def _on_begin(self, frame: Frame) -> None:
+        assert isinstance(frame.performative, Begin)
+        if frame.channel in self._sessions or len(self._sessions) >= MAX_SESSIONS:
+            raise Refusal(NOT_ALLOWED, "that channel is in use, or there are too many sessions")
+        session = Session(self, frame.channel, frame.performative)
+        self._sessions[frame.channel] = session
+        session.begin()
+
+    def _on_end(self, frame: Frame) -> None:
+        session = self._sessions.get(frame.channel)
+        if session is not None:
+            self.forget(session)
+            session.send(End())
+
+    def _on_close(self, frame: Frame) -> None:
+        self.close(None)
+
+    def _on_session_frame(self, frame: Frame) -> None:
+        session = self._sessions.get(frame.channel)
+        if session is None or frame.kind != AMQP_FRAME:
+            return  # the Python SDK detaches its management links after it ended their session
+        assert frame.performative is not None
+        self._to_session(session, frame.performative, frame.payload)
+
+    def _to_session(self, session: Session, performative: Composite, payload: bytes) -> None:
+        try:
+            session.on_frame(performative, payload)
+        except Refusal as refusal:
+            session.end(refusal)
+
+    # --- for sessions and links
+
+    def open_link(self, session: Session, attach: Attach) -> Link:
+        """The link that the client's attach asks for; raises Refusal or EngineError."""
+        return open_link(self.gateway, self, session, attach)
+
+    def allows(self, path: str) -> bool:
+        """Whether the client has proved that it may use the entity at `path`."""
+        now = self.gateway.clock()
+        return self.all_allowed or any(claim.covers(path, now) for claim in self.claims.values())
+
+    def links(self) -> list[Link]:
+        """All attached links."""
+        return [link for session in self._sessions.values() for link in session.links()]
+
+    def forget(self, session: Session) -> None:
+        """The session has ended."""
+        self._sessions.pop(session.channel, None)
+        session.close()
+
+    # --- to the client
+
+    def write(self, data: bytes) -> None:
+        """Queues bytes; everything queued in one turn of the event loop goes out in one write."""
+        if not self._output:
+            self._loop.call_soon(self._flush)
+        self._output.append(data)
+
+    def _flush(self) -> None:
+        output, self._output = self._output, []
+        if output and self._transport is not None and not self._transport.is_closing():
+            self._transport.write(b"".join(output))
+
+    def close(self, error: Error | None) -> None:
+        """Says goodbye, with the reason if there is one, and ends the transport once that is sent."""
+        if self._stage is Stage.ENDED:
+            return
+        if self._stage is Stage.RUNNING:
+            self.write(build_frame(0, Close(error=error).encoded()))
+        self._stage = Stage.ENDED
+        for session in list(self._sessions.values()):
+            self.forget(session)
+        self._end_transport()
+
+    def abort(self) -> None:
+        """Cuts the transport without waiting for what is still to be sent."""
+        self._stage = Stage.ENDED
+        if self._transport is not None:
+            self._transport.abort()
+
+    def _end_transport(self) -> None:
+        self._stage = Stage.ENDED
+        self._flush()
+        if self._transport is not None:
+            self._transport.close()

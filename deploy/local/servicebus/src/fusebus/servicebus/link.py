@@ -1,0 +1,196 @@
+"""The two directions of a link, without knowing what is behind them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from fusebus.servicebus.amqp.performatives import (
+    MANY,
+    RECEIVER,
+    SENDER,
+    Attach,
+    Detach,
+    Error,
+    Flow,
+    Source,
+    Target,
+    Transfer,
+)
+from fusebus.servicebus.amqp.types import Symbol, UInt
+from fusebus.servicebus.conditions import INVALID_FIELD, Refusal
+
+if TYPE_CHECKING:
+    from fusebus.servicebus.session import Session
+
+INCOMING_CREDIT = 1000  # messages a client may send ahead; topped up when half is used
+BATCH_SIZE_PROPERTY = Symbol("com.microsoft:max-message-batch-size")
+
+
+class Link:
+    """One end of a link on a session; `entity` is the engine's path, empty for the broker's own nodes."""
+
+    def __init__(self, session: Session, attach: Attach, entity: str = "") -> None:
+        self.session = session
+        self.attach = attach
+        self.name = attach.name
+        self.handle = attach.handle  # both sides use the client's number: it is unique in the session
+        self.entity = entity
+        self.delivery_count = 0
+        self.credit = 0
+
+    def reply(self) -> Attach:
+        """The attach that accepts the client's."""
+        raise NotImplementedError
+
+    def opened(self) -> None:
+        """Called once, after the attach was answered."""
+
+    def closed(self) -> None:
+        """Called once, however the link ended."""
+
+    def on_flow(self, flow: Flow) -> None:
+        """A flow for this link arrived."""
+
+    def paused_changed(self) -> None:
+        """The connection's output filled up, or went down again."""
+
+    def on_transfer(self, transfer: Transfer, payload: bytes) -> None:
+        """A transfer for this link arrived; only Inbound links expect one."""
+        raise Refusal("amqp:not-allowed", "transfers go from senders to receivers")
+
+    def detach(self, error: Error | None) -> None:
+        """Ends the link from this side."""
+        self.session.send(Detach(handle=self.handle, closed=True, error=error))
+        self.session.drop(self)
+
+
+class Inbound(Link):
+    """The client sends, we receive: grants credit and puts messages together from their transfers."""
+
+    max_message_bytes = 0  # 0: no limit but memory; see subclasses
+
+    def __init__(self, session: Session, attach: Attach, entity: str = "") -> None:
+        super().__init__(session, attach, entity)
+        self.delivery_count = attach.initial_delivery_count or 0
+        self._first: Transfer | None = None
+        self._parts: list[bytes] = []
+        self._size = 0
+
+    def reply(self) -> Attach:
+        properties: dict[Any, Any] = {}
+        if self.max_message_bytes:
+            properties[BATCH_SIZE_PROPERTY] = UInt(self.max_message_bytes)
+        return Attach(
+            name=self.name,
+            handle=self.handle,
+            role=RECEIVER,
+            snd_settle_mode=self.attach.snd_settle_mode,
+            rcv_settle_mode=self.attach.rcv_settle_mode,
+            source=self.attach.source or Source(),
+            target=self.attach.target or Target(),
+            max_message_size=self.max_message_bytes,
+            properties=properties or None,
+        )
+
+    def opened(self) -> None:
+        self._grant()
+
+    def _grant(self) -> None:
+        self.credit = INCOMING_CREDIT
+        self.session.send_flow(self, self.delivery_count, self.credit)
+
+    def on_transfer(self, transfer: Transfer, payload: bytes) -> None:
+        first = self._first
+        if first is None:
+            if transfer.delivery_id is None:
+                raise Refusal(INVALID_FIELD, "the first transfer of a delivery has no delivery-id")
+            first = self._first = transfer
+        if transfer.settled:
+            first.settled = True
+        self._size += len(payload)
+        if self._fits():
+            self._parts.append(payload)
+        if transfer.more and not transfer.aborted:
+            return
+        self._complete(first, transfer.aborted)
+
+    def _fits(self) -> bool:
+        if self.max_message_bytes and self._size > self.max_message_bytes:
+            self._parts.clear()  # it will be refused; what comes is not kept
+            return False
+        return True
+
+    def _complete(self, first: Transfer, aborted: bool) -> None:
+        payload, size = b"".join(self._parts), self._size
+        self._first, self._parts, self._size = None, [], 0
+        self.delivery_count = (self.delivery_count + 1) & MANY
+        self.credit -= 1
+        if not aborted:
+            self.arrived(first, payload, size)
+        if self.credit * 2 < INCOMING_CREDIT and self.session.has(self):
+            self._grant()
+
+    def arrived(self, first: Transfer, payload: bytes, size: int) -> None:
+        """A whole message is here; `payload` is empty if `size` (bytes) is over the limit."""
+        raise NotImplementedError
+
+    def on_flow(self, flow: Flow) -> None:
+        if flow.echo:
+            self.session.send_flow(self, self.delivery_count, self.credit)
+
+
+class Outbound(Link):
+    """The client receives, we send: counts credit and cuts messages into transfers."""
+
+    def reply(self) -> Attach:
+        return Attach(
+            name=self.name,
+            handle=self.handle,
+            role=SENDER,
+            snd_settle_mode=self.attach.snd_settle_mode,
+            rcv_settle_mode=self.attach.rcv_settle_mode,
+            source=self.attach.source or Source(),  # as it came: some clients compare
+            target=self.attach.target or Target(),
+            initial_delivery_count=0,
+            max_message_size=self.attach.max_message_size,
+        )
+
+    def transfer(self, tag: bytes | None, payload: bytes, settled: bool) -> int:
+        """Sends one message, using up one credit; returns its delivery-id."""
+        self.delivery_count = (self.delivery_count + 1) & MANY
+        self.credit -= 1
+        return self.session.send_message(self.handle, tag, payload, settled)
+
+    def on_flow(self, flow: Flow) -> None:
+        if flow.link_credit is not None:
+            granted = (flow.delivery_count or 0) + flow.link_credit - self.delivery_count
+            self.credit = max(0, granted if granted <= MANY else granted - MANY - 1)
+            self.credit_changed()
+        if flow.drain:
+            self.drained()
+            self.delivery_count = (self.delivery_count + self.credit) & MANY
+            self.credit = 0
+            self.credit_changed()
+        if flow.drain or flow.echo:
+            self.session.send_flow(self, self.delivery_count, self.credit, drain=flow.drain)
+
+    def credit_changed(self) -> None:
+        """`credit` was replaced: deliver what that allows before returning."""
+    def drained(self) -> None:
+        """The client wants what is there and no more: deliver it before returning."""
+
+
+def refusing_attach(attach: Attach) -> Attach:
+    """The answer to an attach that is about to be refused: the terminus on our side is null."""
+    reply = Attach(
+        name=attach.name,
+        handle=attach.handle,
+        role=not attach.role,
+        snd_settle_mode=attach.snd_settle_mode,
+        rcv_settle_mode=attach.rcv_settle_mode,
+    )
+    if attach.role == RECEIVER:
+        reply.initial_delivery_count, reply.target = 0, attach.target
+    else:
+        reply.source = attach.source
+    return reply

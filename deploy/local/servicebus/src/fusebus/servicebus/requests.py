@@ -1,0 +1,116 @@
+"""Request-response nodes: a link that takes requests, links that carry the answers, and how both find each other."""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from fusebus.servicebus.amqp import sections
+from fusebus.servicebus.amqp.performatives import RECEIVER, Attach, Target, Transfer
+from fusebus.servicebus.amqp.types import CodecError, Int, Symbol
+from fusebus.servicebus.conditions import Refusal
+from fusebus.servicebus.link import Inbound, Outbound
+from fusebus.servicebus.session import ACCEPTED
+
+if TYPE_CHECKING:
+    from fusebus.servicebus.session import Session
+
+logger = logging.getLogger(__name__)
+
+CLAIMS_NODE = "$cbs"
+MANAGEMENT_SUFFIX = "/$management"
+MAX_REQUEST_BYTES = 1 << 20
+MAX_WAITING_RESPONSES = 10_000  # for a client that gives no credit to its response link
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One decoded request."""
+
+    operation: str
+    properties: dict[str, Any]
+    body: Any
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """Application properties and body of an answer."""
+
+    properties: dict[str, Any]
+    body: Any = field(default_factory=dict)
+
+
+Handler = Callable[[Request], Response]
+
+
+class ResponseLink(Outbound):
+    """Carries answers to the client; without credit they wait."""
+
+    def __init__(self, session: Session, attach: Attach, node: str) -> None:
+        super().__init__(session, attach)
+        self.node = node.lower()
+        self.reply_address = attach.target.address if isinstance(attach.target, Target) else None
+        self._waiting: deque[bytes] = deque(maxlen=MAX_WAITING_RESPONSES)
+        self._tag = 0
+
+    def respond(self, encoded: bytes) -> None:
+        """Sends an encoded answer now or when there is credit."""
+        self._waiting.append(encoded)
+        self.credit_changed()
+
+    def credit_changed(self) -> None:
+        while self._waiting and self.credit > 0:
+            self._tag += 1
+            self.transfer(self._tag.to_bytes(8, "big"), self._waiting.popleft(), settled=True)
+
+
+class RequestLink(Inbound):
+    """Takes requests, answers each on the response link that its reply-to, or else the node, names."""
+
+    max_message_bytes = MAX_REQUEST_BYTES
+
+    def __init__(self, session: Session, attach: Attach, node: str, handler: Handler) -> None:
+        super().__init__(session, attach)
+        self._handler = handler
+        self._node = node.lower()
+
+    def arrived(self, first: Transfer, payload: bytes, size: int) -> None:
+        if not first.settled:
+            assert first.delivery_id is not None
+            self.session.send_disposition(RECEIVER, first.delivery_id, ACCEPTED)
+        try:
+            parsed = sections.parse_message(payload)
+            body = sections.body_value(payload)
+        except CodecError as error:
+            logger.warning("a request was malformed: %s", error)
+            return
+        properties = {str(key): value for key, value in parsed.application_properties.items()}
+        response = self._handler(Request(str(properties.get("operation", "")), properties, body))
+        link = self._response_link(parsed.properties.get("reply_to"))
+        if link is None:
+            logger.warning("no link for the answer to a request at %s", self._node)
+            return
+        # The SDK matches answers by the request's message-id; rhea's users may set a correlation-id of their own.
+        correlation = parsed.properties.get("message_id") or parsed.properties.get("correlation_id")
+        link.respond(sections.message([None] * 5 + [correlation], response.properties, response.body))
+
+    def _response_link(self, reply_to: Any) -> ResponseLink | None:
+        candidates = [link for link in self.session.connection.links() if isinstance(link, ResponseLink)]
+        for link in candidates:
+            if reply_to is not None and link.reply_address == reply_to and link.node == self._node:
+                return link
+        return next((link for link in candidates if link.node == self._node), None)
+
+
+def refused(refusal: Refusal) -> Response:
+    """The answer of `$management` to a request that failed."""
+    return Response(
+        {
+            "statusCode": Int(refusal.status),
+            "statusDescription": str(refusal),
+            "errorCondition": Symbol(refusal.condition),
+        }
+    )

@@ -1,0 +1,130 @@
+"""One port for everything: AMQP, TLS and HTTP are told apart by a connection's first byte."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+import ssl
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+logger = logging.getLogger(__name__)
+
+TLS_HANDSHAKE = b"\x16"
+AMQP_START = b"A"  # HTTP has no method that begins so
+FIRST_BYTE_SECONDS = 60.0  # how long a connection may say nothing
+ACCEPT_PAUSE_SECONDS = 0.2  # after a failed accept, which means that file descriptors ran out
+BACKLOG = 1024
+
+ProtocolFactory = Callable[[], asyncio.Protocol]
+
+
+class Gate(asyncio.Protocol):
+    """Looks at the first byte (after TLS, if any) and hands the connection to AMQP or to HTTP."""
+
+    def __init__(self, amqp: ProtocolFactory, http: ProtocolFactory) -> None:
+        self._amqp = amqp
+        self._http = http
+        self._transport: asyncio.Transport | None = None
+        self._timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+        self._timer = asyncio.get_running_loop().call_later(FIRST_BYTE_SECONDS, transport.close)
+
+    def data_received(self, data: bytes) -> None:
+        transport = self._transport
+        assert transport is not None
+        self._stop_timer()
+        protocol = self._amqp() if data[:1] == AMQP_START else self._http()
+        transport.set_protocol(protocol)
+        protocol.connection_made(transport)
+        protocol.data_received(data)
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self._stop_timer()
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+
+
+class Listener:
+    """Accepts connections on one address."""
+
+    def __init__(self, amqp: ProtocolFactory, http: ProtocolFactory, tls: ssl.SSLContext) -> None:
+        self._amqp = amqp
+        self._http = http
+        self._tls = tls
+        self._socket: socket.socket | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def start(self, host: str, port: int) -> int:
+        """Listens; returns the port, which is a free one if `port` is 0. Raises OSError."""
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        listening = socket.create_server((host, port), family=family, backlog=BACKLOG)
+        listening.setblocking(False)
+        self._socket = listening
+        self._spawn(self._accept(listening))
+        return int(listening.getsockname()[1])
+
+    async def stop(self) -> None:
+        """Stops listening; connections that were handed over live on."""
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        if self._socket is not None:
+            self._socket.close()
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _accept(self, listening: socket.socket) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            try:
+                accepted, _ = await loop.sock_accept(listening)
+            except OSError as error:
+                logger.warning("accepting failed: %s", error)
+                await asyncio.sleep(ACCEPT_PAUSE_SECONDS)
+                continue
+            accepted.setblocking(False)
+            self._spawn(self._hand_over(accepted))
+
+    async def _hand_over(self, accepted: socket.socket) -> None:
+        loop = asyncio.get_running_loop()
+        try:
+            async with asyncio.timeout(FIRST_BYTE_SECONDS):
+                first = await _peek(accepted)
+            if first:
+                context = self._tls if first == TLS_HANDSHAKE else None
+                await loop.connect_accepted_socket(lambda: Gate(self._amqp, self._http), accepted, ssl=context)
+                return
+        except (OSError, TimeoutError) as error:  # ssl.SSLError is an OSError
+            logger.debug("a connection went no further than its first bytes: %s", error)
+        except asyncio.CancelledError:
+            accepted.close()
+            raise
+        accepted.close()
+
+
+async def _peek(accepted: socket.socket) -> bytes:
+    """The first byte, left in the socket; empty if the client closed."""
+    loop = asyncio.get_running_loop()
+    arrived: asyncio.Future[None] = loop.create_future()
+
+    def readable() -> None:
+        if not arrived.done():
+            arrived.set_result(None)
+
+    loop.add_reader(accepted, readable)
+    try:
+        await arrived
+    finally:
+        loop.remove_reader(accepted)
+    return accepted.recv(1, socket.MSG_PEEK)

@@ -1,0 +1,119 @@
+"""Between encoded messages and the engine's: what goes in is decoded once, what comes out is put around the raw bytes."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from fusebus.servicebus.amqp import sections
+from fusebus.servicebus.amqp.types import CodecError, Int, Long, Timestamp
+from fusebus.servicebus.engine.messages import EMPTY, Delivery, Message, MessageState
+
+PARTITION_KEY = "x-opt-partition-key"
+SCHEDULED_TIME = "x-opt-scheduled-enqueue-time"
+# Annotations that only the broker may set; a message that is sent on still carries those of its last delivery.
+_BROKER_ANNOTATIONS = frozenset(
+    {
+        "x-opt-sequence-number",
+        "x-opt-enqueue-sequence-number",
+        "x-opt-enqueued-time",
+        "x-opt-locked-until",
+        "x-opt-lock-token",
+        "x-opt-message-state",
+        "x-opt-deadletter-source",
+    }
+)
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def engine_message(data: bytes) -> Message:
+    """The engine's message from an encoded one; a missing message-id is made up. Raises CodecError."""
+    parsed = sections.parse_message(data)
+    fields = parsed.properties
+    bare, message_id = parsed.bare, _text(fields.get("message_id"))
+    if message_id is None:  # the JavaScript client cannot settle a message without one
+        message_id = uuid.uuid4().hex
+        bare = sections.with_message_id(bare, message_id)
+    ttl = parsed.ttl_milliseconds
+    return Message(
+        raw=bare,
+        message_id=message_id,
+        correlation_id=_text(fields.get("correlation_id")),
+        subject=_text(fields.get("subject")),
+        to=_text(fields.get("to")),
+        reply_to=_text(fields.get("reply_to")),
+        reply_to_session_id=_text(fields.get("reply_to_group_id")),
+        session_id=_text(fields.get("group_id")),
+        content_type=_text(fields.get("content_type")),
+        partition_key=_text(parsed.annotations.get(PARTITION_KEY)),
+        ttl_seconds=None if ttl is None else ttl / 1000,
+        scheduled_enqueue_time=_seconds(parsed.annotations.get(SCHEDULED_TIME)),
+        application_properties=_plain(parsed.application_properties),
+        annotations={key: value for key, value in parsed.annotations.items() if key not in _BROKER_ANNOTATIONS},
+    )
+
+
+def _text(value: Any) -> str | None:
+    if value is None or isinstance(value, str):
+        return value
+    return value.hex() if isinstance(value, bytes) else str(value)
+
+
+def _seconds(value: Any) -> float | None:
+    if value is None:
+        return None
+    if not isinstance(value, int):
+        raise CodecError(f"{SCHEDULED_TIME} is not a timestamp")
+    return value / 1000
+
+
+def _plain(properties: dict[Any, Any]) -> Mapping[str, Any]:
+    if not properties:
+        return EMPTY
+    return {str(key): _datetime(value) if type(value) is Timestamp else value for key, value in properties.items()}
+
+
+def _datetime(value: Timestamp) -> Any:
+    try:
+        return _EPOCH + timedelta(milliseconds=value)
+    except OverflowError:
+        return value
+
+
+def encoded_delivery(delivery: Delivery) -> bytes:
+    """The message as its receiver gets it."""
+    message = delivery.message
+    bare = message.raw
+    if delivery.modified_properties:
+        bare = sections.with_application_properties(bare, delivery.modified_properties)
+    locked_until = None if delivery.locked_until is None else sections.timestamp(delivery.locked_until)
+    ttl = message.ttl_seconds
+    return b"".join(
+        (
+            sections.delivery_sections(
+                delivery.delivery_count, None if ttl is None else int(ttl * 1000), delivery.lock_token
+            ),
+            sections.annotations_section(
+                message.annotations,
+                delivery.sequence_number,
+                sections.timestamp(delivery.enqueued_at),
+                locked_until,
+                _extra_annotations(delivery),
+            ),
+            bare,
+        )
+    )
+
+
+def _extra_annotations(delivery: Delivery) -> Mapping[str, Any]:
+    """Those that have a meaning only for some messages."""
+    extra: dict[str, Any] = {}
+    if delivery.enqueued_sequence_number != delivery.sequence_number:
+        extra["x-opt-enqueue-sequence-number"] = Long(delivery.enqueued_sequence_number)
+    if delivery.state is not MessageState.ACTIVE:
+        extra["x-opt-message-state"] = Int(int(delivery.state))
+    if delivery.dead_letter_source is not None:
+        extra["x-opt-deadletter-source"] = delivery.dead_letter_source
+    return extra
