@@ -1,0 +1,36 @@
+"""Reads the single values of a request: ids, durations, options; refuses what Batch would refuse."""
+
+from __future__ import annotations
+
+import re
+
+from fusebus.localbatch.entities import BatchProblem, Deallocation
+
+ID_PATTERN = re.compile(r"[A-Za-z0-9_-]{1,64}")  # Batch's rule for ids of jobs, tasks and pools; safe as a file name
+_DURATION = re.compile(r"P(?:(\d+)D)?(?:T(?:(\d+)H)?(?:(\d+)M)?(?:(\d+(?:\.\d+)?)S)?)?")
+UNLIMITED_SECONDS = 10 * 366 * 86400.0  # the service writes "no limit" as the longest duration it knows
+
+
+def checked_id(value: object) -> str:
+    if not isinstance(value, str) or not ID_PATTERN.fullmatch(value):
+        raise BatchProblem(400, "InvalidPropertyValue", "An id is 1 to 64 letters, digits, hyphens and underscores.")
+    return value
+
+
+def deallocation(value: str | None) -> Deallocation:
+    try:
+        return Deallocation((value or "requeue").lower())
+    except ValueError as error:
+        raise BatchProblem(400, "InvalidPropertyValue", f"nodeDeallocationOption {value} is not supported.") from error
+
+
+def seconds(duration: str | None) -> float | None:
+    """An ISO 8601 duration in seconds; None for none and for the SDK's way of saying none."""
+    if not duration:
+        return None
+    match = _DURATION.fullmatch(duration)
+    if match is None:
+        raise BatchProblem(400, "InvalidPropertyValue", f"{duration} is not a duration such as PT10M.")
+    days, hours, minutes, rest = (float(part or 0) for part in match.groups())
+    total = days * 86400 + hours * 3600 + minutes * 60 + rest
+    return total if total < UNLIMITED_SECONDS else None
