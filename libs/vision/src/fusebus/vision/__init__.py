@@ -1,17 +1,34 @@
 """Decode, pre- and post-processing, masks, annotation."""
 
+from fusebus.vision import rle
+from fusebus.vision.annotate import annotate
 from fusebus.vision.decode import Pixels, decode
 from fusebus.vision.errors import Damaged, ImageError, NotAnImage, TooManyPixels
 from fusebus.vision.formats import MAX_PIXELS, ImageHeader, inspect
+from fusebus.vision.jpeg import encode_jpeg
+from fusebus.vision.models import DEMO_MODEL, ModelError, ModelManifest, load_manifest
+from fusebus.vision.postprocess import Detection, postprocess
+from fusebus.vision.resize import resize_to_model, thumbnail
 
 __all__ = [
+    "DEMO_MODEL",
     "MAX_PIXELS",
     "Damaged",
+    "Detection",
     "ImageError",
     "ImageHeader",
+    "ModelError",
+    "ModelManifest",
     "NotAnImage",
     "Pixels",
     "TooManyPixels",
+    "annotate",
     "decode",
+    "encode_jpeg",
     "inspect",
+    "load_manifest",
+    "postprocess",
+    "resize_to_model",
+    "rle",
+    "thumbnail",
 ]
