@@ -36,7 +36,8 @@ class BrokerOptions:
     """How to run a broker.
 
     `port` 0 takes a free one. `topology` is a file or its contents (see config.py). `key` None makes one, kept in
-    `ca_directory`; `ca_directory` None uses a temporary one. `insecure` accepts any token. `faults` opens POST /$faults.
+    `ca_directory`; `ca_directory` None uses a temporary one. `insecure` accepts any token. `faults` opens POST
+    /$faults.
     """
 
     host: str = "127.0.0.1"
@@ -67,7 +68,6 @@ class Broker:
         )
         self._clock = clock
         self._timer: asyncio.TimerHandle | None = None
-        self._timer_at = float("inf")
         self._listeners: list[Listener] = []
         self._runner: web.ServerRunner | None = None
         self._temporary: tempfile.TemporaryDirectory[str] | None = None
@@ -81,7 +81,9 @@ class Broker:
         await self.start()
         return self
 
-    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         await self.stop()
 
     async def start(self) -> None:
@@ -89,9 +91,10 @@ class Broker:
 
         Raises config.ConfigError, OSError (port in use, directory not writable).
         """
-        self._load_topology()
+        if self.options.topology is not None:
+            config.load_topology(self.engine, self.options.topology)
         authority = self._secure()
-        self.engine.on_next_timer = self._arm
+        self.engine.on_next_timer(self._arm)
         self._arm(self.engine.next_timer())
         front = HttpFront(self)
         self._runner = web.ServerRunner(web.Server(front.handle))
@@ -101,12 +104,6 @@ class Broker:
         self.ca_path = authority.ca_path
         self.connection_string = self._connection_string(self.port)
         self.admin_connection_string = self._connection_string(self.admin_port or self.port)
-
-    def _load_topology(self) -> None:
-        topology = self.options.topology
-        if topology is not None:
-            plan = config.load(topology) if isinstance(topology, Path) else config.parse(topology)
-            config.apply(plan, self.engine)
 
     def _secure(self) -> Authority:
         directory = self.options.ca_directory
@@ -145,7 +142,7 @@ class Broker:
         if self._runner is not None:
             await self._runner.cleanup()
         self._arm(None)
-        self.engine.on_next_timer = None
+        self.engine.on_next_timer(None)
         if self._temporary is not None:
             self._temporary.cleanup()
 
@@ -162,7 +159,7 @@ class Broker:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        if when is not None and when != float("inf"):
+        if when is not None:
             delay = max(0.0, when - self._clock())
             self._timer = asyncio.get_running_loop().call_later(delay, self._tick)
 

@@ -76,7 +76,9 @@ def _still_good(certificate_path: Path, key_path: Path, ca_path: Path, hosts: tu
     )
 
 
-def _builder(subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePublicKey, days: int) -> x509.CertificateBuilder:
+def _builder(
+    subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePublicKey, days: int
+) -> x509.CertificateBuilder:
     now = _now()
     return (
         x509.CertificateBuilder()

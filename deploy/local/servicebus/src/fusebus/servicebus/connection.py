@@ -97,7 +97,7 @@ class Connection(asyncio.Protocol):
             return
         self._reader.feed(data)
         try:
-            while self._stage is not Stage.ENDED and self._step():
+            while self._step():
                 pass
         except CodecError as error:
             code = FRAMING_ERROR if self._stage is not Stage.RUNNING else DECODE_ERROR
@@ -111,7 +111,9 @@ class Connection(asyncio.Protocol):
     # --- from the client
 
     def _step(self) -> bool:
-        """Handles the next header or frame; False if it has not arrived completely."""
+        """Handles the next header or frame; False if it has not arrived completely, or nothing more is wanted."""
+        if self._stage is Stage.ENDED:
+            return False
         if self._stage in (Stage.SASL_HEADER, Stage.AMQP_HEADER):
             header = self._reader.next_protocol_header()
             if header is not None:

@@ -176,6 +176,7 @@ class Outbound(Link):
 
     def credit_changed(self) -> None:
         """`credit` was replaced: deliver what that allows before returning."""
+
     def drained(self) -> None:
         """The client wants what is there and no more: deliver it before returning."""
 

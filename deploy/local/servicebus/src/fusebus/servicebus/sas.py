@@ -18,7 +18,7 @@ class SasError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """A verified token: `path` (lower case, no slashes around it) and all below it, until `expires_at` (Unix seconds)."""
+    """A verified token, for `path` (lower case, no slashes around it) and all below it, until `expires_at` (Unix s)."""
 
     path: str
     expires_at: float

@@ -1,4 +1,4 @@
-"""Between encoded messages and the engine's: what goes in is decoded once, what comes out is put around the raw bytes."""
+"""Between encoded messages and the engine's: decoded once on the way in, put around the raw bytes on the way out."""
 
 from __future__ import annotations
 

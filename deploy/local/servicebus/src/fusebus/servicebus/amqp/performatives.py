@@ -1,5 +1,6 @@
 """The performatives and composite types of AMQP 1.0 that travel in frames."""
 
+# ruff: noqa: RUF009 - _of and _map are dataclasses.field() with a kind
 from __future__ import annotations
 
 from collections.abc import Callable

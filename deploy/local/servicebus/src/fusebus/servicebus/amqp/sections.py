@@ -199,8 +199,8 @@ def annotations_section(
     if locked_until_milliseconds is not None:
         parts += (_LOCKED_UNTIL, _I64(locked_until_milliseconds))
         count += 2
-    for annotations in (own, extra):
-        for key, value in annotations.items():
+    for group in (own, extra):
+        for key, value in group.items():
             parts += (encode(Symbol(key)), encode(value))
             count += 2
     return _start(MESSAGE_ANNOTATIONS) + encode_map_body(count, b"".join(parts))
