@@ -10,7 +10,7 @@ def outputs(*found: tuple[float, tuple[float, float, float, float]]) -> tuple[np
     scores = np.array([score for score, _ in found], np.float32)
     boxes = np.array([box for _, box in found], np.float32).reshape(-1, 4)
     masks = np.zeros((len(found), 64, 64), np.uint8)
-    for mask, box in zip(masks, np.nan_to_num(boxes), strict=True):
+    for mask, box in zip(masks, np.nan_to_num(boxes, posinf=0), strict=True):
         x0, y0, x1, y1 = np.clip(np.round(box * 64), 0, 64).astype(int)
         mask[y0:y1, x0:x1] = 255
     return scores, boxes, masks

@@ -17,7 +17,7 @@ def photo(width: int, height: int) -> np.ndarray:
     return np.clip(draw_board(3, (width, height)).image + noise, 0, 255).astype(np.uint8)
 
 
-@pytest.mark.parametrize("size", [(1600, 1200), (1201, 1597), (3001, 2003), (640, 480), (100, 150)])
+@pytest.mark.parametrize("size", [(1201, 1597), (2401, 1803), (640, 480), (100, 150)])
 @pytest.mark.parametrize("edge", [224, 336])
 def test_the_model_sees_the_antialiased_picture_within_50_decibels(size: tuple[int, int], edge: int) -> None:
     rgb = photo(*size)

@@ -45,7 +45,7 @@ def postprocess(
 
     scores (K,); boxes (K, 4), x0 y0 x1 y1 as shares of the picture; masks (K, rows, columns), probability × 255.
     `mask_size` is the edge of the resulting masks (None: the rows and columns they have). Values that are not finite
-    are dropped. Releases the GIL for little of its time: it is short.
+    are dropped.
     """
     usable = np.isfinite(scores) & np.isfinite(boxes).all(axis=1)
     shares = np.clip(np.where(usable[:, None], boxes, 0), 0, 1).astype(np.float64)
@@ -77,10 +77,8 @@ def _iou(first: NDArray[np.float64], second: NDArray[np.float64]) -> float:
     overlap = np.minimum(first[2:], second[2:]) - np.maximum(first[:2], second[:2])
     if (overlap <= 0).any():
         return 0.0
-    intersection = float(np.prod(overlap))
-    return intersection / (
-        float(np.prod(first[2:] - first[:2])) + float(np.prod(second[2:] - second[:2])) - intersection
-    )
+    shared = float(np.prod(overlap))
+    return shared / (float(np.prod(first[2:] - first[:2])) + float(np.prod(second[2:] - second[:2])) - shared)
 
 
 def _pixels(share: NDArray[np.float64], width: int, height: int) -> Box:

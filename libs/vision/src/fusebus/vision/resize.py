@@ -11,14 +11,14 @@ from fusebus.vision.decode import Pixels
 _LEFT_FOR_THE_FILTER = 2.5
 """How many times larger than the result the cheap whole-number reduction may leave the picture.
 
-Above 2 the result stays within 50 dB of filtering every pixel; 12 million pixels to 224 then take a quarter of the time.
+Above 2 the result stays within 50 dB of filtering every pixel; 12 million pixels to 224 take a quarter of the time.
 """
 
 
 def resize_to_model(rgb: Pixels, size: int) -> Pixels:
-    """The picture squashed to uint8 (size, size, 3), as the model was trained: aspect ratio not kept, antialiased bilinear.
+    """The picture squashed to uint8 (size, size, 3): aspect ratio not kept, antialiased bilinear, as in training.
 
-    At least 50 dB like Pillow's bilinear filter over the full picture. Releases the GIL.
+    Within 50 dB of Pillow's bilinear filter over the full picture. Releases the GIL.
     """
     height, width = rgb.shape[:2]
     down, across = (max(1, int(edge / (size * _LEFT_FOR_THE_FILTER))) for edge in (height, width))
