@@ -41,10 +41,17 @@ class MailLedger:
     async def repeat_mail(self, marker: MailMarker, by: str, now: datetime) -> MailMarker | None:
         """Take over an intent whose sender seems to have died; None where somebody else was quicker or it is done.
 
-        `intended_at` stays that of the first intent: it bounds how long a repeat is allowed.
+        `intended_at` stays that of the first try that may be out: it bounds how long a repeat is allowed.
         """
+        first = now if marker.state is MailState.NOT_SENT else marker.intended_at
         mine = msgspec.structs.replace(
-            marker, intended_by=by, tries=marker.tries + 1, tried_at=now, state=MailState.INTENDED, detail=""
+            marker,
+            intended_at=first,
+            intended_by=by,
+            tries=marker.tries + 1,
+            tried_at=now,
+            state=MailState.INTENDED,
+            detail="",
         )
         if marker.done_at is not None:
             return None
