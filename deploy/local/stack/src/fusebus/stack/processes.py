@@ -38,6 +38,29 @@ def die_with_parent(parent: int) -> Callable[[], None]:
     return prepare
 
 
+def started_at(process: int) -> str:
+    """When a process started, in the kernel's ticks since boot; empty where there is no such process.
+
+    A process number alone may have been given to another process since.
+    """
+    try:
+        # The second field, the program's name in brackets, may itself hold spaces and brackets.
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[19]
+    except OSError:
+        return _exists(process)
+
+
+def _exists(process: int) -> str:
+    """The same without /proc (not Linux): whether the number is in use."""
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return ""
+    except PermissionError:
+        return "running"
+    return "running" if not Path("/proc/self").exists() else ""
+
+
 @dataclass
 class Supervised:
     """One long-lived child: started, waited for, restarted when it ends by itself, stopped."""

@@ -1,0 +1,62 @@
+"""`fusebus`: own commands plus those that other installed packages bring (entry points `fusebus.commands`)."""
+
+from __future__ import annotations
+
+import sys
+from importlib.metadata import entry_points
+
+import click
+
+from fusebus.console.commands import status, upload
+from fusebus.host import SettingsError
+
+EXIT_USAGE = 2
+
+
+class Commands(click.Group):
+    """Loads a plug-in command only when it is called or listed."""
+
+    def list_commands(self, context: click.Context) -> list[str]:
+        """Own and plugged-in names, sorted."""
+        return sorted({*self.commands, *entry_points(group="fusebus.commands").names})
+
+    def get_command(self, context: click.Context, name: str) -> click.Command | None:
+        """The command called `name`; None where nothing brings it."""
+        if name in self.commands:
+            return self.commands[name]
+        for found in entry_points(group="fusebus.commands", name=name):
+            command = found.load()
+            assert isinstance(command, click.Command)
+            return command
+        return None
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="fusebus-console", prog_name="fusebus")
+def fusebus() -> None:
+    """Find the fuse neutrals in photos of electrical cut-outs.
+
+    \b
+    Examples:
+      fusebus run photos --out results     analyse a folder on this machine, no cloud
+      fusebus up                           keep the embedded stack running
+      fusebus upload photos --supplier acme
+      fusebus status --watch
+    """
+
+
+fusebus.add_command(upload)
+fusebus.add_command(status)
+
+
+def main() -> None:
+    """Run the command line; wrong settings end with exit code 2 and name each variable."""
+    try:
+        fusebus(prog_name="fusebus")
+    except SettingsError as error:
+        click.echo(f"fusebus: these settings are wrong:\n{error}", err=True)
+        sys.exit(EXIT_USAGE)
+
+
+if __name__ == "__main__":
+    main()
