@@ -7,6 +7,7 @@ from fusebus.bus.dead_letters import DeadLetter
 from fusebus.bus.errors import BusError, ConsumerDead, PublishFailed
 from fusebus.bus.publisher import Publisher
 from fusebus.bus.settings import BusSettings, ConsumerSettings
+from fusebus.bus.settlement import Parcel
 from fusebus.bus.worker import Consumer
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "DeadLetter",
     "Depth",
     "Handler",
+    "Parcel",
     "PublishFailed",
     "Publisher",
 ]

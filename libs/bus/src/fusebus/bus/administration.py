@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
 from dataclasses import dataclass
+
+from azure.servicebus.aio.management import ServiceBusAdministrationClient
+
+from fusebus.bus.connection import Connection, close_quietly
+from fusebus.bus.settings import BusSettings
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -14,3 +23,44 @@ class Depth:
     dead_letter: int
     scheduled: int
     """Of the whole topic: a subscription has no such count."""
+
+
+class Administration:
+    """Reads depths; opens its client when first asked."""
+
+    def __init__(self, connection: Connection, settings: BusSettings) -> None:
+        self._connection = connection
+        self._settings = settings
+        self._client: ServiceBusAdministrationClient | None = None
+
+    async def depth(self, topic: str, subscription: str) -> Depth | None:
+        """The counts now; None where they can't be read."""
+        try:
+            return await asyncio.wait_for(self._read(topic, subscription), self._settings.depth_seconds)
+        except Exception as error:
+            log.warning("the depth of %s/%s could not be read: %r", topic, subscription, error)
+            return None
+
+    async def close(self) -> None:
+        """Close the client; a question would open it again."""
+        client, self._client = self._client, None
+        await close_quietly(client, self._settings.close_seconds)
+
+    async def _read(self, topic: str, subscription: str) -> Depth:
+        if self._client is None:
+            self._client = self._connection.administration()
+        counts, whole = await asyncio.gather(
+            self._client.get_subscription_runtime_properties(topic, subscription),
+            self._client.get_topic_runtime_properties(topic),
+        )
+        return Depth(
+            active=_known(counts.active_message_count),
+            dead_letter=_known(counts.dead_letter_message_count),
+            scheduled=_known(whole.scheduled_message_count),
+        )
+
+
+def _known(count: int | None) -> int:
+    if count is None:
+        raise ValueError("the answer lacks a count")
+    return count

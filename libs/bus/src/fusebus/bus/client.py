@@ -6,30 +6,78 @@ import asyncio
 from types import TracebackType
 from typing import Self
 
-from fusebus.bus.administration import Depth
+import msgspec
+
+from fusebus.bus.administration import Administration, Depth
+from fusebus.bus.connection import Connection
 from fusebus.bus.context import Handler
-from fusebus.bus.dead_letters import DeadLetter
+from fusebus.bus.dead_letters import DeadLetter, DeadLetterPeek
+from fusebus.bus.liveness import watch_lag
 from fusebus.bus.publisher import Publisher
 from fusebus.bus.settings import BusSettings, ConsumerSettings
+from fusebus.bus.settlement import Source
+from fusebus.bus.worker import Consumer
+from fusebus.contracts import topology
 
 
 class Bus:
     """One process's connection to the namespace; nothing connects before it is used."""
 
     def __init__(self, settings: BusSettings) -> None:
+        """Raises ValueError where neither a connection string nor a namespace is set."""
         self._settings = settings
+        self._connection = Connection(settings)
+        self._publisher = Publisher(self._connection, settings)
+        self._administration = Administration(self._connection, settings)
+        self._peeks: dict[tuple[str, str], DeadLetterPeek] = {}
+        self._consumers: set[Consumer] = set()
+        self._watchdog: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
+        self._watchdog = asyncio.create_task(watch_lag(self._settings.lag_warning_seconds))
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        return None
+        if self._watchdog is not None:
+            self._watchdog.cancel()
+        peeks = [peek.close() for peek in self._peeks.values()]
+        await asyncio.gather(self._publisher.close(), self._administration.close(), *peeks)
+        await self._connection.close()
 
     def publisher(self) -> Publisher:
         """The process's publisher."""
-        raise NotImplementedError
+        return self._publisher
+
+    def consumer(
+        self,
+        topic: str,
+        subscription: str,
+        handler: Handler,
+        *,
+        stop: asyncio.Event,
+        slots: int | None = None,
+        idle_exit: float | None = None,
+        settings: ConsumerSettings | None = None,
+    ) -> Consumer:
+        """A consumer to `run`; its `counts` say what it did. Raises KeyError for a subscription not in the topology."""
+        topology.subscription(topic, subscription)
+        chosen = settings or ConsumerSettings()
+        if slots is not None:
+            chosen = msgspec.structs.replace(chosen, slots=slots)
+        if idle_exit is not None:
+            chosen = msgspec.structs.replace(chosen, idle_exit_seconds=idle_exit)
+        return Consumer(
+            source=Source(topic=topic, subscription=subscription),
+            handler=handler,
+            stop=stop,
+            connection=self._connection,
+            publisher=self._publisher,
+            depth=self.depth,
+            bus=self._settings,
+            settings=chosen,
+        )
 
     async def consume(
         self,
@@ -44,18 +92,31 @@ class Bus:
     ) -> None:
         """Handle messages until `stop` is set (then drain) or none came for `idle_exit` seconds.
 
-        `slots` and `idle_exit` replace the fields of `settings`. Raises ConsumerDead.
+        `slots` and `idle_exit` replace the fields of `settings`. Raises ConsumerDead: let it end the process.
         """
-        raise NotImplementedError
+        consumer = self.consumer(
+            topic, subscription, handler, stop=stop, slots=slots, idle_exit=idle_exit, settings=settings
+        )
+        self._consumers.add(consumer)
+        try:
+            await consumer.run()
+        finally:
+            self._consumers.discard(consumer)
 
     def is_alive(self) -> bool:
-        """Whether every consumer's loop still turns."""
-        raise NotImplementedError
+        """Whether every consumer's loop still comes round."""
+        return all(consumer.is_alive() for consumer in self._consumers)
 
     async def depth(self, topic: str, subscription: str) -> Depth | None:
         """How much waits; None where it could not be read: unknown is not zero."""
-        raise NotImplementedError
+        return await self._administration.depth(topic, subscription)
 
     async def peek_dead_letters(self, topic: str, subscription: str, after_sequence: int = 0) -> list[DeadLetter]:
-        """The next dead letters after a sequence number, oldest first; empty where there are no more."""
-        raise NotImplementedError
+        """The next dead letters after a sequence number, oldest first; empty where there are no more.
+
+        Raises BusError where they could not be read.
+        """
+        key = (topic, subscription)
+        if key not in self._peeks:
+            self._peeks[key] = DeadLetterPeek(self._connection, topic, subscription, self._settings)
+        return await self._peeks[key].after(after_sequence)

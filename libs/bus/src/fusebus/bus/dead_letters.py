@@ -2,11 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
-from fusebus.contracts.envelope import Envelope
+from azure.servicebus import ServiceBusReceivedMessage
+from azure.servicebus.aio import ServiceBusClient, ServiceBusReceiver
+
+from fusebus.bus.connection import Connection, close_quietly
+from fusebus.bus.errors import BusError
+from fusebus.bus.received import received
+from fusebus.bus.settings import BusSettings
+from fusebus.contracts.envelope import MAX_BODY_BYTES, Envelope, Poison
+
+PEEK_ATTEMPTS = 2  # a link that was idle for ten minutes is gone, which only the next request notices
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,5 +35,70 @@ class DeadLetter:
     delivery_count: int
     properties: Mapping[str, object]
     body: bytes
+    """Cut after MAX_BODY_BYTES + 1."""
     envelope: Envelope | None
     """None where the body can't be decoded; `properties` may still say which upload it was."""
+
+
+class DeadLetterPeek:
+    """One subscription's dead letters over one long-lived link."""
+
+    def __init__(self, connection: Connection, topic: str, subscription: str, settings: BusSettings) -> None:
+        self._connection = connection
+        self._topic = topic
+        self._subscription = subscription
+        self._settings = settings
+        self._guard = asyncio.Lock()  # the SDK's objects are not coroutine-safe
+        self._client: ServiceBusClient | None = None
+        self._receiver: ServiceBusReceiver | None = None
+
+    async def after(self, sequence: int) -> list[DeadLetter]:
+        """At most `peek_messages` dead letters with a higher sequence number, oldest first. Raises BusError."""
+        async with self._guard:
+            for attempt in range(1, PEEK_ATTEMPTS + 1):
+                try:
+                    found = await asyncio.wait_for(self._peek(sequence), self._settings.peek_seconds)
+                    return [_dead_letter(message) for message in found]
+                except Exception as error:
+                    await self.close()
+                    if attempt == PEEK_ATTEMPTS:
+                        raise BusError(f"dead letters of {self._topic}/{self._subscription}: {error}") from error
+            return []
+
+    async def close(self) -> None:
+        """Close the link; a peek would open it again."""
+        receiver, client = self._receiver, self._client
+        self._receiver = self._client = None
+        await close_quietly(receiver, self._settings.close_seconds)
+        await close_quietly(client, self._settings.close_seconds)
+
+    async def _peek(self, sequence: int) -> list[ServiceBusReceivedMessage]:
+        if self._receiver is None:
+            self._client = self._connection.client()
+            self._receiver = self._connection.receiver(self._client, self._topic, self._subscription, "deadletter")
+            await self._receiver.__aenter__()
+        return await self._receiver.peek_messages(
+            max_message_count=self._settings.peek_messages, sequence_number=sequence + 1
+        )
+
+
+def _dead_letter(raw: ServiceBusReceivedMessage) -> DeadLetter:
+    message = received(raw)
+    envelope: Envelope | None = None
+    body = b""
+    try:
+        body = message.body(MAX_BODY_BYTES)
+        envelope = message.envelope()
+    except Poison as poison:
+        log.debug("dead letter %d can't be decoded: %s", message.sequence, poison)
+    return DeadLetter(
+        sequence=message.sequence,
+        message_id=message.message_id,
+        reason=raw.dead_letter_reason or "",
+        description=raw.dead_letter_error_description or "",
+        enqueued_at=message.enqueued_at,
+        delivery_count=message.delivery_count,
+        properties=message.properties,
+        body=body,
+        envelope=envelope,
+    )

@@ -1,20 +1,163 @@
-"""Sends messages to the topics that carry them."""
+"""Sends messages to the topics that carry them: batched, guarded, repeated with patience."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from typing import Any
 
-from fusebus.contracts.envelope import Envelope
+import msgspec
+from azure.servicebus import ServiceBusMessage
+from azure.servicebus.aio import ServiceBusClient, ServiceBusSender
+from azure.servicebus.exceptions import (
+    MessageSizeExceededError,
+    MessagingEntityNotFoundError,
+    ServiceBusServerBusyError,
+)
+from opentelemetry.trace import SpanKind
+
+from fusebus.bus.backoff import backoff
+from fusebus.bus.connection import Connection, close_quietly
+from fusebus.bus.errors import PublishFailed
+from fusebus.bus.settings import BusSettings
+from fusebus.bus.settlement import Parcel, parcels_of
+from fusebus.bus.tracing import current_traceparent, span
+from fusebus.contracts.envelope import encode
 from fusebus.contracts.outcomes import Outgoing
+
+log = logging.getLogger(__name__)
+
+Fence = Callable[[], None]
+"""Called before each send; raises where it must not happen any more."""
 
 
 class Publisher:
     """One long-lived sender for each topic; safe to share between coroutines."""
 
-    async def publish(self, outgoing: Sequence[Outgoing]) -> None:
-        """Send all; raises PublishFailed. Publishing the same again is safe: duplicates are detected by message id."""
-        raise NotImplementedError
+    def __init__(self, connection: Connection, settings: BusSettings) -> None:
+        self._connection = connection
+        self._settings = settings
+        self._senders: dict[str, _TopicSender] = {}
 
-    async def publish_envelopes(self, envelopes: Sequence[Envelope]) -> None:
-        """Send prepared envelopes, for a replay or a delayed retry."""
-        raise NotImplementedError
+    async def publish(self, outgoing: Sequence[Outgoing]) -> None:
+        """Send all; messages of one topic keep their order. Raises PublishFailed, ValueError where one is too large.
+
+        Publishing the same again is safe: a repeat has the same message id and duplicate detection drops it.
+        """
+        await self.send(parcels_of(outgoing))
+
+    async def send(self, parcels: Sequence[Parcel], fence: Fence = lambda: None) -> None:
+        """Send prepared parcels (a delayed retry, a replay), as `publish` does; `fence` is asked before each send."""
+        if not parcels:
+            return
+        topics = sorted({parcel.topic for parcel in parcels})
+        with span(f"publish {' '.join(topics)}", SpanKind.PRODUCER):
+            # All are encoded before the first is sent: one that is too large leaves nothing half published.
+            prepared = [(parcel.topic, _encoded(parcel)) for parcel in parcels]
+            for topic in topics:
+                await self._sender(topic).send([message for found, message in prepared if found == topic], fence)
+
+    async def close(self) -> None:
+        """Close all senders."""
+        await asyncio.gather(*(sender.close() for sender in self._senders.values()))
+        self._senders.clear()
+
+    def _sender(self, topic: str) -> _TopicSender:
+        if topic not in self._senders:
+            self._senders[topic] = _TopicSender(self._connection, topic, self._settings)
+        return self._senders[topic]
+
+
+def _encoded(parcel: Parcel) -> ServiceBusMessage:
+    envelope = msgspec.structs.replace(
+        parcel.envelope, traceparent=current_traceparent() or parcel.envelope.traceparent
+    )
+    properties: dict[Any, Any] = dict(envelope.properties())  # the SDK's type is wider and invariant
+    message = ServiceBusMessage(
+        encode(envelope.message),
+        message_id=envelope.message_id,
+        content_type="application/json",
+        subject=type(envelope.message).__name__,
+        application_properties=properties,
+    )
+    if parcel.enqueue_at is not None:
+        message.scheduled_enqueue_time_utc = parcel.enqueue_at
+    return message
+
+
+class _TopicSender:
+    """The SDK's sender is not coroutine-safe: one send at a time. An idle one is detached and opens itself again."""
+
+    def __init__(self, connection: Connection, topic: str, settings: BusSettings) -> None:
+        self._connection = connection
+        self._topic = topic
+        self._settings = settings
+        self._guard = asyncio.Lock()
+        self._client: ServiceBusClient | None = None
+        self._sender: ServiceBusSender | None = None
+        self._closing: set[asyncio.Task[None]] = set()
+
+    async def send(self, messages: Sequence[ServiceBusMessage], fence: Fence) -> None:
+        """Send all in order, in as few batches as fit. Raises PublishFailed."""
+        async with self._guard:
+            failures = 0
+            while messages:
+                fence()
+                try:
+                    sent = await asyncio.wait_for(self._send_batch(messages), self._settings.send_seconds)
+                except asyncio.CancelledError:
+                    # Cancelled in the middle of a send: the next one takes a new link, this one closes meanwhile.
+                    self._closing.add(task := asyncio.create_task(self._close_link()))
+                    task.add_done_callback(self._closing.discard)
+                    raise
+                except Exception as error:
+                    failures += 1
+                    await self._after_failure(error, failures)
+                else:
+                    failures = 0
+                    messages = messages[sent:]
+
+    async def close(self) -> None:
+        """Close the link; a send would open it again."""
+        await asyncio.gather(self._close_link(), *self._closing)
+
+    async def _send_batch(self, messages: Sequence[ServiceBusMessage]) -> int:
+        sender = await self._opened()
+        batch = await sender.create_message_batch(max_size_in_bytes=self._settings.batch_bytes)
+        count = 0
+        for message in messages[: self._settings.batch_messages]:
+            try:
+                batch.add_message(message)
+            except MessageSizeExceededError:
+                if count == 0:
+                    raise
+                break
+            count += 1
+        await sender.send_messages(batch)
+        return count
+
+    async def _after_failure(self, error: Exception, failures: int) -> None:
+        hopeless = isinstance(error, MessageSizeExceededError | MessagingEntityNotFoundError)
+        if hopeless or failures >= self._settings.send_attempts:
+            await self._close_link()
+            raise PublishFailed(f"topic {self._topic}, {failures} tries: {error!r}") from error
+        wait = backoff(failures, self._settings.send_backoff_seconds, self._settings.send_backoff_most_seconds)
+        log.info("sending to %s failed %d times, again in %.1f s: %r", self._topic, failures, wait, error)
+        if not isinstance(error, ServiceBusServerBusyError):
+            # Whatever else it was, the link's state is unknown (a send may even hang in it): take a new one.
+            await self._close_link()
+        await asyncio.sleep(wait)
+
+    async def _close_link(self) -> None:
+        sender, client = self._sender, self._client
+        self._sender = self._client = None
+        await close_quietly(sender, self._settings.close_seconds)
+        await close_quietly(client, self._settings.close_seconds)
+
+    async def _opened(self) -> ServiceBusSender:
+        if self._sender is None:
+            self._client = self._connection.client()
+            self._sender = self._connection.sender(self._client, self._topic)
+            await self._sender.__aenter__()
+        return self._sender

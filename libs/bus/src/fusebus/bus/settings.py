@@ -51,6 +51,9 @@ class BusSettings(msgspec.Struct, frozen=True, kw_only=True):
     ] = 10.0
     peek_messages: Annotated[int, Meta(ge=1, le=250, description="Dead letters read in one request.")] = 50
     peek_seconds: Annotated[float, Meta(gt=0, description="Limit for one request for dead letters.")] = 20.0
+    lag_warning_seconds: Annotated[
+        float, Meta(gt=0, description="An event loop that is later than this is reported: something blocks it.")
+    ] = 1.0
 
 
 class ConsumerSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -77,11 +80,12 @@ class ConsumerSettings(msgspec.Struct, frozen=True, kw_only=True):
     ] = 1.0
     busy_wait_seconds: Annotated[
         float,
-        Meta(gt=0, le=5, description="One receive with work in hand; a finished message waits as long to settle."),
+        Meta(gt=0, le=5, description="One receive with work in hand; a finished message may wait as long."),
     ] = 0.1
-    start_with_lock_seconds: Annotated[
-        float, Meta(ge=0, description="A message whose lock has less left is renewed before it is started.")
-    ] = 10.0
+    start_with_lock_share: Annotated[
+        float,
+        Meta(ge=0, lt=1, description="A message whose lock has less of its life left is renewed before it starts."),
+    ] = 0.25
     renew_at: Annotated[
         float, Meta(gt=0, lt=1, description="Share of a lock's remaining life after which it is renewed.")
     ] = 0.5
@@ -96,9 +100,15 @@ class ConsumerSettings(msgspec.Struct, frozen=True, kw_only=True):
     settle_seconds: Annotated[
         float, Meta(gt=0, description="Limit for settling; after that the message comes back when its lock expires.")
     ] = 15.0
+    settle_attempts: Annotated[
+        int, Meta(ge=1, description="Tries of one settlement, each on a new link, before it is left to the lock's end.")
+    ] = 3
+    cancel_seconds: Annotated[
+        float, Meta(gt=0, description="How long a cancelled handler may take to end; then it goes on without effect.")
+    ] = 5.0
     drain_seconds: Annotated[
         float,
-        Meta(ge=0, description="After a stop, how long handlers may finish before their messages are given back."),
+        Meta(ge=0, description="After a stop, how long handlers may go on before their messages are given back."),
     ] = 20.0
     rebuild_backoff_seconds: Annotated[
         float, Meta(gt=0, description="Wait after a failed rebuild of the link; doubles, with jitter.")
@@ -111,9 +121,6 @@ class ConsumerSettings(msgspec.Struct, frozen=True, kw_only=True):
     turn_seconds: Annotated[
         float, Meta(gt=0, description="The loop must come round at least so often, or the process counts as not alive.")
     ] = 120.0
-    lag_warning_seconds: Annotated[
-        float, Meta(gt=0, description="An event loop later than this is reported: something blocks it.")
-    ] = 1.0
     confirmed_memory: Annotated[
         int, Meta(ge=0, description="Completed messages remembered to notice one that comes back.")
     ] = 10_000

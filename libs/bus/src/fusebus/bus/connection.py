@@ -1,0 +1,93 @@
+"""Makes SDK clients from the settings: the one place that knows how the namespace is reached."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Any, Protocol
+
+from azure.identity.aio import DefaultAzureCredential
+from azure.servicebus.aio import ServiceBusClient, ServiceBusReceiver, ServiceBusSender
+from azure.servicebus.aio.management import ServiceBusAdministrationClient
+
+from fusebus.bus.settings import BusSettings
+
+ADMINISTRATION_RETRIES = 1  # the caller asks again anyway; azure-core's ten retries would take minutes
+
+log = logging.getLogger(__name__)
+
+
+class Closable(Protocol):
+    """Anything of the SDK that holds a socket."""
+
+    async def close(self) -> None:
+        """Close it."""
+
+
+class Connection:
+    """Makes clients, senders and receivers.
+
+    An SDK client holds no socket: each sender and receiver opens its own connection. `retry_total=0` because the SDK
+    waits without jitter and without knowing our lock, stop and limits; every retry is ours.
+    """
+
+    def __init__(self, settings: BusSettings) -> None:
+        if not settings.connection and not settings.namespace:
+            raise ValueError("the bus needs FUSEBUS_BUS_CONNECTION or FUSEBUS_BUS_NAMESPACE")
+        self._settings = settings
+        self._credential: DefaultAzureCredential | None = None
+
+    def client(self) -> ServiceBusClient:
+        """A new client; nothing connects yet."""
+        options: dict[str, Any] = {"retry_total": 0, "try_timeout": self._settings.open_seconds}
+        if self._settings.ca_file:
+            options["connection_verify"] = self._settings.ca_file
+        if self._settings.connection:
+            return ServiceBusClient.from_connection_string(self._settings.connection.reveal(), **options)
+        return ServiceBusClient(self._settings.namespace, self._token_source(), **options)
+
+    def sender(self, client: ServiceBusClient, topic: str) -> ServiceBusSender:
+        """A sender that is not open yet."""
+        return client.get_topic_sender(topic, socket_timeout=self._settings.socket_poll_seconds)
+
+    def receiver(
+        self, client: ServiceBusClient, topic: str, subscription: str, sub_queue: str | None = None
+    ) -> ServiceBusReceiver:
+        """A receiver that is not open yet. Without prefetch: a prefetched message ages before anybody starts it."""
+        return client.get_subscription_receiver(
+            topic,
+            subscription,
+            sub_queue=sub_queue,
+            prefetch_count=0,
+            socket_timeout=self._settings.socket_poll_seconds,
+        )
+
+    def administration(self) -> ServiceBusAdministrationClient:
+        """A client for counts. The SDK insists on https, whatever the connection string says."""
+        options: dict[str, Any] = {"retry_total": ADMINISTRATION_RETRIES}
+        if self._settings.ca_file:
+            options["connection_verify"] = self._settings.ca_file
+        if self._settings.connection:
+            return ServiceBusAdministrationClient.from_connection_string(self._settings.connection.reveal(), **options)
+        return ServiceBusAdministrationClient(self._settings.namespace, self._token_source(), **options)
+
+    async def close(self) -> None:
+        """Close what all clients share."""
+        if self._credential is not None:
+            await self._credential.close()
+            self._credential = None
+
+    def _token_source(self) -> DefaultAzureCredential:
+        if self._credential is None:
+            self._credential = DefaultAzureCredential()
+        return self._credential
+
+
+async def close_quietly(closable: Closable | None, seconds: float) -> None:
+    """Close within a limit; a link that can't be closed is no reason to fail, its peer notices by itself."""
+    if closable is None:
+        return
+    try:
+        await asyncio.wait_for(closable.close(), seconds)
+    except Exception as error:
+        log.info("a link could not be closed: %r", error)
