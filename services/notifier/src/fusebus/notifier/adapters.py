@@ -1,0 +1,56 @@
+"""The real world for the notifier: which mailer, what time, whose life."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import socket
+import time
+from datetime import UTC, datetime
+from typing import assert_never
+
+from fusebus.blobs import StorageError
+from fusebus.ledger import LedgerError
+from fusebus.notifier.handler import Handler
+from fusebus.notifier.mailers import Mailer
+from fusebus.notifier.mailers.folder import FolderMailer
+from fusebus.notifier.mailers.smtp import SmtpMailer
+from fusebus.notifier.settings import NotifierSettings
+
+_log = logging.getLogger(__name__)
+
+
+def mailer_of(settings: NotifierSettings) -> Mailer:
+    """The mailer that the settings choose. Raises ValueError for settings that it can't work with."""
+    match settings.mailer:
+        case "folder":
+            return FolderMailer(settings.mail_folder)
+        case "smtp":
+            return SmtpMailer(settings.smtp, settings.mail_timeout)
+    assert_never(settings.mailer)
+
+
+def now() -> datetime:
+    """UTC."""
+    return datetime.now(UTC)
+
+
+def life() -> str:
+    """This process's life: host, process number and start, never the same twice."""
+    return f"{socket.gethostname()}-{os.getpid()}-{time.time_ns()}"
+
+
+async def watch_dead_letters(handler: Handler, interval: float, stop: asyncio.Event) -> None:
+    """Let the handler look at the dead letters each `interval` seconds until `stop` is set."""
+    while not stop.is_set():
+        try:
+            await handler.watch_dead_letters()
+        except (LedgerError, StorageError) as error:
+            _log.warning("the look at dead letters failed, the next one follows: %s", error)
+        except Exception:
+            _log.exception("the look at dead letters failed, the next one follows")
+        try:
+            await asyncio.wait_for(stop.wait(), interval)
+        except TimeoutError:
+            continue

@@ -1,0 +1,130 @@
+"""Brings a closed run to its end: report, summary, one mail, complete. Each step may be repeated."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import defaultdict
+from email.message import EmailMessage
+
+import msgspec
+
+from fusebus.blobs import layout
+from fusebus.ledger import FinalKind, RunRow, RunState, UploadRow
+from fusebus.notifier import policy
+from fusebus.notifier.dead_letters import DeadLetterWatch
+from fusebus.notifier.mail import Envelope, message_id, run_key, summary_mail
+from fusebus.notifier.ports import Ports
+from fusebus.notifier.report import render_report
+from fusebus.notifier.send_once import send_once
+from fusebus.notifier.summary import Summary, summarise, summary_json, summary_name
+from fusebus.notifier.thumbnails import thumbnails
+
+_log = logging.getLogger(__name__)
+
+LOOKUPS_AT_ONCE = 16  # rows of other runs, for the names of what was delivered before
+
+
+class Completion:
+    """Knows, beside the ledger, only hints: how many finals a run certainly still lacks."""
+
+    def __init__(self, ports: Ports, watch: DeadLetterWatch) -> None:
+        self._ports = ports
+        self._watch = watch
+        self._seen: dict[str, int] = defaultdict(int)
+        self._worth_a_scan: dict[str, int] = {}
+        self._locks: dict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+
+    async def after_final(self, run_id: str) -> None:
+        """Complete the run if this was its last final; cheap while it is open or many finals are still to come.
+
+        Finals that another process records are not seen here: then the next RunCheck completes the run.
+        """
+        run = await self._ports.ledger.run(run_id)
+        if run is None or run.state is not RunState.CLOSED:
+            return
+        self._seen[run_id] += 1
+        if self._seen[run_id] >= self._worth_a_scan.get(run_id, 0):
+            await self.finish(run)
+
+    async def finish(self, run: RunRow) -> bool:
+        """Complete a closed run if every upload is final and its mail's outcome known; whether it is complete now."""
+        async with self._locks[run.run_id]:
+            current = await self._ports.ledger.run(run.run_id)
+            complete = current is not None and (
+                current.state is RunState.COMPLETE or (current.state is RunState.CLOSED and await self._finish(current))
+            )
+        if complete:
+            for hints in (self._seen, self._worth_a_scan, self._locks):
+                hints.pop(run.run_id, None)
+        return complete
+
+    async def _finish(self, run: RunRow) -> bool:
+        uploads = await self._scan(run.run_id)
+        if not policy.is_complete(policy.Phase(run.state.value), policy.pending(upload.final for upload in uploads)):
+            return False
+        ports = self._ports
+        summary = summarise(run, uploads, await self._earlier_names(run.run_id, uploads))
+        key = run_key(run.run_id)
+        if await ports.ledger.mail_marker(run.run_id) is None:  # a mail is only ever meant after its report
+            await self._report(summary)
+        envelope = envelope_of(ports)
+        since = run.closed_at or run.last_upload_at
+
+        async def write() -> EmailMessage:
+            shown = sorted(summary.analysed, key=lambda picture: picture.detections == 0)[
+                : ports.settings.mail_pictures
+            ]
+            small = await thumbnails(run.run_id, shown, ports.results, ports.shrink)
+            return summary_mail(summary, small, envelope, ports.clock())
+
+        if not await send_once(run.run_id, message_id(key, envelope), write, since, ports):
+            return False
+        complete = await ports.ledger.complete_run(run.run_id, ports.clock())
+        _log.info("run is complete", extra={"counts": msgspec.to_builtins(summary.counts)})
+        return complete is not None and complete.state is RunState.COMPLETE
+
+    async def _scan(self, run_id: str) -> list[UploadRow]:
+        """All uploads of the run, and from how many more finals on another scan can find it complete."""
+        seen = self._seen[run_id]
+        uploads = await self._ports.ledger.uploads(run_id)
+        outstanding = [upload for upload in uploads if upload.final is None]
+        if outstanding and await self._watch.adopt(outstanding):
+            uploads = await self._ports.ledger.uploads(run_id)
+            outstanding = [upload for upload in uploads if upload.final is None]
+        self._worth_a_scan[run_id] = seen + len(outstanding)
+        return uploads
+
+    async def _report(self, summary: Summary) -> None:
+        ports = self._ports
+        shown = summary.pictures[: ports.settings.report_pictures]
+        small = await thumbnails(summary.run_id, shown, ports.results, ports.shrink)
+        page = await asyncio.to_thread(render_report, summary, small)
+        await ports.results.write(
+            layout.RESULTS, summary_name(summary.run_id), summary_json(summary), "application/json"
+        )
+        await ports.results.write(layout.RESULTS, layout.report_name(summary.run_id), page, "text/html; charset=utf-8")
+
+    async def _earlier_names(self, run_id: str, uploads: list[UploadRow]) -> dict[str, str]:
+        """Names of uploads in other runs that this run's duplicates repeat."""
+        wanted = {
+            (final.duplicate_of_run, final.duplicate_of)
+            for upload in uploads
+            if (final := upload.final) is not None
+            and final.kind is FinalKind.DUPLICATE
+            and final.duplicate_of_run != run_id
+        }
+        room = asyncio.Semaphore(LOOKUPS_AT_ONCE)
+
+        async def name(run: str, upload: str) -> tuple[str, str]:
+            async with room:
+                found = await self._ports.ledger.upload(run, upload)
+            return upload, found.blob_name if found else ""
+
+        return dict(await asyncio.gather(*(name(run, upload) for run, upload in wanted if run and upload)))
+
+
+def envelope_of(ports: Ports) -> Envelope:
+    """Who gets mail from whom, from the settings."""
+    settings = ports.settings
+    return Envelope(sender=settings.sender, recipients=settings.recipients, report_address=settings.report_address)

@@ -1,0 +1,179 @@
+"""The notifier's story: finals into the ledger, runs closed when quiet; when all is final, a report and one mail."""
+
+from __future__ import annotations
+
+import logging
+from datetime import timedelta
+from email.message import EmailMessage
+
+import msgspec
+
+from fusebus.bus import Context
+from fusebus.contracts.messages import (
+    BudgetCrossed,
+    CloseRun,
+    DuplicateFound,
+    FleetChanged,
+    ImageAnalysed,
+    ImageFailed,
+    ImageRejected,
+    Message,
+    ModelChanged,
+    RunCheck,
+    work_id,
+)
+from fusebus.contracts.outcomes import Done, Outcome, Outgoing, Reject, Retry, done
+from fusebus.host import log_fields
+from fusebus.ledger import LedgerUnavailable, RunRow
+from fusebus.notifier import finals, policy
+from fusebus.notifier.completion import Completion, envelope_of
+from fusebus.notifier.dead_letters import DeadLetterWatch
+from fusebus.notifier.mail import budget_key, budget_mail, message_id
+from fusebus.notifier.policy import Look, Phase
+from fusebus.notifier.ports import Ports
+from fusebus.notifier.send_once import send_once
+
+_log = logging.getLogger(__name__)
+
+PAUSE_PER_LOOK = 9.0  # times as long as the look took: a run of many uploads is looked at less often
+LONGEST_PAUSE = timedelta(seconds=120)  # well within the time in which an uncertain mail may be repeated
+
+
+class Handler:
+    """Takes one message of `results` or `fleet` at a time, many side by side."""
+
+    def __init__(self, ports: Ports) -> None:
+        self._ports = ports
+        self._watch = DeadLetterWatch(ports)
+        self._completion = Completion(ports, self._watch)
+
+    async def __call__(self, message: Message, context: Context) -> Outcome:
+        """What became of the message. Raises what the world raised: the worker loop counts it as a failure."""
+        with log_fields(run=getattr(message, "run_id", None), upload=getattr(message, "upload_id", None)):
+            match message:
+                case ImageAnalysed() | ImageFailed() | ImageRejected() | DuplicateFound():
+                    return await self._final(message, context)
+                case RunCheck():
+                    return await self._check(message)
+                case CloseRun():
+                    return await self._close(message, context)
+                case BudgetCrossed():
+                    return await self._alert(message, context)
+                case FleetChanged() | ModelChanged():
+                    _log.info("fleet", extra={"event": msgspec.to_builtins(message)})
+                    return done()
+                case _:
+                    return Reject(reason="not_for_notifier", description=f"{work_id(message)[:100]} belongs elsewhere")
+
+    async def watch_dead_letters(self) -> None:
+        """One look at all dead-letter queues, and at the runs that it concerns."""
+        for run_id in sorted(await self._watch.look()):
+            with log_fields(run=run_id):
+                await self._look(run_id)
+
+    async def _final(self, message: finals.FinalMessage, context: Context) -> Outcome:
+        try:
+            outcome = await finals.record(message, self._ports.ledger)
+        except LedgerUnavailable as error:
+            return self._later(context, error)
+        if finals.was_recorded(outcome):
+            await self._complete_early(message.run_id)
+        return outcome
+
+    async def _complete_early(self, run_id: str) -> None:
+        """Spare a complete run its wait for the next check; what fails here, that check does again."""
+        try:
+            await self._completion.after_final(run_id)
+        except Exception:
+            _log.exception("the run is left to its next check")
+
+    async def _check(self, message: RunCheck) -> Outcome:
+        """Look at the run, and arm the next check unless it is complete.
+
+        The chain of checks never breaks: whatever fails is logged, and tried again by the next one.
+        """
+        ports = self._ports
+        began = ports.clock()
+        again_at = began + timedelta(seconds=ports.settings.recheck)
+        try:
+            found = await self._look(message.run_id)
+            if found is None:
+                return Reject(reason="unknown_run", description=f"there is no run {message.run_id}")
+            if found.look is Look.NOTHING:
+                return done()
+            again_at = found.again_at or again_at
+        except Exception:
+            _log.exception("check failed, another one follows")
+        now = ports.clock()
+        again_at = max(again_at, now + min((now - began) * PAUSE_PER_LOOK, LONGEST_PAUSE))
+        following = msgspec.structs.replace(message, sequence=message.sequence + 1)
+        return Done((Outgoing(message=following, enqueue_at=again_at),))
+
+    async def _close(self, message: CloseRun, context: Context) -> Outcome:
+        try:
+            run = await self._ports.ledger.close_run(
+                message.run_id, self._ports.clock(), requested_by=message.requested_by
+            )
+        except LedgerUnavailable as error:
+            return self._later(context, error)
+        if run is None:
+            return Reject(reason="unknown_run", description=f"there is no run {message.run_id}")
+        _log.info(
+            "run is closed",
+            extra={"because": f"asked by {run.close_requested_by}" if run.close_requested_by else "quiet"},
+        )
+        await self._complete_early(message.run_id)
+        return done()
+
+    async def _look(self, run_id: str) -> policy.Step | None:
+        """Close the run if it is quiet, complete it if it is over; what is left to do. None: there is no such run."""
+        ports = self._ports
+        run = await ports.ledger.run(run_id)
+        if run is None:
+            return None
+        step = self._step(run)
+        if step.look is Look.CLOSE:
+            run = await ports.ledger.close_run(run_id, ports.clock(), unchanged=run) or run
+            _log.info("run is %s", run.state.value, extra={"because": step.because})
+            step = self._step(run)
+        if step.look is not Look.FINISH:
+            return step
+        if await self._finish(run):
+            return policy.Step(Look.NOTHING, None, "complete")
+        return step
+
+    async def _finish(self, run: RunRow) -> bool:
+        if await self._completion.finish(run):
+            return True
+        if run.run_id in await self._watch.look() or self._watch.may_adopt:
+            return await self._completion.finish(run)
+        return False
+
+    def _step(self, run: RunRow) -> policy.Step:
+        settings = self._ports.settings
+        return policy.next_step(
+            Phase(run.state.value),
+            run.last_upload_at,
+            self._ports.clock(),
+            run_quiet=settings.run_quiet,
+            recheck=settings.recheck,
+        )
+
+    async def _alert(self, message: BudgetCrossed, context: Context) -> Outcome:
+        """One mail for each month and share."""
+        envelope = envelope_of(self._ports)
+        key = budget_key(message)
+
+        async def write() -> EmailMessage:
+            return budget_mail(message, envelope, self._ports.clock())
+
+        if await send_once(key, message_id(key, envelope), write, message.crossed_at, self._ports):
+            return done()
+        delay = policy.retry_delay(context.attempt, self._ports.settings.recheck)
+        return Retry(delay=delay, reason="mail_outstanding")
+
+    def _later(self, context: Context, error: Exception) -> Retry:
+        _log.warning("the ledger can't be reached: %s", error)
+        return Retry(
+            delay=policy.retry_delay(context.attempt, self._ports.settings.ledger_retry), reason="ledger_unavailable"
+        )

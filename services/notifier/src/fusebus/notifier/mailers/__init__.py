@@ -1,0 +1,25 @@
+"""Where mail goes: one file per variant, and the two ways in which a send can fail."""
+
+from __future__ import annotations
+
+from email.message import EmailMessage
+from typing import Protocol
+
+
+class NotSent(Exception):
+    """The mail certainly did not go out. `passing`: a later try may succeed."""
+
+    def __init__(self, reason: str, *, passing: bool) -> None:
+        super().__init__(reason)
+        self.passing = passing
+
+
+class OutcomeUnknown(Exception):
+    """The mail may or may not have gone out: the answer to its content never came."""
+
+
+class Mailer(Protocol):
+    """Sends one finished mail."""
+
+    async def send(self, message: EmailMessage) -> None:
+        """Hand the mail over; returning means it was taken. Raises NotSent or OutcomeUnknown."""
