@@ -37,7 +37,7 @@ _LEAST_TEXT, _MOST_TEXT = 11, 160  # pixels
 
 
 def annotate(rgb: Pixels, detections: Sequence[Detection]) -> Pixels:
-    """Draw into `rgb` itself (uint8, height × width × 3, upright) and return it.
+    """Draw into `rgb` itself (uint8, height × width × 3, upright, C-contiguous) and return it.
 
     Touches boxes and labels only, so that its time follows what was found, not the picture's size. The same pixels and
     detections give the same picture. Releases the GIL for most of its time.
@@ -58,18 +58,14 @@ def _draw_mask(rgb: Pixels, detection: Detection, colour: Colour, line: int) -> 
     if not detection.polygons:
         return
     points = np.concatenate(detection.polygons)
-    margin = 2 * line + 2
-    x0, y0 = np.maximum(points.min(axis=0) - margin, 0).tolist()
-    x1, y1 = (points.max(axis=0) + margin + 1).tolist()
+    x0, y0 = np.maximum(points.min(axis=0), 0).tolist()
+    x1, y1 = (points.max(axis=0) + 1).tolist()
     part = rgb[y0:y1, x0:x1]
-    local = [polygon - (x0, y0) for polygon in detection.polygons]
     inside = np.zeros(part.shape[:2], np.uint8)
-    cv2.fillPoly(inside, local, 255, cv2.LINE_AA)
-    tinted = cv2.addWeighted(part, 1 - _TINT, np.full_like(part, colour), _TINT, 0)
-    cv2.copyTo(tinted, inside, part)
-    contiguous = np.ascontiguousarray(part)
-    cv2.polylines(contiguous, local, True, colour, line, cv2.LINE_AA)
-    part[:] = contiguous
+    cv2.fillPoly(inside, [polygon - (x0, y0) for polygon in detection.polygons], 255)
+    paint = (*(_TINT * value for value in colour), 0.0)
+    cv2.copyTo(cv2.add(cv2.convertScaleAbs(part, alpha=1 - _TINT), paint), inside, part)
+    cv2.polylines(rgb, detection.polygons, True, colour, line, cv2.LINE_AA)
 
 
 def _draw_box(rgb: Pixels, detection: Detection, colour: Colour, line: int) -> None:
@@ -109,9 +105,9 @@ def _draw_label(rgb: Pixels, detection: Detection, colour: Colour, line: int, ta
     fallback = (left, min(max(0, above), lowest), left + width, min(max(0, above), lowest) + height)
     free = (region for region in regions if not any(_overlap(region, other) for other in taken))
     chosen = next(free, regions[0] if regions else fallback)
-    weight = cover[:height, :width, None].astype(np.uint16)
-    ground, ink = np.array(colour, np.uint16), np.array(_INK, np.uint16)
-    rgb[chosen[1] : chosen[3], chosen[0] : chosen[2]] = (ground * (255 - weight) + ink * weight + 127) // 255
+    shades = np.linspace(colour, _INK, 256).round().astype(np.uint8)[None]  # by the share of ink
+    tag = cv2.LUT(cv2.cvtColor(cover[:height, :width], cv2.COLOR_GRAY2RGB), shades)
+    rgb[chosen[1] : chosen[3], chosen[0] : chosen[2]] = tag
     return chosen
 
 
