@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from datetime import datetime
@@ -14,7 +15,7 @@ from azure.core.exceptions import ResourceExistsError
 from azure.identity.aio import DefaultAzureCredential
 from azure.storage.blob import BlobProperties as SdkProperties
 from azure.storage.blob import ContentSettings
-from azure.storage.blob.aio import BlobClient, BlobServiceClient
+from azure.storage.blob.aio import BlobClient, BlobServiceClient, LinearRetry
 
 from fusebus.blobs.errors import BlobTooLarge, BlobVanished, translated
 from fusebus.blobs.layout import supplier_container, supplier_of
@@ -140,16 +141,21 @@ class Blobs:
         return self._open
 
     def _blob(self, container: str, name: str) -> BlobClient:
+        if not _addressable(name):
+            raise BlobVanished(f"{container}/{name[:100]!r}: no request can name such a blob")
         return self._service.get_blob_client(container, name)
 
     async def _client(self) -> BlobServiceClient:
         settings = self._settings
+        # Typed as whole seconds by the SDK, which adds and sleeps them as floats just as well.
+        pauses: dict[str, Any] = {
+            "backoff": settings.retry_backoff_seconds,
+            "random_jitter_range": settings.retry_backoff_seconds / 2,
+        }
         patience: dict[str, Any] = {
             "connection_timeout": settings.connect_timeout_seconds,
             "read_timeout": settings.read_timeout_seconds,
-            "retry_total": settings.retries,
-            "initial_backoff": settings.retry_backoff_seconds,
-            "increment_base": 2,
+            "retry_policy": LinearRetry(**pauses, retry_total=settings.retries),
         }
         if settings.connection:
             return BlobServiceClient.from_connection_string(settings.connection.reveal(), **patience)
@@ -157,6 +163,11 @@ class Blobs:
             raise ValueError("neither FUSEBUS_BLOBS_CONNECTION nor FUSEBUS_BLOBS_ENDPOINT is set")
         credential = await self._exits.enter_async_context(DefaultAzureCredential())
         return BlobServiceClient(settings.endpoint, credential=credential, **patience)
+
+
+def _addressable(name: str) -> bool:
+    """Whether a URL can hold the name: on the way `.` and `..` would turn into another blob's name."""
+    return bool(name) and not any(part in (".", "..") for part in re.split(r"[/\\]", name))
 
 
 def _quoted(etag: str | None) -> str:

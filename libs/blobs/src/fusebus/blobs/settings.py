@@ -29,5 +29,5 @@ class BlobSettings(msgspec.Struct, frozen=True, kw_only=True):
         int, Meta(ge=0, description="Tries after the first before a request fails with StorageUnavailable.")
     ] = 3
     retry_backoff_seconds: Annotated[
-        float, Meta(ge=0, description="Pause before the first repeated try; it grows with each further one.")
-    ] = 0.5
+        float, Meta(ge=0, description="Pause between the tries of one request, give or take half of it.")
+    ] = 1.0
