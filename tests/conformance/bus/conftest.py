@@ -2,14 +2,16 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
 import pytest
+from azure.servicebus import ServiceBusMessage
+from azure.servicebus.aio import ServiceBusClient
 
 from fusebus.bus import Bus, BusSettings, Consumer, ConsumerSettings, Context
 from fusebus.contracts.messages import BlobReference, ImageAccepted, JobKind, Lane
@@ -126,3 +128,23 @@ def consuming(bus: Bus, quick: ConsumerSettings) -> Any:
             await asyncio.wait_for(running, 20)
 
     return consume
+
+
+@pytest.fixture
+def peek(broker: Any) -> Callable[..., list[Any]]:
+    """What lies in an entity now, without a client: the broker's own deliveries."""
+    return lambda path, count=1000: broker.call(lambda: broker.broker.engine.peek(path, 1, count))
+
+
+@pytest.fixture
+def send_raw(broker: Any) -> Callable[..., Awaitable[None]]:
+    """Sends any bytes to a topic, as a stranger could."""
+
+    async def send(topic: str, body: Any, properties: dict[Any, Any] | None = None, **fields: Any) -> None:
+        async with (
+            ServiceBusClient.from_connection_string(broker.connection_string) as client,
+            client.get_topic_sender(topic) as sender,
+        ):
+            await sender.send_messages(ServiceBusMessage(body, application_properties=properties, **fields))
+
+    return send

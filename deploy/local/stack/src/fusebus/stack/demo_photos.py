@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from multiprocessing import get_context
 from pathlib import Path
 
 from fusebus.vision import encode_jpeg
@@ -28,22 +30,26 @@ class Delivery:
 
 
 def make_delivery(folder: Path, on_photo: Callable[[int, int], None] = lambda done, total: None) -> Delivery:
-    """Write the files into `folder`; `on_photo` is told how many of how many are done. The same files each time."""
+    """Write the files into `folder`; `on_photo` is told how many of how many are drawn. The same files each time."""
     folder.mkdir(parents=True, exist_ok=True)
-    total = SOUND + 4
-    photos = []
-    for number in range(SOUND):
-        photos.append(encode_jpeg(draw_board(FIRST_SEED + number, SIZE).image))
-        on_photo(number + 1, total)
-    files = {f"cut-out-{number:02}.jpg": data for number, data in enumerate(photos, start=1)}
-    files["cut-out-21-truncated.jpg"] = _truncated(encode_jpeg(draw_board(FIRST_SEED + SOUND, SIZE).image))
-    files["cut-out-22-zeroed.jpg"] = _zeroed(encode_jpeg(draw_board(FIRST_SEED + SOUND + 1, SIZE).image))
+    photos: list[bytes] = []
+    # A fresh interpreter for each core: drawing takes 0.6 s a photo, and a fork would copy the console's threads.
+    with ProcessPoolExecutor(mp_context=get_context("spawn")) as pool:
+        for photo in pool.map(_photo, range(FIRST_SEED, FIRST_SEED + SOUND + 2)):
+            photos.append(photo)
+            on_photo(len(photos), SOUND + 2)
+    files = {f"cut-out-{number:02}.jpg": data for number, data in enumerate(photos[:SOUND], start=1)}
+    files["cut-out-21-truncated.jpg"] = _truncated(photos[SOUND])
+    files["cut-out-22-zeroed.jpg"] = _zeroed(photos[SOUND + 1])
     files["cut-out-23-notes.jpg"] = b"Meter reading 48213, seal intact, neighbour has the key.\n" * 40
     files["cut-out-24-sent-twice.jpg"] = photos[4]
     for name, data in files.items():
         (folder / name).write_bytes(data)
-    on_photo(total, total)
-    return Delivery(folder, total, total - SOUND)
+    return Delivery(folder, len(files), len(files) - SOUND)
+
+
+def _photo(seed: int) -> bytes:
+    return encode_jpeg(draw_board(seed, SIZE).image)
 
 
 def _truncated(data: bytes) -> bytes:

@@ -105,15 +105,18 @@ def _generalised_iou(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _mask_loss(detector: Sam3Detector, found: Detections, truth: Truth, matches: Matches) -> Tensor:
-    number = max(1, len(matches.picture))
-    logits = detector.masks(found.queries, found.pixels)[matches.picture, matches.query].flatten(1)
-    wanted = truth.masks[matches.picture, matches.instance].flatten(1)
+    rows = len(found.pixels)  # masks may have been made for the first pictures only
+    seen = matches.picture < rows
+    picture, query, instance = matches.picture[seen], matches.query[seen], matches.instance[seen]
+    number = max(1, len(picture))
+    logits = detector.masks(found.queries[:rows], found.pixels)[picture, query].flatten(1)
+    wanted = truth.masks[picture, instance].flatten(1)
     focal = _focal(logits, wanted).mean(1).sum() / number
     return _FOCAL_WEIGHT * focal + _DICE_WEIGHT * _dice(logits, wanted).sum() / number
 
 
 def _semantic_loss(logits: Tensor, truth: Truth) -> Tensor:
-    wanted = truth.masks.amax(1).flatten(1)
+    wanted = truth.masks[: len(logits)].amax(1).flatten(1)
     entropy = functional.binary_cross_entropy_with_logits(logits.flatten(1), wanted)
     return entropy + _dice(logits.flatten(1), wanted).mean()
 

@@ -8,17 +8,16 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-import onnxruntime
 import onnxslim
 import torch
 from numpy.typing import NDArray
 
 from fusebus.vision.export.dataset import make_boards
+from fusebus.vision.export.evaluate import OUTPUTS, Outputs, open_session, parity, run_onnx
 from fusebus.vision.export.sam3 import PROMPT, TINY_PROMPT_TOKENS, Sam3Detector, ServingGraph, load_model
 
 OPSET = 23  # the first with the Attention operator, for which the CUDA provider has flash kernels
 MAX_BYTES = 5_000_000  # the model is committed: it stays small
-OUTPUTS = ("scores", "boxes", "masks")
 _PARITY_SEEDS = range(500_000, 500_008)  # boards for comparing the graph with torch; trained on never, evaluated on never
 _LIBRARIES = ("torch", "transformers", "onnx", "onnxscript", "onnxruntime", "onnxslim")
 
@@ -68,40 +67,10 @@ def write_onnx(graph: ServingGraph, path: Path) -> None:
     onnx.save(slim, path)
 
 
-def open_session(path: Path, threads: int = 2) -> onnxruntime.InferenceSession:
-    """A CPU session of the model at `path`."""
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-
-
-def run_onnx(session: onnxruntime.InferenceSession, images: NDArray[np.uint8]) -> list[NDArray[np.generic]]:
-    """Scores, boxes and masks of the pictures, as ServingGraph gives them."""
-    return list(session.run(list(OUTPUTS), {"images": images}))
-
-
-def run_torch(graph: ServingGraph, images: NDArray[np.uint8]) -> list[NDArray[np.generic]]:
+def run_torch(graph: ServingGraph, images: NDArray[np.uint8]) -> Outputs:
     """Scores, boxes and masks of the pictures by torch, in the precision of the graph's weights."""
     with torch.inference_mode():
         return [output.numpy() for output in graph(torch.from_numpy(images))]
-
-
-def parity(expected: list[NDArray[np.generic]], actual: list[NDArray[np.generic]]) -> dict[str, float]:
-    """The largest differences from `expected`, over detections that score at least 0.3 there.
-
-    Near-equal detections may swap places, so each is compared with the one whose box is nearest. Scores are 0 to 1, boxes
-    shares of the picture; for masks it is the largest share of cells that change sides of one half.
-    """
-    worst = {"score": 0.0, "box": 0.0, "mask_cells": 0.0}
-    for scores, boxes, masks, other_scores, other_boxes, other_masks in zip(*expected, *actual, strict=True):
-        for index in np.flatnonzero(scores >= 0.3):
-            distance = np.abs(other_boxes - boxes[index]).max(1)
-            twin = int(distance.argmin())
-            worst["score"] = max(worst["score"], float(abs(other_scores[twin] - scores[index])))
-            worst["box"] = max(worst["box"], float(distance[twin]))
-            changed = float(((other_masks[twin] > 127) != (masks[index] > 127)).mean())
-            worst["mask_cells"] = max(worst["mask_cells"], changed)
-    return {name: round(value, 6) for name, value in worst.items()}
 
 
 def _drop_debug_text(model: onnx.ModelProto) -> None:

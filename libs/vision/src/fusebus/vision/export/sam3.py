@@ -5,7 +5,7 @@ appends to the prompt. `Sam3Detector` puts it back, so that training and serving
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import torch
@@ -59,6 +59,10 @@ class Detections:
     pixels: Tensor
     semantic: Tensor
 
+    def float(self) -> "Detections":
+        """The same in float32."""
+        return Detections(*(getattr(self, field.name).float() for field in fields(self)))
+
 
 def tiny_config(image_size: int = 224, queries: int = 36) -> Sam3Config:
     """The configuration of the demo model: 2 million parameters, the architecture of the full one."""
@@ -108,14 +112,22 @@ class Sam3Detector(nn.Module):
         """The prompt's embedding, (1, tokens, C)."""
         return self.model.get_text_features(input_ids=self.tokens).pooler_output
 
-    def forward(self, pixels: Tensor, text: Tensor, last_layer_only: bool = False) -> Detections:
-        """Detect in `pixels` (B, 3, size, size), normalised to -1..1, what the embedding `text` (1, tokens, C) names."""
-        vision = self.model.vision_encoder(pixels)
-        features, positions = vision.fpn_hidden_states[:-1], vision.fpn_position_encoding[:-1]
-        token = self._geometry_token(features[-1], positions[-1])
+    def forward(
+        self, pixels: Tensor, text: Tensor, last_layer_only: bool = False, mask_rows: int | None = None
+    ) -> Detections:
+        """Detect in `pixels` (B, 3, size, size), normalised to -1..1, what the embedding `text` (1, tokens, C) names.
+
+        Masks cost more than all the rest: with `mask_rows`, `pixels` and `semantic` are those of the first pictures only.
+        """
+        grid_features = self._grid_features(pixels)
+        neck = self.model.vision_encoder.neck
+        coarse = neck.fpn_layers[2](grid_features)
+        features = [layer(grid_features[:mask_rows]) for layer in neck.fpn_layers[:2]] + [coarse[:mask_rows]]
+        positions = neck.position_encoding(coarse.shape, coarse.device, coarse.dtype)
+        token = self._geometry_token(coarse, positions)
         prompt = torch.cat([text.expand(pixels.shape[0], -1, -1), token], dim=1)
         encoded = self.model.detr_encoder(
-            vision_features=[features[-1]], text_features=prompt, vision_pos_embeds=[positions[-1]]
+            vision_features=[coarse], text_features=prompt, vision_pos_embeds=[positions]
         )
         decoded = self.model.detr_decoder(
             vision_features=encoded.last_hidden_state,
@@ -127,7 +139,7 @@ class Sam3Detector(nn.Module):
         states, references = decoded.intermediate_hidden_states[first:], decoded.reference_boxes[first:]
         boxes = (inverse_sigmoid(references) + self.model.detr_decoder.box_head(states)).sigmoid()
         logits = self.model.dot_product_scoring(decoder_hidden_states=states, text_features=prompt).squeeze(-1)
-        pixel_features, semantic = self._pixel_features(features, encoded.last_hidden_state, prompt)
+        pixel_features, semantic = self._pixel_features(features, encoded.last_hidden_state[:mask_rows], prompt[:mask_rows])
         return Detections(
             logits, box_cxcywh_to_xyxy(boxes), decoded.presence_logits[first:], states[-1], pixel_features, semantic
         )
@@ -135,6 +147,11 @@ class Sam3Detector(nn.Module):
     def masks(self, queries: Tensor, pixels: Tensor) -> Tensor:
         """Mask logits (B, q, 4g, 4g) of the queries (B, q, C)."""
         return torch.einsum("bqc,bchw->bqhw", self.model.mask_decoder.mask_embedder(queries), pixels)
+
+    def _grid_features(self, pixels: Tensor) -> Tensor:
+        """The backbone's features (B, hidden, g, g); the neck's levels are then made one by one as they are needed."""
+        hidden = self.model.vision_encoder.backbone(pixels).last_hidden_state
+        return hidden.transpose(1, 2).reshape(pixels.shape[0], -1, self.grid, self.grid)
 
     def _geometry_token(self, features: Tensor, positions: Tensor) -> Tensor:
         """The image-conditioned CLS token (B, 1, C) which the native model appends to every prompt."""

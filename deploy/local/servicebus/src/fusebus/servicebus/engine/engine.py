@@ -34,8 +34,14 @@ class Engine:
         self._namespace = Namespace(self._core)
 
     @property
+    def now(self) -> float:
+        """The present instant, after running what is due; seconds since the epoch, UTC."""
+        self._core.begin()
+        return self._core.now
+
+    @property
     def namespace(self) -> Namespace:
-        """Its entities, at the present instant; call `pump` when a change may have freed messages."""
+        """Creates, changes, lists and deletes entities, at the present instant."""
         self._core.begin()
         return self._namespace
 
