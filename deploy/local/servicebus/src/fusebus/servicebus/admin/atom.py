@@ -1,0 +1,106 @@
+"""ATOM documents as the service writes them: default namespaces only, because the JavaScript SDK knows no prefixes."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+from urllib.parse import quote
+from xml.etree import ElementTree
+from xml.sax.saxutils import escape, quoteattr
+
+from fusebus.servicebus.admin.durations import format_instant
+from fusebus.servicebus.engine import InvalidArgument
+
+ATOM: Final = "http://www.w3.org/2005/Atom"
+SERVICE_BUS: Final = "http://schemas.microsoft.com/netservices/2010/10/servicebus/connect"
+COUNTS: Final = "http://schemas.microsoft.com/netservices/2011/06/servicebus"
+INSTANCE: Final = "http://www.w3.org/2001/XMLSchema-instance"
+SCHEMA: Final = "http://www.w3.org/2001/XMLSchema"
+_PROLOG: Final = '<?xml version="1.0" encoding="utf-8"?>'
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One entity in a feed; `path` is its address below the namespace, `content` its description as XML."""
+
+    path: str
+    title: str
+    created_at: float
+    updated_at: float
+    content: str
+
+    @property
+    def etag(self) -> str:
+        return f'"{int(self.updated_at * 1e6)}"'
+
+
+def element(name: str, value: object) -> str:
+    """Booleans and numbers as XML schema writes them; nothing at all for None."""
+    if value is None:
+        return ""
+    text = str(value).lower() if isinstance(value, bool) else str(value)
+    return f"<{name}>{escape(text)}</{name}>"
+
+
+def description(name: str, *children: str) -> str:
+    return f'<{name} xmlns="{SERVICE_BUS}" xmlns:i="{INSTANCE}">{"".join(children)}</{name}>'
+
+
+def entry_document(entry: Entry, base: str) -> str:
+    """`base` is the address of the namespace, such as `https://localhost:5672`."""
+    return _PROLOG + _entry(entry, base, f' xmlns="{ATOM}"')
+
+
+def feed_document(title: str, entries: Sequence[Entry], base: str, self_url: str, next_url: str | None) -> str:
+    """A page; its second link, if there is one, leads to the next."""
+    links = f'<link rel="self" href={quoteattr(self_url)}/>'
+    if next_url:
+        links += f'<link rel="next" href={quoteattr(next_url)}/>'
+    updated = format_instant(max((entry.updated_at for entry in entries), default=0.0))
+    return (
+        f'{_PROLOG}<feed xmlns="{ATOM}"><title type="text">{escape(title)}</title>{element("id", self_url)}'
+        f"{element('updated', updated)}{links}{''.join(_entry(entry, base, '') for entry in entries)}</feed>"
+    )
+
+
+def error_document(code: int, detail: str) -> str:
+    return f"{_PROLOG}<Error>{element('Code', code)}{element('Detail', detail)}</Error>"
+
+
+def _entry(entry: Entry, base: str, attributes: str) -> str:
+    url = f"{base}/{quote(entry.path)}"
+    return (
+        f"<entry{attributes}>{element('id', url)}"
+        f'<title type="text">{escape(entry.title)}</title>'
+        f"{element('published', format_instant(entry.created_at))}"
+        f"{element('updated', format_instant(entry.updated_at))}"
+        f'<link rel="self" href={quoteattr(url)}/>'
+        f'<content type="application/xml">{entry.content}</content></entry>'
+    )
+
+
+def parse_description(body: bytes) -> ElementTree.Element:
+    """The description element inside an entry; raises InvalidArgument."""
+    if b"<!" in body:
+        raise InvalidArgument("The request body must not have a document type or comments.")
+    try:
+        root = ElementTree.fromstring(body)  # noqa: S314 - no document type, so no entities
+    except ElementTree.ParseError as error:
+        raise InvalidArgument(f"The request body is not XML: {error}.") from error
+    content = root.find(f"{{{ATOM}}}content")
+    if content is None or len(content) != 1:
+        raise InvalidArgument("The request body is not an ATOM entry with one description.")
+    return content[0]
+
+
+def tag(name: str) -> str:
+    return f"{{{SERVICE_BUS}}}{name}"
+
+
+def text_of(parent: ElementTree.Element, name: str) -> str | None:
+    """The text of a child; None if it is absent or empty."""
+    return (parent.findtext(tag(name)) or "").strip() or None
+
+
+def type_of(found: ElementTree.Element) -> str:
+    """The `xsi:type` without its prefix; empty if there is none."""
+    return found.get(f"{{{INSTANCE}}}type", "").rpartition(":")[2]
