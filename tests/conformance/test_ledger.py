@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import itertools
 from collections import Counter
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
@@ -168,6 +169,19 @@ async def test_two_ingests_entering_at_once_share_one_run_and_one_of_them_opened
     assert len({one.run_id for one in entered}) == 1
     assert sum(one.opened for one in entered) == 1
     assert len(await ledger.uploads(entered[0].run_id)) == 40
+
+
+async def test_an_ingest_is_not_starved_by_a_busy_one(ledger: Ledger, other: Ledger) -> None:
+    async def busy() -> None:
+        for number in itertools.count():
+            await ledger.enter_upload(entry(f"busy {number}"), NOW)
+
+    task = asyncio.create_task(busy())
+    async with asyncio.timeout(20):
+        for number in range(10):
+            await other.enter_upload(entry(str(number)), NOW)
+    assert not task.done()
+    task.cancel()
 
 
 async def test_the_same_upload_entered_by_two_ingests_at_once_is_one_row(ledger: Ledger, other: Ledger) -> None:

@@ -31,7 +31,8 @@ class UploadLedger(RunLedger):
     async def find_upload(self, upload_id: str) -> Entered | None:
         """The upload with its verdict as entered; None where it is in no run yet."""
         run_id = await self._assigned_run(upload_id)
-        return await self._entered(run_id, upload_id, already=True) if run_id else None
+        found = (await self._look(run_id, upload_id))[1] if run_id else None
+        return msgspec.structs.replace(found, already=True) if found else None
 
     async def enter_upload(self, entry: UploadEntry, now: datetime) -> Entered:
         """Insert the upload into its supplier's open run, opening one where there is none.
@@ -43,29 +44,33 @@ class UploadLedger(RunLedger):
         if found := await self.find_upload(entry.upload_id):
             return found
         async with self._turns[entry.supplier]:
+            run_id = await self._assign(entry, now)
+            header = self._headers.get(entry.supplier)
             async for number in self._tables.tries(f"entering upload {entry.upload_id}"):
-                if entered := await self._try_to_enter(entry, now, seen_before=number > 0):
+                if number or header is None or header.run_id != run_id:
+                    header, found = await self._look(run_id, entry.upload_id)
+                    if found:
+                        return found
+                if header is not None and header.state is not RunState.OPEN:
+                    run_id = await self._reassign(entry, run_id, now)
+                elif entered := await self._insert(entry, run_id, header, now):
                     return entered
         raise AssertionError("tries ends with an error")
 
-    async def _try_to_enter(self, entry: UploadEntry, now: datetime, seen_before: bool) -> Entered | None:
-        """None: somebody else was quicker, or the run closed; look again."""
-        run_id = await self._assigned_run(entry.upload_id) if seen_before else None
-        run_id = run_id or await self._assign(entry, now)
-        if run_id is None:
-            return None
-        header = self._headers.get(entry.supplier)
-        if header is None or header.run_id != run_id:
-            # In this order: a header that is closed has all its uploads.
-            header = await self.run(run_id)
-            if found := await self._entered(run_id, entry.upload_id, already=False):
-                return found
-            if header is not None and header.state is not RunState.OPEN:
-                await self._reassign(entry, run_id, now)
-                return None
-        return await self._insert(entry, run_id, header, now)
+    async def _look(self, run_id: str, upload_id: str) -> tuple[RunRow | None, Entered | None]:
+        """The header and the upload if it is there; where the header is closed, no upload comes after this look.
+
+        One round trip: whoever lost a race must not be slower than those who win with what they remember.
+        """
+        header, upload = await asyncio.gather(self.run(run_id), self.upload(run_id, upload_id))
+        if upload is None and header is not None and header.state is not RunState.OPEN:
+            upload = await self.upload(run_id, upload_id)  # a twin of ours may have entered between the two answers
+        if upload is None or header is None:
+            return header, None
+        return header, Entered(upload=upload, opened=header.first_upload_id == upload_id, already=False)
 
     async def _insert(self, entry: UploadEntry, run_id: str, header: RunRow | None, now: datetime) -> Entered | None:
+        """None where the header changed meanwhile, or this is our own success whose answer got lost: look again."""
         upload = UploadRow(**msgspec.structs.asdict(entry), run_id=run_id, entered_at=now)
         if header is None:
             header = RunRow(
@@ -78,54 +83,61 @@ class UploadLedger(RunLedger):
             )
         touched = msgspec.structs.replace(header, last_upload_at=max(now, header.last_upload_at))
         versions = await self._tables.write_together("runs", [header_row(touched), upload_row(upload)])
-        if versions is None:  # perhaps our own success whose answer got lost: the next look tells
+        if versions is None:
             self._headers.pop(entry.supplier, None)
             return None
         self._headers[entry.supplier] = msgspec.structs.replace(touched, version=versions[0])
         upload = msgspec.structs.replace(upload, version=versions[1])
         return Entered(upload=upload, opened=touched.first_upload_id == entry.upload_id, already=False)
 
-    async def _entered(self, run_id: str, upload_id: str, already: bool) -> Entered | None:
-        upload, header = await asyncio.gather(self.upload(run_id, upload_id), self.run(run_id))
-        if upload is None or header is None:
-            return None
-        return Entered(upload=upload, opened=header.first_upload_id == upload_id, already=already)
-
     async def _assigned_run(self, upload_id: str) -> str | None:
         assigned = await self._tables.get("assigned", upload_id, "upload")
         return str(assigned.columns["run_id"]) if assigned else None
 
-    async def _assign(self, entry: UploadEntry, now: datetime) -> str | None:
-        """The run that this upload belongs to; None where a race was lost."""
-        run_id = await self._open_run(entry, now)
-        if run_id is None:
-            return None
-        row = Row(entry.upload_id, "upload", {"run_id": run_id})
-        if await self._tables.insert("assigned", row) is not None:
-            return run_id
-        return await self._assigned_run(entry.upload_id)
+    async def _assign(self, entry: UploadEntry, now: datetime) -> str:
+        """The run that this upload is bound to from now on."""
+        async for _ in self._tables.tries(f"binding upload {entry.upload_id}"):
+            run_id = await self._open_run(entry, now)
+            row = Row(entry.upload_id, "upload", {"run_id": run_id})
+            if await self._tables.insert("assigned", row) is not None:
+                return run_id
+            if there := await self._assigned_run(entry.upload_id):
+                return there
+        raise AssertionError("tries ends with an error")
 
-    async def _reassign(self, entry: UploadEntry, closed: str, now: datetime) -> None:
-        """Bind the upload to the next run; where somebody else just did, theirs stays."""
+    async def _reassign(self, entry: UploadEntry, closed: str, now: datetime) -> str:
+        """Bind the upload to the next run; where a twin of ours just did, theirs stays."""
         self._headers.pop(entry.supplier, None)
-        assigned = await self._tables.get("assigned", entry.upload_id, "upload")
-        run_id = await self._open_run(entry, now)
-        if assigned is not None and run_id is not None and assigned.columns["run_id"] == closed:
-            row = Row(entry.upload_id, "upload", {"run_id": run_id}, assigned.version)
-            await self._tables.replace("assigned", row)
+        async for _ in self._tables.tries(f"binding upload {entry.upload_id}"):
+            assigned = await self._tables.get("assigned", entry.upload_id, "upload")
+            if assigned is None or assigned.columns["run_id"] != closed:
+                return str(assigned.columns["run_id"]) if assigned else await self._assign(entry, now)
+            run_id = await self._open_run(entry, now)
+            if await self._tables.replace(
+                "assigned", Row(entry.upload_id, "upload", {"run_id": run_id}, assigned.version)
+            ):
+                return run_id
+        raise AssertionError("tries ends with an error")
 
-    async def _open_run(self, entry: UploadEntry, now: datetime) -> str | None:
-        """The supplier's open run, named anew where the last one is closed; None where a race was lost.
+    async def _open_run(self, entry: UploadEntry, now: datetime) -> str:
+        """The supplier's open run, named anew where the last one is closed.
 
         Its header comes with its first upload, so that no run is ever empty.
         """
         if known := self._headers.get(entry.supplier):
             return known.run_id
-        current = await self._tables.get("current", entry.supplier, HEADER)
-        if current is not None:
-            header = await self.run(current.columns["run_id"])
-            if header is None or header.state is RunState.OPEN:
-                return str(current.columns["run_id"])
+        async for _ in self._tables.tries(f"opening a run for {entry.supplier}"):
+            current = await self._tables.get("current", entry.supplier, HEADER)
+            if current is not None:
+                header = await self.run(current.columns["run_id"])
+                if header is None or header.state is RunState.OPEN:
+                    return str(current.columns["run_id"])
+            if run_id := await self._name_run(entry, current, now):
+                return run_id
+        raise AssertionError("tries ends with an error")
+
+    async def _name_run(self, entry: UploadEntry, current: Row | None, now: datetime) -> str | None:
+        """The next run's name instead of the closed one's; None where a race was lost."""
         run_id = identity.run_id(entry.supplier, now, entry.upload_id)
         if current is not None and run_id == current.columns["run_id"]:  # opened and closed within one second
             now += timedelta(seconds=1)
