@@ -1,0 +1,59 @@
+"""ONNX Runtime as a backend, on the execution provider that was asked for and on no other."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fusebus.inferencer.backends import BackendError, Outputs
+
+_INPUT = "images"
+_OUTPUTS = ("scores", "boxes", "masks")
+_WAYS_OUT = {
+    "CUDAExecutionProvider": "install fusebus-inferencer[gpu] in place of [cpu], with a driver for CUDA 13, or set "
+    "FUSEBUS_INFERENCER_PROVIDER=CPUExecutionProvider",
+}
+
+
+class OnnxBackend:
+    """A session over one ONNX file. Raises BackendError where it would not run on `provider`."""
+
+    def __init__(self, model: Path, provider: str, intra_op_threads: int) -> None:
+        # Here, not above: 0.2 s that pass while the other threads connect.
+        import onnxruntime
+
+        available = onnxruntime.get_available_providers()
+        if provider not in available:
+            raise BackendError(_missing(provider, f"this onnxruntime knows {', '.join(available)} only"))
+        if provider == "CUDAExecutionProvider":
+            onnxruntime.preload_dlls()  # CUDA and cuDNN from their wheels; without them it would run on the CPU
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = intra_op_threads
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # codec threads need the cores
+        options.log_severity_level = 3  # errors; what matters of the warnings is checked below
+        chosen = [provider] if provider == "CPUExecutionProvider" else [provider, "CPUExecutionProvider"]
+        try:
+            self._session = onnxruntime.InferenceSession(str(model), options, providers=chosen)
+        except Exception as error:  # onnxruntime's own errors share no public base
+            raise BackendError(f"{model} does not load: {error}") from error
+        require_provider(provider, self._session.get_providers())
+        names = {found.name for found in (*self._session.get_inputs(), *self._session.get_outputs())}
+        if absent := {_INPUT, *_OUTPUTS} - names:
+            raise BackendError(f"{model} has no input or output named {', '.join(sorted(absent))}")
+
+    def run(self, images: NDArray[np.uint8]) -> Outputs:
+        """See Backend."""
+        return Outputs(*self._session.run(_OUTPUTS, {_INPUT: images}))
+
+
+def require_provider(wanted: str, actual: Sequence[str]) -> None:
+    """Raises BackendError unless the session runs on `wanted` first: onnxruntime falls back with a log line only."""
+    if not actual or actual[0] != wanted:
+        raise BackendError(_missing(wanted, f"onnxruntime fell back to {actual[0] if actual else 'nothing'}"))
+
+
+def _missing(provider: str, found: str) -> str:
+    return f"{provider} was asked for, but {found}: {_WAYS_OUT.get(provider, 'another onnxruntime is needed')}"

@@ -1,0 +1,114 @@
+"""The one thread that owns the model: it takes what is queued, runs it as a batch, and hands each caller its part."""
+
+from __future__ import annotations
+
+import asyncio
+import queue
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from types import TracebackType
+from typing import NamedTuple, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fusebus.inferencer.backends import Backend, Outputs
+
+_STOP_SECONDS = 10.0  # how long a running batch may take when the process ends; the thread dies with it anyway
+
+
+class Answer(NamedTuple):
+    """One picture's outputs and where its time went."""
+
+    outputs: Outputs
+    """Without the batch dimension."""
+    waited: float
+    """Seconds in the queue."""
+    took: float
+    """Seconds of the model call, shared by the whole batch."""
+
+
+class _Job(NamedTuple):
+    image: NDArray[np.uint8]
+    answer: Future[Answer]
+    queued_at: float
+
+
+class ModelThread:
+    """`async with ModelThread(...) as model: answer = await model.detect(image)`.
+
+    `open_backend` is called in the thread; what it raises comes out of `async with`. `warm_up` is the edge in pixels of
+    a blank picture to run first, None for none.
+    """
+
+    def __init__(self, open_backend: Callable[[], Backend], max_batch: int, warm_up: int | None = None) -> None:
+        self._open_backend = open_backend
+        self._max_batch = max_batch
+        self._warm_up = warm_up
+        self._queue: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
+        self._ready: Future[None] = Future()
+        # A daemon: a process that is told to stop must not wait for a model that hangs.
+        self._thread = threading.Thread(target=self._serve, name="model", daemon=True)
+
+    async def __aenter__(self) -> Self:
+        self._thread.start()
+        await asyncio.wrap_future(self._ready)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._queue.put(None)
+        await asyncio.to_thread(self._thread.join, _STOP_SECONDS)
+
+    def is_alive(self) -> bool:
+        """Whether the thread still serves."""
+        return self._thread.is_alive()
+
+    async def detect(self, image: NDArray[np.uint8]) -> Answer:
+        """The model's outputs for one picture, uint8 (size, size, 3). A cancelled call is not run if it still waits."""
+        job = _Job(image, Future(), time.perf_counter())
+        self._queue.put(job)
+        return await asyncio.wrap_future(job.answer)
+
+    def _serve(self) -> None:
+        try:
+            backend = self._open_backend()
+            if self._warm_up is not None:
+                backend.run(np.zeros((1, self._warm_up, self._warm_up, 3), np.uint8))
+        except BaseException as error:
+            self._ready.set_exception(error)
+            return
+        self._ready.set_result(None)
+        while jobs := self._take():
+            if wanted := [job for job in jobs if job.answer.set_running_or_notify_cancel()]:
+                _run(backend, wanted)
+
+    def _take(self) -> list[_Job]:
+        """Waits for one job, then takes what else is there, up to a batch; empty at the end."""
+        jobs: list[_Job] = []
+        while len(jobs) < self._max_batch:
+            try:
+                job = self._queue.get(block=not jobs)
+            except queue.Empty:
+                break
+            if job is None:
+                self._queue.put(None)  # found again once these jobs are done
+                break
+            jobs.append(job)
+        return jobs
+
+
+def _run(backend: Backend, jobs: Sequence[_Job]) -> None:
+    started = time.perf_counter()
+    try:
+        outputs = backend.run(np.stack([job.image for job in jobs]))
+    except Exception as error:  # each caller's own failure; the thread goes on
+        for job in jobs:
+            job.answer.set_exception(error)
+        return
+    took = time.perf_counter() - started
+    for index, job in enumerate(jobs):
+        job.answer.set_result(Answer(outputs.of(index), started - job.queued_at, took))

@@ -1,0 +1,30 @@
+"""What the handler needs of the world, as narrow as it is: storage and a model."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fusebus.inferencer.model import Answer
+
+
+class Store(Protocol):
+    """What we need of fusebus.blobs.Blobs."""
+
+    async def read(self, container: str, name: str, *, etag: str | None = None, max_bytes: int) -> bytes:
+        """See Blobs.read."""
+        ...
+
+    async def write(self, container: str, name: str, data: bytes, content_type: str) -> None:
+        """See Blobs.write."""
+        ...
+
+
+class Model(Protocol):
+    """What we need of ModelThread."""
+
+    async def detect(self, image: NDArray[np.uint8]) -> Answer:
+        """See ModelThread.detect."""
+        ...

@@ -1,0 +1,53 @@
+"""Everything that can be set about an inferencer: one frozen struct, section `inferencer`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import Meta
+
+from fusebus.blobs import BlobSettings
+from fusebus.bus import BusSettings, ConsumerSettings
+from fusebus.vision import DEMO_MODEL
+
+Provider = Literal["CPUExecutionProvider", "CUDAExecutionProvider"]
+
+
+class InferencerSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """Variables FUSEBUS_INFERENCER_<FIELD>, and the shared sections bus, consumer and blobs."""
+
+    bus: BusSettings
+    consumer: ConsumerSettings
+    """Its `slots` and `idle_exit_seconds` give way to ours."""
+    blobs: BlobSettings
+    slots: Annotated[
+        int, Meta(ge=1, le=256, description="Images in hand at a time; each may need 600 MB at 100 million pixels.")
+    ] = 8
+    codec_threads: Annotated[
+        int, Meta(ge=1, le=64, description="Threads that decode, draw and encode; one for each core that is free.")
+    ] = 2
+    max_batch: Annotated[
+        int, Meta(ge=1, le=64, description="Most images in one model call; fewer are waiting, fewer are taken.")
+    ] = 4
+    model: Annotated[
+        Path,
+        Meta(description="Folder with manifest.json and the ONNX file it describes; default: the demo model."),
+    ] = DEMO_MODEL
+    provider: Annotated[
+        Provider, Meta(description="Where the model runs; start fails where onnxruntime would silently use another.")
+    ] = "CPUExecutionProvider"
+    intra_op_threads: Annotated[
+        int, Meta(ge=0, le=256, description="Threads of one model call on a CPU; 0: one for each core.")
+    ] = 1
+    warm_up: Annotated[
+        bool, Meta(description="Run the model once before the first message, so that the first image is not slow.")
+    ] = True
+    idle_exit: Annotated[
+        float, Meta(ge=0, description="Seconds without work after which the process ends with exit code 0; 0: never.")
+    ] = 60.0
+    retry_seconds: Annotated[
+        float, Meta(gt=0, description="Delay before an image is tried again when storage did not answer.")
+    ] = 10.0
+    jpeg_quality: Annotated[int, Meta(ge=50, le=100, description="Of the annotated picture.")] = 90

@@ -1,0 +1,193 @@
+import io
+from collections.abc import AsyncIterator, Callable
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+from PIL import Image
+from pycocotools import mask as coco
+
+from fusebus.blobs import StorageError, StorageUnavailable
+from fusebus.contracts.envelope import encode
+from fusebus.contracts.messages import ImageAnalysed, ImageFailed, ImageRejected, RejectReason
+from fusebus.contracts.outcomes import Done, Retry
+from fusebus.inferencer.codecs import Codecs
+from fusebus.inferencer.handler import Detect
+from fusebus.vision import DEMO_MODEL, load_manifest
+
+Accept = Callable[..., Any]
+NOW = datetime(2031, 5, 6, 7, 8, 9, tzinfo=UTC)
+
+
+@pytest.fixture
+async def detect(store: Any, told_model: Any) -> AsyncIterator[Detect]:
+    async with Codecs(2) as codecs:
+        yield Detect(
+            store=store,
+            model=told_model,
+            codecs=codecs,
+            manifest=load_manifest(DEMO_MODEL),
+            worker="node-1/42",
+            retry_seconds=7,
+            now=lambda: NOW,
+        )
+
+
+def only_message(outcome: object) -> Any:
+    assert isinstance(outcome, Done)
+    (outgoing,) = outcome.publish
+    assert outgoing.enqueue_at is None
+    encode(outgoing.message)  # small enough to travel
+    return outgoing.message
+
+
+async def test_an_accepted_image_becomes_a_picture_a_result_and_a_final(
+    detect: Detect, accept: Accept, store: Any, photo: bytes, context_of: Any
+) -> None:
+    work = accept(photo)
+    final = only_message(await detect(work, context_of(work)))
+    assert isinstance(final, ImageAnalysed)
+    assert (final.upload_id, final.run_id, final.supplier) == (work.upload_id, work.run_id, "north")
+    assert (final.detections, final.best_score) == (2, pytest.approx(0.9123, abs=1e-4))
+    assert (final.worker, final.analysed_at) == ("node-1/42", NOW)
+    assert final.annotated.name == f"annotated/2031-05-06/{work.run_id}/{final.analysis_id}.jpg"
+    assert final.result.name == f"json/2031-05-06/{work.run_id}/{final.analysis_id}.json"
+    assert sorted(store.written) == [f"{final.annotated.name} image/jpeg", f"{final.result.name} application/json"]
+    with Image.open(io.BytesIO(store.content["results", final.annotated.name][1])) as annotated:
+        assert (annotated.format, annotated.size) == ("JPEG", (800, 600))
+
+
+async def test_the_result_file_says_where_in_which_picture_by_which_model(
+    detect: Detect, accept: Accept, store: Any, photo: bytes, context_of: Any
+) -> None:
+    work = accept(photo)
+    final = only_message(await detect(work, context_of(work)))
+    found = msgspec.json.decode(store.content["results", final.result.name][1])
+    manifest = load_manifest(DEMO_MODEL)
+    detections = found.pop("detections")
+    assert found == {
+        "schema_version": 1,
+        "analysis_id": final.analysis_id,
+        "upload_id": work.upload_id,
+        "run_id": work.run_id,
+        "supplier": "north",
+        "image_id": work.image_id,
+        "image_sha256": work.blob.sha256,
+        "model": {"name": manifest.name, "version": manifest.version, "sha256": manifest.sha256},
+        "width": 800,
+        "height": 600,
+    }
+    assert [(entry["label"], entry["score"], entry["box"]) for entry in detections] == [
+        ("fuse neutral", 0.9123, [100.0, 150.0, 300.0, 300.0]),
+        ("fuse neutral", 0.7, [400.0, 150.0, 600.0, 300.0]),
+    ]
+    assert detections[0]["mask"]["size"] == [224, 224]
+    rows, columns = np.nonzero(coco.decode(detections[0]["mask"]))
+    assert (columns.min(), columns.max(), rows.min(), rows.max()) == (28, 83, 56, 111)
+
+
+async def test_a_repeat_writes_the_same_bytes_under_the_same_names(
+    detect: Detect, accept: Accept, store: Any, photo: bytes, context_of: Any
+) -> None:
+    work = accept(photo)
+    await detect(work, context_of(work))
+    first = dict(store.content)
+    await detect(work, context_of(work))
+    assert store.content == first
+    assert len(store.written) == 4
+
+
+async def test_stages_are_timed(detect: Detect, accept: Accept, photo: bytes, context_of: Any) -> None:
+    work = accept(photo)
+    timings = only_message(await detect(work, context_of(work))).timings
+    assert (timings.wait_for_model, timings.model) == (0.25, 0.5)  # as the model's thread says
+    assert timings.decode > 0
+    assert timings.annotate > 0
+    assert timings.download >= 0
+
+
+async def test_a_blob_that_vanished_is_rejected_with_that_reason(
+    detect: Detect, accept: Accept, store: Any, photo: bytes, context_of: Any
+) -> None:
+    work = accept(photo)
+    store.content.clear()
+    final = only_message(await detect(work, context_of(work)))
+    assert isinstance(final, ImageRejected)
+    assert final.reason is RejectReason.BLOB_VANISHED
+    assert "deleted" in final.explanation
+
+
+async def test_a_blob_that_changed_is_rejected_with_that_reason(
+    detect: Detect, accept: Accept, store: Any, photo: bytes, context_of: Any
+) -> None:
+    work = accept(photo)
+    store.content["in-north", work.blob.name] = ("0x2", photo)
+    final = only_message(await detect(work, context_of(work)))
+    assert isinstance(final, ImageRejected)
+    assert final.reason is RejectReason.BLOB_CHANGED
+    assert store.written == []
+
+
+@pytest.mark.parametrize(
+    ("mangle", "reason"),
+    [
+        (lambda data: data[:-1] + b"\0", "digest_mismatch"),
+        (lambda data: data + b"\0", "too_large"),
+    ],
+)
+async def test_other_bytes_under_the_same_etag_fail(
+    mangle: Callable[[bytes], bytes],
+    reason: str,
+    detect: Detect,
+    accept: Accept,
+    store: Any,
+    photo: bytes,
+    context_of: Any,
+) -> None:
+    work = accept(photo)
+    store.content["in-north", work.blob.name] = ("0x1", mangle(photo))
+    final = only_message(await detect(work, context_of(work)))
+    assert isinstance(final, ImageFailed)
+    assert final.reason == reason
+
+
+async def test_an_image_that_does_not_decode_fails(
+    detect: Detect, accept: Accept, photo: bytes, context_of: Any
+) -> None:
+    work = accept(photo[: len(photo) // 2])
+    final = only_message(await detect(work, context_of(work)))
+    assert isinstance(final, ImageFailed)
+    assert final.reason == "damaged"
+    assert "jpeg" in final.description
+
+
+async def test_storage_that_does_not_answer_is_tried_again_later(
+    detect: Detect, accept: Accept, store: Any, photo: bytes, context_of: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    work = accept(photo)
+
+    async def silent(*_: object) -> None:
+        raise StorageUnavailable("503")
+
+    monkeypatch.setattr(store, "write", silent)
+    outcome = await detect(work, context_of(work))
+    assert isinstance(outcome, Retry)
+    assert outcome.delay == 7
+    assert "503" in outcome.reason
+
+
+async def test_a_missing_results_container_is_not_blamed_on_the_supplier(
+    detect: Detect, accept: Accept, store: Any, photo: bytes, context_of: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from fusebus.blobs import BlobVanished
+
+    work = accept(photo)
+
+    async def missing(*_: object) -> None:
+        raise BlobVanished("results: not found")
+
+    monkeypatch.setattr(store, "write", missing)
+    with pytest.raises(StorageError):
+        await detect(work, context_of(work))

@@ -1,0 +1,114 @@
+import asyncio
+import threading
+
+import numpy as np
+import pytest
+
+from fusebus.inferencer.backends import BackendError, Outputs
+from fusebus.inferencer.model import ModelThread
+
+
+class Recorder:
+    """A model that remembers its batches; while `held` it does not answer."""
+
+    def __init__(self) -> None:
+        self.batches: list[int] = []
+        self.threads: set[str] = set()
+        self.go = threading.Event()
+        self.go.set()
+        self.started = threading.Event()
+
+    def run(self, images: np.ndarray) -> Outputs:
+        self.threads.add(threading.current_thread().name)
+        self.batches.append(len(images))
+        self.started.set()
+        assert self.go.wait(10)
+        if (images == 13).all(axis=(1, 2, 3)).any():
+            raise RuntimeError("out of memory")
+        scores = images[:, 0, 0, :1].astype(np.float32)
+        boxes = np.zeros((len(images), 1, 4), np.float32)
+        return Outputs(scores, boxes, np.zeros((len(images), 1, 4, 4), np.uint8))
+
+
+def picture(value: int) -> np.ndarray:
+    return np.full((8, 8, 3), value, np.uint8)
+
+
+@pytest.fixture
+def recorder() -> Recorder:
+    return Recorder()
+
+
+async def held(recorder: Recorder, model: ModelThread) -> asyncio.Task[object]:
+    """The model is busy with a first picture until `go` is set."""
+    recorder.go.clear()
+    recorder.started.clear()
+    first = asyncio.create_task(model.detect(picture(0)))
+    assert await asyncio.to_thread(recorder.started.wait, 10)
+    return first
+
+
+async def test_what_is_queued_goes_in_one_batch_up_to_the_limit(recorder: Recorder) -> None:
+    async with ModelThread(lambda: recorder, max_batch=4) as model:
+        first = await held(recorder, model)
+        waiting = [asyncio.create_task(model.detect(picture(value))) for value in range(1, 7)]
+        await asyncio.sleep(0)
+        recorder.go.set()
+        answers = await asyncio.gather(first, *waiting)
+    assert recorder.batches == [1, 4, 2]
+    assert [float(answer.outputs.scores[0]) for answer in answers] == [0, 1, 2, 3, 4, 5, 6]
+    assert recorder.threads == {"model"}
+
+
+async def test_a_lone_picture_does_not_wait_for_others(recorder: Recorder) -> None:
+    async with ModelThread(lambda: recorder, max_batch=8) as model:
+        answer = await asyncio.wait_for(model.detect(picture(5)), 5)
+    assert answer.outputs.scores.shape == (1,)
+    assert answer.outputs.masks.shape == (1, 4, 4)
+    assert answer.waited >= 0
+    assert answer.took >= 0
+
+
+async def test_a_failed_batch_fails_its_callers_and_nobody_else(recorder: Recorder) -> None:
+    async with ModelThread(lambda: recorder, max_batch=1) as model:
+        with pytest.raises(RuntimeError, match="out of memory"):
+            await model.detect(picture(13))
+        assert (await model.detect(picture(1))).outputs.scores[0] == 1
+        assert model.is_alive()
+
+
+async def test_a_cancelled_caller_costs_no_model_call(recorder: Recorder) -> None:
+    async with ModelThread(lambda: recorder, max_batch=4) as model:
+        first = await held(recorder, model)
+        cancelled = asyncio.create_task(model.detect(picture(1)))
+        await asyncio.sleep(0)
+        cancelled.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await cancelled
+        recorder.go.set()
+        await first
+    assert recorder.batches == [1]
+
+
+async def test_a_model_that_does_not_load_fails_the_start() -> None:
+    def broken() -> Recorder:
+        raise BackendError("no GPU here")
+
+    with pytest.raises(BackendError, match="no GPU here"):
+        async with ModelThread(broken, max_batch=1):
+            pass
+
+
+async def test_the_model_is_warm_before_the_first_picture(recorder: Recorder) -> None:
+    async with ModelThread(lambda: recorder, max_batch=1, warm_up=8):
+        assert recorder.batches == [1]
+
+
+async def test_what_was_queued_before_the_end_is_still_answered(recorder: Recorder) -> None:
+    async with ModelThread(lambda: recorder, max_batch=2) as model:
+        first = await held(recorder, model)
+        waiting = [asyncio.create_task(model.detect(picture(value))) for value in range(1, 4)]
+        await asyncio.sleep(0)
+        recorder.go.set()
+    assert len(await asyncio.gather(first, *waiting)) == 4
+    assert not model.is_alive()
