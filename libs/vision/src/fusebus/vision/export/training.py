@@ -145,7 +145,7 @@ class _Run:
         if len(self.order) < self.plan.batch:
             self.order = self.random.permutation(len(self.boards.images))
         index, self.order = self.order[: self.plan.batch], self.order[self.plan.batch :]
-        pixels = torch.from_numpy(self.boards.images[index]).permute(0, 3, 1, 2).float() / 127.5 - 1
+        pixels = torch.from_numpy(self.boards.images[index]).permute(0, 3, 1, 2).float().div_(127.5).sub_(1)
         boxes = torch.from_numpy(self.boards.boxes[index])
         masks = torch.from_numpy(self.boards.masks[index]).float() / 255
         mirrored = torch.from_numpy(self.random.random(len(index)) < 0.5)
@@ -154,7 +154,7 @@ class _Run:
         boxes[mirrored] = (boxes[mirrored] * torch.tensor([-1.0, 1, -1, 1]) + torch.tensor([1.0, 0, 1, 0]))[..., [2, 1, 0, 3]]
         gain = torch.from_numpy(self.random.normal(1, 0.1, (len(index), 3, 1, 1))).float()
         shift = torch.from_numpy(self.random.normal(0, 0.06, (len(index), 1, 1, 1))).float()
-        return (pixels * gain + shift).clamp(-1, 1), Truth(boxes, masks, self.boards.counts[index].tolist())
+        return pixels.mul_(gain).add_(shift).clamp_(-1, 1), Truth(boxes, masks, self.boards.counts[index].tolist())
 
     @torch.no_grad()
     def _average(self, step: int) -> None:
