@@ -5,6 +5,7 @@ import os
 from collections.abc import Iterator
 
 import pytest
+
 from fusebus.stack.azurite import Azurite, AzuriteError, AzuriteOptions
 
 
