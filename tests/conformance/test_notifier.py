@@ -42,6 +42,7 @@ from fusebus.notifier.mailers.smtp import SmtpMailer
 from fusebus.notifier.ports import Ports
 from fusebus.notifier.settings import NotifierSettings, SmtpSettings
 from fusebus.notifier.thumbnails import shrink_jpeg
+from fusebus.servicebus.ca import ensure_authority
 from fusebus.vision import decode, encode_jpeg
 from fusebus.vision.boards import draw_board
 
@@ -151,7 +152,7 @@ async def start_notifier(
                 smtp=SmtpSettings(host="127.0.0.1", port=port, security="none"),
                 mailer="folder" if relay is None else "smtp",
                 mail_folder=tmp_path / "mail",
-                mail_timeout=5,
+                mail_timeout_seconds=5,
                 sender="fusebus@example.com",
                 recipients=("ops@example.com",),
             )
@@ -389,3 +390,12 @@ async def test_a_relay_that_never_greets_is_not_waited_for():
     async with silent:
         with pytest.raises(NotSent):
             await mailer(Relay(port=silent.sockets[0].getsockname()[1]), timeout=0.3).send(letter())
+
+
+async def test_over_tls_with_the_relays_own_authority_a_mail_arrives(start_relay, tmp_path):
+    authority = ensure_authority(tmp_path, ("127.0.0.1",))
+    relay = await start_relay(tls=authority.server_context())
+    await mailer(relay, security="starttls", ca_file=str(authority.ca_path)).send(letter())
+    assert len(relay.received) == 1
+    with pytest.raises(NotSent):  # an authority that the system doesn't know
+        await mailer(relay, security="starttls").send(letter())

@@ -42,7 +42,7 @@ async def main(settings: NotifierSettings, life: Life) -> None:
         async with asyncio.TaskGroup() as group:
             group.create_task(bus.consume("results", "notifier", handler, stop=life.stop, settings=patient))
             group.create_task(bus.consume("fleet", "notifier", handler, stop=life.stop, settings=settings.consumer))
-            group.create_task(adapters.watch_dead_letters(handler, settings.dead_letter_interval, life.stop))
+            group.create_task(adapters.watch_dead_letters(handler, settings.dead_letter_interval_seconds, life.stop))
 
 
 if __name__ == "__main__":

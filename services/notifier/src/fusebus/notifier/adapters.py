@@ -27,7 +27,7 @@ def mailer_of(settings: NotifierSettings) -> Mailer:
         case "folder":
             return FolderMailer(settings.mail_folder)
         case "smtp":
-            return SmtpMailer(settings.smtp, settings.mail_timeout)
+            return SmtpMailer(settings.smtp, settings.mail_timeout_seconds)
     assert_never(settings.mailer)
 
 

@@ -94,7 +94,7 @@ class Handler:
         """
         ports = self._ports
         began = ports.clock()
-        again_at = began + timedelta(seconds=ports.settings.recheck)
+        again_at = began + timedelta(seconds=ports.settings.recheck_seconds)
         try:
             found = await self._look(message.run_id)
             if found is None:
@@ -155,8 +155,8 @@ class Handler:
             Phase(run.state.value),
             run.last_upload_at,
             self._ports.clock(),
-            run_quiet=settings.run_quiet,
-            recheck=settings.recheck,
+            run_quiet=settings.run_quiet_seconds,
+            recheck=settings.recheck_seconds,
         )
 
     async def _alert(self, message: BudgetCrossed, context: Context) -> Outcome:
@@ -169,11 +169,12 @@ class Handler:
 
         if await send_once(key, message_id(key, envelope), write, message.crossed_at, self._ports):
             return done()
-        delay = policy.retry_delay(context.attempt, self._ports.settings.recheck)
+        delay = policy.retry_delay(context.attempt, self._ports.settings.recheck_seconds)
         return Retry(delay=delay, reason="mail_outstanding")
 
     def _later(self, context: Context, error: Exception) -> Retry:
         _log.warning("the ledger can't be reached: %s", error)
         return Retry(
-            delay=policy.retry_delay(context.attempt, self._ports.settings.ledger_retry), reason="ledger_unavailable"
+            delay=policy.retry_delay(context.attempt, self._ports.settings.ledger_retry_seconds),
+            reason="ledger_unavailable",
         )

@@ -23,12 +23,12 @@ async def send_once(
     """True once the mail's outcome is known: it is out, refused for good, or shown to the operator.
 
     False: look again later. `key` names the mail in the ledger, `write` makes it when it is really to be sent, `since`
-    is when it became due: after `mail_patience` seconds an unreachable relay counts as a refusal.
+    is when it became due: after `mail_patience_seconds` seconds an unreachable relay counts as a refusal.
     """
     if not ports.settings.recipients:
         return True
     marker = await ports.ledger.mail_marker(key)
-    step = policy.mail_step(_mark(marker), ports.clock(), mail_timeout=ports.settings.mail_timeout)
+    step = policy.mail_step(_mark(marker), ports.clock(), mail_timeout=ports.settings.mail_timeout_seconds)
     match step.send:
         case Send.SETTLED:
             return True
@@ -76,7 +76,7 @@ async def _send(mail: EmailMessage, intent: MailMarker, since: datetime, ports: 
         first_doubt = (
             intent.intended_at == intent.tried_at
         )  # else an earlier try may be out, whatever became of this one
-        patient = ports.clock() - since < timedelta(seconds=ports.settings.mail_patience)
+        patient = ports.clock() - since < timedelta(seconds=ports.settings.mail_patience_seconds)
         if (error.passing and patient) or not first_doubt:
             _log.warning("mail was not sent, another try follows: %s", error, extra=told)
             await ports.ledger.mail_failed(

@@ -41,18 +41,18 @@ class NotifierSettings(Struct, frozen=True, kw_only=True):
     ledger: LedgerSettings
     smtp: SmtpSettings
 
-    run_quiet: Annotated[
+    run_quiet_seconds: Annotated[
         float,
         Meta(gt=0, description="Seconds without an upload after which a run closes; a later upload opens a new one."),
     ] = 600.0
-    recheck: Annotated[
+    recheck_seconds: Annotated[
         float,
         Meta(gt=0, le=120, description="Seconds between looks at a closed run whose finals or mail are outstanding."),
     ] = 30.0
-    dead_letter_interval: Annotated[
+    dead_letter_interval_seconds: Annotated[
         float, Meta(gt=0, description="Seconds between looks at the dead-letter queues while the notifier is awake.")
     ] = 60.0
-    ledger_retry: Annotated[
+    ledger_retry_seconds: Annotated[
         float,
         Meta(gt=0, description="Seconds before a message comes back whose ledger write failed; doubles up to 300."),
     ] = 5.0
@@ -66,13 +66,13 @@ class NotifierSettings(Struct, frozen=True, kw_only=True):
         tuple[Address, ...],
         Meta(description="To, of every summary and alert; empty: no mail is sent, runs complete without."),
     ] = ("operations@localhost",)
-    mail_timeout: Annotated[
+    mail_timeout_seconds: Annotated[
         float,
         Meta(
             gt=0, le=120, description="Seconds a send may take; another process waits this long before it repeats one."
         ),
     ] = 30.0
-    mail_patience: Annotated[
+    mail_patience_seconds: Annotated[
         float,
         Meta(gt=0, description="Seconds after closing in which an unreachable relay is tried again, then given up."),
     ] = 86_400.0
