@@ -91,6 +91,11 @@ async def test_a_blob_written_again_has_changed_for_who_was_promised_the_old_con
         await blobs.read(container, "photo.jpg", etag=before.etag, max_bytes=10)
 
 
+async def test_a_pinned_blob_that_was_deleted_has_vanished_not_changed(blobs: Blobs, container: str) -> None:
+    with pytest.raises(BlobVanished):
+        await blobs.read(container, "never.jpg", etag="0x1", max_bytes=100)
+
+
 @pytest.mark.parametrize("size", [0, 1, 1000])
 async def test_a_blob_of_the_allowed_size_is_read_and_one_byte_more_is_not(
     blobs: Blobs, container: str, size: int

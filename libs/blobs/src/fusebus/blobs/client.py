@@ -17,7 +17,7 @@ from azure.storage.blob import BlobProperties as SdkProperties
 from azure.storage.blob import ContentSettings
 from azure.storage.blob.aio import BlobClient, BlobServiceClient, LinearRetry
 
-from fusebus.blobs.errors import BlobTooLarge, BlobVanished, translated
+from fusebus.blobs.errors import BlobChanged, BlobTooLarge, BlobVanished, translated
 from fusebus.blobs.layout import supplier_container, supplier_of
 from fusebus.blobs.sas import container_url_with_sas
 from fusebus.blobs.settings import BlobSettings
@@ -81,11 +81,16 @@ class Blobs:
         """
         what = f"read of {container}/{name!r}"
         pinned: dict[str, Any] = {"etag": _quoted(etag), "match_condition": MatchConditions.IfNotModified}
-        with translated(what):
-            stream = await self._blob(container, name).download_blob(
-                offset=0, length=max_bytes + 1, **(pinned if etag else {})
-            )
-            data: bytes = await stream.readall()
+        try:
+            with translated(what):
+                stream = await self._blob(container, name).download_blob(
+                    offset=0, length=max_bytes + 1, **(pinned if etag else {})
+                )
+                data: bytes = await stream.readall()
+        except BlobChanged as error:  # a failed condition: storage answers the same where there is no blob at all
+            if await self.properties(container, name) is None:
+                raise BlobVanished(f"{what}: not found") from error
+            raise
         if len(data) > max_bytes:
             raise BlobTooLarge(f"{what}: more than {max_bytes} bytes")
         return data
