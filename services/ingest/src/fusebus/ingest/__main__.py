@@ -1,0 +1,39 @@
+"""Ingest's process: settings, real adapters, one subscription and the sweep until SIGTERM."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+
+from fusebus.blobs import Blobs
+from fusebus.bus import Bus
+from fusebus.host import Life, run_service
+from fusebus.ingest.handler import Ingest
+from fusebus.ingest.settings import IngestSettings
+from fusebus.ingest.sweep import Sweep
+from fusebus.ingest.validation import check_in
+from fusebus.ledger import Ledger
+
+
+def now() -> datetime:
+    """UTC, as every time in messages and rows."""
+    return datetime.now(UTC)
+
+
+async def main(settings: IngestSettings, life: Life) -> None:
+    """Consume uploads and sweep, until `life.stop`."""
+    with ThreadPoolExecutor(settings.decode_threads, "decode") as executor:
+        async with Bus(settings.bus) as bus, Blobs(settings.blobs) as blobs, Ledger(settings.ledger) as ledger:
+            ingest = Ingest(blobs=blobs, ledger=ledger, check=check_in(executor), clock=now, settings=settings)
+            sweep = Sweep(blobs=blobs, ledger=ledger, publisher=bus.publisher(), settings=settings)
+            life.health.liveness("bus", bus.is_alive)
+            life.health.ready = True
+            async with asyncio.TaskGroup() as group:
+                group.create_task(bus.consume("uploads", "ingest", ingest, stop=life.stop, settings=settings.consumer))
+                group.create_task(sweep.run(life.stop))
+
+
+if __name__ == "__main__":
+    sys.exit(run_service("ingest", IngestSettings, main, "Validates uploads, enters them into runs, announces them."))

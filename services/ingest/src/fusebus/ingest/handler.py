@@ -1,0 +1,113 @@
+"""Ingest's story: one arrived blob in; accepted, rejected or duplicate out, entered in the ledger first."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Protocol
+
+from fusebus.blobs import StorageUnavailable
+from fusebus.bus import Context
+from fusebus.contracts.messages import BlobCreated, Message
+from fusebus.contracts.outcomes import Done, Outcome, Outgoing, Reject, Retry
+from fusebus.host import log_fields
+from fusebus.ingest import announcement, policy
+from fusebus.ingest.settings import IngestSettings
+from fusebus.ingest.validation import BlobSource, Check, examine
+from fusebus.ledger import Entered, ImageClaim, LedgerUnavailable, UploadEntry, UploadRow
+from fusebus.vision import MAX_PIXELS
+
+_log = logging.getLogger(__name__)
+
+
+class Book(Protocol):
+    """What ingest writes and reads of the ledger."""
+
+    async def find_upload(self, upload_id: str) -> Entered | None: ...
+
+    async def enter_upload(self, entry: UploadEntry, now: datetime) -> Entered: ...
+
+    async def upload(self, run_id: str, upload_id: str) -> UploadRow | None: ...
+
+    async def claim_image(self, supplier: str, image_id: str, upload_id: str, run_id: str) -> ImageClaim: ...
+
+    async def take_over_image(self, claim: ImageClaim, upload_id: str, run_id: str) -> ImageClaim: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ingest:
+    """The handler of topic uploads, with its ports."""
+
+    blobs: BlobSource
+    ledger: Book
+    check: Check
+    clock: Callable[[], datetime]
+    settings: IngestSettings
+
+    async def __call__(self, event: BlobCreated, context: Context) -> Outcome:
+        """One upload in, its messages out. Whatever was entered first stays: a repeat publishes the same again."""
+        place = policy.place_of(event)
+        if isinstance(place, policy.NotOurs):
+            return Reject(reason=place.reason, description=place.description)
+        with log_fields(upload=place.upload_id):
+            try:
+                entered = await self.ledger.find_upload(place.upload_id) or await self._enter(place, event)
+                messages = await self._tell(entered)
+            except (StorageUnavailable, LedgerUnavailable) as error:
+                delay = policy.retry_delay(self.settings.storage_retry_seconds, context.attempt)
+                return Retry(delay=delay, reason=f"storage_unavailable: {error}")
+            look_at = self.clock() + timedelta(seconds=self.settings.run_quiet_seconds)
+            return Done((*(Outgoing(message=one) for one in messages), *announcement.run_check(entered, look_at)))
+
+    async def _enter(self, place: policy.Place, event: BlobCreated) -> Entered:
+        finding = await examine(place, self.blobs, self.check, self._limits)
+        entry = UploadEntry(
+            upload_id=place.upload_id,
+            supplier=place.supplier,
+            container=place.container,
+            blob_name=place.name,
+            blob_etag=place.etag,
+            size=finding.size,
+            content_type=finding.content_type,
+            uploaded_at=event.time if event.time.tzinfo else event.time.replace(tzinfo=UTC),
+            image=finding.image,
+            reject_reason=finding.objection.reason if finding.objection else None,
+            detail=finding.objection.detail if finding.objection else "",
+        )
+        entered = await self.ledger.enter_upload(entry, self.clock())
+        verdict = entered.upload.reject_reason or "accepted"
+        _log.info("entered", extra={"run": entered.run_id, "verdict": str(verdict), "detail": entered.upload.detail})
+        return entered
+
+    async def _tell(self, entered: Entered) -> list[Message]:
+        """What the upload's row leads to; nothing where its final is recorded already."""
+        upload = entered.upload
+        if upload.final is not None:
+            return []
+        if upload.reject_reason is not None:
+            return [announcement.rejected(upload, upload.reject_reason, self._limits)]
+        assert upload.image is not None, "what is not rejected is an image"
+        claim = await self._claim(upload, upload.image.image_id)
+        if claim.upload_id != upload.upload_id:
+            return [announcement.duplicate(upload, claim)]
+        allowed = timedelta(seconds=self.settings.deadline_seconds)
+        return [announcement.accepted(upload, upload.image, self.settings.job_kind, self.settings.lane, allowed)]
+
+    async def _claim(self, upload: UploadRow, image_id: str) -> ImageClaim:
+        """Whose image this is; an earlier upload that came to nothing gives it up."""
+        me = (upload.upload_id, upload.run_id)
+        claim = await self.ledger.claim_image(upload.supplier, image_id, *me)
+        if claim.upload_id == upload.upload_id:
+            return claim
+        holder = await self.ledger.upload(claim.run_id, claim.upload_id)
+        final = holder.final.kind.value if holder and holder.final else None
+        if not policy.lets_go(final, holder is not None):
+            return claim
+        _log.info("takes the image over", extra={"from": claim.upload_id, "final": final})
+        return await self.ledger.take_over_image(claim, *me)
+
+    @property
+    def _limits(self) -> policy.Limits:
+        return policy.Limits(max_bytes=self.settings.max_blob_bytes, max_pixels=MAX_PIXELS)

@@ -1,0 +1,154 @@
+"""Finds uploads that no event announced and announces them with the same event: locally the only source of events."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Protocol
+
+from fusebus.blobs import ListedBlob, StorageError
+from fusebus.bus import PublishFailed
+from fusebus.contracts import identity
+from fusebus.contracts.messages import BlobCreated, BlobCreatedData
+from fusebus.contracts.outcomes import Outgoing
+from fusebus.ingest.policy import is_due, old_enough
+from fusebus.ingest.settings import IngestSettings
+from fusebus.ledger import Entered, LedgerError
+
+CHUNK = 100  # uploads looked up and announced at a time
+SOURCE = "/fusebus/ingest/sweep"
+NEVER = float("inf")
+
+_log = logging.getLogger(__name__)
+
+
+class Containers(Protocol):
+    """What the sweep lists."""
+
+    def list_supplier_containers(self) -> AsyncIterator[str]: ...
+
+    def list(self, container: str, prefix: str = "") -> AsyncIterator[ListedBlob]: ...
+
+
+class Known(Protocol):
+    """Where the sweep sees whether an upload arrived."""
+
+    async def find_upload(self, upload_id: str) -> Entered | None: ...
+
+
+class Outbox(Protocol):
+    """Where events go."""
+
+    async def publish(self, outgoing: Sequence[Outgoing]) -> None: ...
+
+
+@dataclass
+class _Memory:
+    """When an upload was announced (seconds, monotonic; NEVER: it is in a run) and how often."""
+
+    sent_at: float
+    times: int = 1
+
+
+@dataclass(kw_only=True)
+class Sweep:
+    """One process's search, with its ports. What it announced it keeps in memory only: a restart asks the ledger."""
+
+    blobs: Containers
+    ledger: Known
+    publisher: Outbox
+    settings: IngestSettings
+    clock: Callable[[], datetime] = lambda: datetime.now(UTC)
+    monotonic: Callable[[], float] = time.monotonic
+    _seen: dict[str, dict[str, _Memory]] = field(default_factory=dict)
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Search again and again until `stop`; whatever fails is tried again in the next round."""
+        while self.settings.sweep_interval_seconds and not stop.is_set():
+            await self.once()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(stop.wait(), self.settings.sweep_interval_seconds)
+
+    async def once(self) -> int:
+        """One round over all containers; how many uploads it announced. A container that can't be listed is skipped."""
+        announced = 0
+        try:
+            containers = [name async for name in self.blobs.list_supplier_containers()]
+        except StorageError as error:
+            _log.warning("the sweep can't list containers: %s", error)
+            return 0
+        for container in containers:
+            try:
+                announced += await self._container(container)
+            except (StorageError, LedgerError, PublishFailed) as error:
+                _log.warning("the sweep of %s broke off: %s", container, error)
+        return announced
+
+    async def _container(self, container: str) -> int:
+        memory = self._seen.setdefault(container, {})
+        listed: set[str] = set()
+        announced, chunk = 0, dict[str, ListedBlob]()
+        broken: StorageError | None = None
+        try:
+            async for blob in self.blobs.list(container):
+                upload_id = identity.upload_id(container, blob.name, blob.etag)
+                listed.add(upload_id)
+                if self._due(blob, memory.get(upload_id)):
+                    chunk[upload_id] = blob
+                if len(chunk) == CHUNK:
+                    announced += await self._announce(container, chunk, memory)
+                    chunk = {}
+        except StorageError as error:
+            broken = error
+        announced += await self._announce(container, chunk, memory)
+        if broken is not None:  # what it gave until then counted, but who is missing now need not be gone
+            raise broken
+        for gone in memory.keys() - listed:
+            del memory[gone]
+        return announced
+
+    def _due(self, blob: ListedBlob, seen: _Memory | None) -> bool:
+        return old_enough(blob.modified_at, self.clock(), self.settings.sweep_grace_seconds) and is_due(
+            now=self.monotonic(),
+            sent_at=seen.sent_at if seen else None,
+            times=seen.times if seen else 0,
+            repeat_seconds=self.settings.sweep_repeat_seconds,
+            repeats=self.settings.sweep_repeats,
+        )
+
+    async def _announce(self, container: str, chunk: dict[str, ListedBlob], memory: dict[str, _Memory]) -> int:
+        found = await asyncio.gather(*(self.ledger.find_upload(upload_id) for upload_id in chunk))
+        arrived = {upload_id for upload_id, entered in zip(chunk, found, strict=True) if entered}
+        memory.update({upload_id: _Memory(NEVER) for upload_id in arrived})
+        missing = {upload_id: blob for upload_id, blob in chunk.items() if upload_id not in arrived}
+        await self.publisher.publish(
+            [Outgoing(message=event_of(container, blob, upload_id)) for upload_id, blob in missing.items()]
+        )
+        for upload_id in missing:
+            times = memory[upload_id].times + 1 if upload_id in memory else 1
+            memory[upload_id] = _Memory(self.monotonic(), times)
+            if times > self.settings.sweep_repeats:
+                _log.error("announced for the last time, still in no run", extra={"upload": upload_id, "times": times})
+        return len(missing)
+
+
+def event_of(container: str, blob: ListedBlob, upload_id: str) -> BlobCreated:
+    """What Event Grid would send for this blob."""
+    return BlobCreated(
+        id=f"sweep-{upload_id}",
+        source=SOURCE,
+        subject=f"/blobServices/default/containers/{container}/blobs/{blob.name}",
+        time=blob.modified_at,
+        data=BlobCreatedData(
+            e_tag=blob.etag,
+            api="Sweep",
+            content_type=blob.content_type,
+            content_length=blob.size,
+            blob_type=blob.blob_type,
+        ),
+    )
