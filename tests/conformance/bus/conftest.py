@@ -20,6 +20,7 @@ from fusebus.contracts.topology import broker_configuration
 from fusebus.host import Secret
 
 LOCK_SECONDS = 2.0
+CLOSE_SECONDS = 0.05
 
 
 @pytest.fixture
@@ -30,8 +31,10 @@ def broker(start_broker: Any) -> Any:
 
 @pytest.fixture
 def bus_settings(broker: Any) -> BusSettings:
-    """How to reach it."""
-    return BusSettings(connection=Secret(broker.connection_string), ca_file=str(broker.ca_path))
+    """How to reach it; impatient when closing, for which the SDK takes up to a second each time."""
+    return BusSettings(
+        connection=Secret(broker.connection_string), ca_file=str(broker.ca_path), close_seconds=CLOSE_SECONDS
+    )
 
 
 @pytest.fixture
@@ -137,14 +140,14 @@ def peek(broker: Any) -> Callable[..., list[Any]]:
 
 
 @pytest.fixture
-def send_raw(broker: Any) -> Callable[..., Awaitable[None]]:
-    """Sends any bytes to a topic, as a stranger could."""
+async def send_raw(broker: Any) -> AsyncIterator[Callable[..., Awaitable[None]]]:
+    """Sends anything to the topic `images`, as a stranger could."""
+    async with (
+        ServiceBusClient.from_connection_string(broker.connection_string) as client,
+        client.get_topic_sender("images") as sender,
+    ):
 
-    async def send(topic: str, body: Any, properties: dict[Any, Any] | None = None, **fields: Any) -> None:
-        async with (
-            ServiceBusClient.from_connection_string(broker.connection_string) as client,
-            client.get_topic_sender(topic) as sender,
-        ):
-            await sender.send_messages(ServiceBusMessage(body, application_properties=properties, **fields))
+        async def send(body: Any, properties: dict[Any, Any]) -> None:
+            await sender.send_messages(ServiceBusMessage(body, application_properties=properties))
 
-    return send
+        yield send

@@ -91,3 +91,25 @@ async def close_quietly(closable: Closable | None, seconds: float) -> None:
         await asyncio.wait_for(closable.close(), seconds)
     except Exception as error:
         log.info("a link could not be closed: %r", error)
+
+
+class Closer:
+    """Closes links in the background, for those who need a new one now: the SDK takes up to a second for it."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def close_later(self, *closables: Closable | None) -> None:
+        """Start closing, one after the other."""
+        task = asyncio.create_task(self._close(closables))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def finish(self) -> None:
+        """Wait for all that were begun."""
+        await asyncio.gather(*self._tasks)
+
+    async def _close(self, closables: tuple[Closable | None, ...]) -> None:
+        for closable in closables:
+            await close_quietly(closable, self._seconds)

@@ -18,7 +18,7 @@ from azure.servicebus.exceptions import (
 from opentelemetry.trace import SpanKind
 
 from fusebus.bus.backoff import backoff
-from fusebus.bus.connection import Connection, close_quietly
+from fusebus.bus.connection import Closer, Connection
 from fusebus.bus.errors import PublishFailed
 from fusebus.bus.settings import BusSettings
 from fusebus.bus.settlement import Parcel, parcels_of
@@ -96,7 +96,7 @@ class _TopicSender:
         self._guard = asyncio.Lock()
         self._client: ServiceBusClient | None = None
         self._sender: ServiceBusSender | None = None
-        self._closing: set[asyncio.Task[None]] = set()
+        self._closer = Closer(settings.close_seconds)
 
     async def send(self, messages: Sequence[ServiceBusMessage], fence: Fence) -> None:
         """Send all in order, in as few batches as fit. Raises PublishFailed."""
@@ -107,9 +107,7 @@ class _TopicSender:
                 try:
                     sent = await asyncio.wait_for(self._send_batch(messages), self._settings.send_seconds)
                 except asyncio.CancelledError:
-                    # Cancelled in the middle of a send: the next one takes a new link, this one closes meanwhile.
-                    self._closing.add(task := asyncio.create_task(self._close_link()))
-                    task.add_done_callback(self._closing.discard)
+                    self._drop()  # in the middle of a send: the next one takes a new link
                     raise
                 except Exception as error:
                     failures += 1
@@ -120,7 +118,8 @@ class _TopicSender:
 
     async def close(self) -> None:
         """Close the link; a send would open it again."""
-        await asyncio.gather(self._close_link(), *self._closing)
+        self._drop()
+        await self._closer.finish()
 
     async def _send_batch(self, messages: Sequence[ServiceBusMessage]) -> int:
         sender = await self._opened()
@@ -140,20 +139,19 @@ class _TopicSender:
     async def _after_failure(self, error: Exception, failures: int) -> None:
         hopeless = isinstance(error, MessageSizeExceededError | MessagingEntityNotFoundError)
         if hopeless or failures >= self._settings.send_attempts:
-            await self._close_link()
+            self._drop()
             raise PublishFailed(f"topic {self._topic}, {failures} tries: {error!r}") from error
         wait = backoff(failures, self._settings.send_backoff_seconds, self._settings.send_backoff_most_seconds)
         log.info("sending to %s failed %d times, again in %.1f s: %r", self._topic, failures, wait, error)
         if not isinstance(error, ServiceBusServerBusyError):
             # Whatever else it was, the link's state is unknown (a send may even hang in it): take a new one.
-            await self._close_link()
+            self._drop()
         await asyncio.sleep(wait)
 
-    async def _close_link(self) -> None:
-        sender, client = self._sender, self._client
+    def _drop(self) -> None:
+        if self._sender is not None:
+            self._closer.close_later(self._sender, self._client)
         self._sender = self._client = None
-        await close_quietly(sender, self._settings.close_seconds)
-        await close_quietly(client, self._settings.close_seconds)
 
     async def _opened(self) -> ServiceBusSender:
         if self._sender is None:

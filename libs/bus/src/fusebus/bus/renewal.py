@@ -14,16 +14,18 @@ from datetime import datetime
 
 from azure.servicebus import ServiceBusReceivedMessage
 from azure.servicebus.aio import ServiceBusClient, ServiceBusReceiver
-from azure.servicebus.exceptions import MessageLockLostError, MessageNotFoundError
+from azure.servicebus.exceptions import MessageLockLostError, MessageNotFoundError, ServiceBusServerBusyError
 
 from fusebus.bus.backoff import backoff
-from fusebus.bus.connection import Connection, close_quietly
+from fusebus.bus.connection import Closer, Connection
 from fusebus.bus.counts import Counts
 from fusebus.bus.errors import LinkBroken, LockLost
 from fusebus.bus.settings import BusSettings, ConsumerSettings
 
 Clock = Callable[[], float]
 """Seconds since the epoch: lock ends are wall-clock times of the broker."""
+
+TOO_LATE_SECONDS = 0.02  # less than a request takes
 
 log = logging.getLogger(__name__)
 
@@ -44,12 +46,16 @@ class Lock:
 def next_try(left: float, failures: int, settings: ConsumerSettings, jitter: float | None = None) -> float:
     """Seconds to wait before the next renewal of a lock that ends in `left` seconds, after `failures` in a row.
 
-    A renewal that failed is repeated until the lock has really ended, not until somebody loses patience.
+    A renewal that failed is repeated until the lock has really ended, not until somebody loses patience; so no wait
+    takes all that is left, until it is too little for another try.
     """
+    half_life = left * settings.renew_at
     if failures == 0:
-        return left * settings.renew_at
+        return half_life
+    if left < TOO_LATE_SECONDS:
+        return left
     wait = backoff(failures, settings.renew_backoff_seconds, settings.renew_backoff_most_seconds, jitter)
-    return min(wait, left)
+    return min(wait, half_life)
 
 
 async def keep_lock(
@@ -99,7 +105,7 @@ class RenewalLink:
         self._guard = asyncio.Lock()  # the SDK's objects are not coroutine-safe
         self._client: ServiceBusClient | None = None
         self._receiver: ServiceBusReceiver | None = None
-        self._broken = False
+        self._closer = Closer(settings.close_seconds)
 
     async def renew(self, message: ServiceBusReceivedMessage) -> datetime:
         """Renew and return the new end. Raises LockLost where the broker says so, else LinkBroken."""
@@ -111,23 +117,28 @@ class RenewalLink:
             except (MessageLockLostError, MessageNotFoundError) as error:
                 usable = True
                 raise LockLost(str(error)) from error
+            except ServiceBusServerBusyError as error:
+                usable = True  # an answer: the link works
+                raise LinkBroken(f"renewal: {error}") from error
             except Exception as error:
                 raise LinkBroken(f"renewal: {error}") from error
             finally:
-                # Also when cancelled: an answer that comes late must not meet the next request.
-                self._broken = not usable
+                if not usable:  # also when cancelled: an answer that comes late must not meet the next request
+                    self._drop()
             return expires
 
     async def close(self) -> None:
         """Close the link; a renewal would open it again."""
-        await close_quietly(self._receiver, self._settings.close_seconds)
-        await close_quietly(self._client, self._settings.close_seconds)
+        self._drop()
+        await self._closer.finish()
+
+    def _drop(self) -> None:
+        """A new link for the next renewal at once: a lock has no time to wait until the old one is closed."""
+        if self._receiver is not None:
+            self._closer.close_later(self._receiver, self._client)
         self._receiver = self._client = None
-        self._broken = False
 
     async def _opened(self) -> ServiceBusReceiver:
-        if self._broken:
-            await self.close()
         if self._receiver is None:
             self._client = self._connection.client()
             self._receiver = self._connection.receiver(self._client, self._topic, self._subscription)

@@ -142,7 +142,9 @@ class Consumer:
         keeper = asyncio.create_task(keep_lock(lock, renew, self._settings, self.counts))
         # What aged on its way, and has little of its lock left, is renewed before anybody starts on it.
         aged = lock.left(now) < self._longest_lock * self._settings.start_with_lock_share
-        task = asyncio.create_task(self._handling.process(message, lock, renew if aged else None))
+        task = asyncio.create_task(
+            _not_started() if self._stop.is_set() else self._handling.process(message, lock, renew if aged else None)
+        )
         self._work.add(Work(message, lock, keeper, task))
 
     async def _wait_for_work(self, seconds: float) -> None:
@@ -287,6 +289,10 @@ class Consumer:
             work.task.cancel()
             self._let_go(work)
         await asyncio.gather(self._link.close(), self._renewals.close())
+
+
+async def _not_started() -> Settlement:
+    return GiveBack("received while stopping")
 
 
 def _settlement_of(work: Work) -> Settlement:
