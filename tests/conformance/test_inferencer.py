@@ -148,7 +148,7 @@ def environment(bus_settings: BusSettings, blob_settings: BlobSettings) -> dict[
     """Of an inferencer that ends after two seconds without work."""
     own = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
     services = environment_of(bus_settings, "bus") | environment_of(blob_settings, "blobs")
-    return own | services | {"FUSEBUS_INFERENCER_IDLE_EXIT": "2"}
+    return own | services | {"FUSEBUS_INFERENCER_IDLE_EXIT_SECONDS": "2"}
 
 
 async def start(environment: dict[str, str], log: Path) -> asyncio.subprocess.Process:
@@ -185,7 +185,7 @@ async def test_a_worker_handles_what_waits_and_ends_with_0_when_idle(
 
 async def test_a_worker_that_is_told_to_stop_ends_with_0(environment: dict[str, str], tmp_path: Path) -> None:
     log = tmp_path / "log"
-    worker = await start(environment | {"FUSEBUS_INFERENCER_IDLE_EXIT": "0"}, log)
+    worker = await start(environment | {"FUSEBUS_INFERENCER_IDLE_EXIT_SECONDS": "0"}, log)
     deadline = time.monotonic() + 20
     while "consuming" not in log.read_text():
         assert time.monotonic() < deadline, log.read_text()

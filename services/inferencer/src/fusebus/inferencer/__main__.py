@@ -19,7 +19,7 @@ from fusebus.vision import load_manifest
 
 
 async def main(settings: InferencerSettings, life: Life) -> None:
-    """Serve `detect` until SIGTERM, or until nothing came for `idle_exit` seconds."""
+    """Serve `detect` until SIGTERM, or until nothing came for `idle_exit_seconds`."""
     manifest = load_manifest(settings.model)
     model = ModelThread(
         lambda: OnnxBackend(settings.model / manifest.file, settings.provider, settings.intra_op_threads),
@@ -50,7 +50,7 @@ async def main(settings: InferencerSettings, life: Life) -> None:
             handler,
             stop=life.stop,
             slots=settings.slots,
-            idle_exit=settings.idle_exit,
+            idle_exit=settings.idle_exit_seconds,
             settings=settings.consumer,
         )
 

@@ -44,7 +44,7 @@ class InferencerSettings(msgspec.Struct, frozen=True, kw_only=True):
     warm_up: Annotated[
         bool, Meta(description="Run the model once before the first message, so that the first image is not slow.")
     ] = True
-    idle_exit: Annotated[
+    idle_exit_seconds: Annotated[
         float, Meta(ge=0, description="Seconds without work after which the process ends with exit code 0; 0: never.")
     ] = 60.0
     retry_seconds: Annotated[
