@@ -1,3 +1,4 @@
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -61,3 +62,9 @@ def test_a_file_that_is_no_model_is_a_clear_error(tmp_path: Path) -> None:
     (tmp_path / "model.onnx").write_bytes(b"not a graph")
     with pytest.raises(BackendError, match="does not load"):
         OnnxBackend(tmp_path / "model.onnx", CPU, intra_op_threads=1)
+
+
+def test_a_missing_onnxruntime_is_a_clear_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(BackendError, match="exactly one of"):
+        OnnxBackend(DEMO_MODEL / "model.onnx", CPU, intra_op_threads=1)

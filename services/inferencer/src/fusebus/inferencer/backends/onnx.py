@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,9 +23,7 @@ class OnnxBackend:
     """A session over one ONNX file. Raises BackendError where it would not run on `provider`."""
 
     def __init__(self, model: Path, provider: str, intra_op_threads: int) -> None:
-        # Here, not above: 0.2 s that pass while the other threads connect.
-        import onnxruntime
-
+        onnxruntime = _onnxruntime()
         available = onnxruntime.get_available_providers()
         if provider not in available:
             raise BackendError(_missing(provider, f"this onnxruntime knows {', '.join(available)} only"))
@@ -47,6 +46,15 @@ class OnnxBackend:
     def run(self, images: NDArray[np.uint8]) -> Outputs:
         """See Backend."""
         return Outputs(*self._session.run(_OUTPUTS, {_INPUT: images}))
+
+
+def _onnxruntime() -> Any:
+    """Imported in the model's thread, and not before a model is wanted: 0.2 s."""
+    try:
+        import onnxruntime
+    except ModuleNotFoundError as error:
+        raise BackendError("no onnxruntime: install exactly one of fusebus-inferencer[cpu] and [gpu]") from error
+    return onnxruntime
 
 
 def require_provider(wanted: str, actual: Sequence[str]) -> None:
