@@ -97,8 +97,9 @@ def tag(name: str) -> str:
 
 
 def text_of(parent: ElementTree.Element, name: str) -> str | None:
-    """The text of a child; None if it is absent or empty."""
-    return (parent.findtext(tag(name)) or "").strip() or None
+    """The text of a child, as it is; None if it is absent or blank."""
+    text = parent.findtext(tag(name)) or ""
+    return text if text.strip() else None
 
 
 def type_of(found: ElementTree.Element) -> str:

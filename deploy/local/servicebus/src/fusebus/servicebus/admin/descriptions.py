@@ -18,9 +18,9 @@ MAX_MESSAGE_KILOBYTES: Final = 256  # the Standard tier's
 
 
 def _flag(text: str) -> bool:
-    if text.lower() not in ("true", "false"):
+    if text.strip().lower() not in ("true", "false"):
         raise ValueError(f"{text!r} is neither true nor false")
-    return text.lower() == "true"
+    return text.strip().lower() == "true"
 
 
 _FIELDS: Final[dict[str, tuple[str, Callable[[str], Any]]]] = {

@@ -41,7 +41,7 @@ class Namespace:
     # Look-up
 
     def find(self, path: str) -> Entity:
-        """The entity behind a path as PROTOCOL-level clients give it, with or without slashes around it."""
+        """The entity behind a path, with or without slashes around it."""
         entity = self._by_path.get(path.strip("/").lower())
         if entity is None:
             raise EntityNotFound(f"The messaging entity '{path}' could not be found.")
@@ -54,10 +54,10 @@ class Namespace:
         return _existing(self._topics, name, "topic")
 
     def subscription(self, topic: str, name: str) -> Subscription:
-        return _existing(self.topic(topic).subscriptions, name, f"subscription of {topic}")
+        return _existing(self.topic(topic).subscriptions, name, "subscription", f"{topic}/")
 
     def rule(self, topic: str, subscription: str, name: str) -> Rule:
-        return _existing(self.subscription(topic, subscription).rules, name, f"rule of {topic}/{subscription}")
+        return _existing(self.subscription(topic, subscription).rules, name, "rule", f"{topic}/{subscription}/")
 
     def queues(self) -> list[Queue]:
         """By name."""
@@ -207,9 +207,9 @@ def subscription_path(topic: str, name: str) -> str:
     return topic + SUBSCRIPTIONS + name
 
 
-def _existing(found: dict[str, T], name: str, what: str) -> T:
+def _existing(found: dict[str, T], name: str, what: str, parent: str = "") -> T:
     if (entity := found.get(name.lower())) is None:
-        raise EntityNotFound(f"The {what} '{name}' could not be found.")
+        raise EntityNotFound(f"The {what} '{parent}{name}' could not be found.")
     return entity
 
 
