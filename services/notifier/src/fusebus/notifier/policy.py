@@ -69,15 +69,7 @@ class SendStep(Struct, frozen=True):
     because: str
 
 
-def next_step(
-    phase: Phase,
-    last_upload_at: datetime,
-    now: datetime,
-    *,
-    run_quiet: float,
-    recheck: float,
-    told_to_close: bool = False,
-) -> Step:
+def next_step(phase: Phase, last_upload_at: datetime, now: datetime, *, run_quiet: float, recheck: float) -> Step:
     """What a look at a run leads to. `run_quiet` and `recheck` in seconds.
 
     A run of the future (another machine's clock is ahead) is simply not quiet yet.
@@ -87,8 +79,6 @@ def next_step(
         return Step(Look.NOTHING, None, "complete already")
     if phase is Phase.CLOSED:
         return Step(Look.FINISH, recheck_at, "closed")
-    if told_to_close:
-        return Step(Look.CLOSE, recheck_at, "told to close")
     quiet_at = last_upload_at + timedelta(seconds=run_quiet)
     if now >= quiet_at:
         return Step(Look.CLOSE, recheck_at, f"no upload for {(now - last_upload_at).total_seconds():.0f} s")
