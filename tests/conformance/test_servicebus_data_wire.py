@@ -427,9 +427,7 @@ async def test_a_client_that_vanishes_leaves_nothing_but_its_locks(broker: Broke
     assert len(broker.engine.receive("work", 5)) == 1
 
 
-async def test_random_frames_harm_only_their_own_connection(
-    broker: Broker, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_random_frames_harm_only_their_own_connection(broker: Broker, caplog: pytest.LogCaptureFixture) -> None:
     """Valid frames with a few bytes changed, from a fixed seed; the broker serves a decent client afterwards."""
     fill(broker, 20)
     chance = random.Random(2026)
@@ -455,3 +453,16 @@ async def test_random_frames_harm_only_their_own_connection(
     async with connected(broker) as client:
         assert (await client.receiver("work")).source is not None
     assert [record for record in caplog.records if record.levelname == "ERROR"] == []
+
+
+async def test_a_client_that_does_not_read_does_not_fill_the_brokers_memory(broker: Broker) -> None:
+    fill(broker, 400, size=200_000)
+    async with connected(broker) as client:
+        await client.receiver("work")
+        client.credit(5000, window=50_000)
+        await asyncio.sleep(QUIET_SECONDS)
+        (connection,) = broker.gateway.connections
+        assert connection.output_bytes < 10_000_000
+        for _ in range(400):
+            _, payload = await client.message()
+            assert len(payload) > 200_000

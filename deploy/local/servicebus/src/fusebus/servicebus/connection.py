@@ -245,6 +245,12 @@ class Connection(asyncio.Protocol):
             self._loop.call_soon(self._flush)
         self._output.append(data)
 
+    @property
+    def output_bytes(self) -> int:
+        """Bytes that the client has not taken yet."""
+        waiting = 0 if self._transport is None else self._transport.get_write_buffer_size()
+        return waiting + sum(map(len, self._output))
+
     def _flush(self) -> None:
         output, self._output = self._output, []
         if output and self._transport is not None and not self._transport.is_closing():

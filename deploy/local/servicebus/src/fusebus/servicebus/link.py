@@ -142,6 +142,8 @@ class Inbound(Link):
 class Outbound(Link):
     """The client receives, we send: counts credit and cuts messages into transfers."""
 
+    draining = False
+
     def reply(self) -> Attach:
         return Attach(
             name=self.name,
@@ -165,20 +167,29 @@ class Outbound(Link):
         if flow.link_credit is not None:
             granted = (flow.delivery_count or 0) + flow.link_credit - self.delivery_count
             self.credit = max(0, granted if granted <= MANY else granted - MANY - 1)
+        self.draining = flow.drain
+        if flow.link_credit is not None:
             self.credit_changed()
-        if flow.drain:
-            self.drained()
-            self.delivery_count = (self.delivery_count + self.credit) & MANY
-            self.credit = 0
-            self.credit_changed()
-        if flow.drain or flow.echo:
-            self.session.send_flow(self, self.delivery_count, self.credit, drain=flow.drain)
+        self.end_drain()
+        if flow.echo and not flow.drain:
+            self.session.send_flow(self, self.delivery_count, self.credit)
+
+    def end_drain(self) -> None:
+        """Returns the credit that is left to a client that drains, once everything there is was sent."""
+        if not self.draining or self.more_to_come():
+            return
+        self.draining = False
+        self.delivery_count = (self.delivery_count + self.credit) & MANY
+        self.credit = 0
+        self.credit_changed()
+        self.session.send_flow(self, self.delivery_count, self.credit, drain=True)
 
     def credit_changed(self) -> None:
-        """`credit` was replaced: deliver what that allows before returning."""
+        """`credit` was replaced: start to deliver what that allows."""
 
-    def drained(self) -> None:
-        """The client wants what is there and no more: deliver it before returning."""
+    def more_to_come(self) -> bool:
+        """Whether there is credit for messages that are ready but were kept back for a moment."""
+        return False
 
 
 def refusing_attach(attach: Attach) -> Attach:

@@ -43,7 +43,9 @@ from fusebus.servicebus.wire_messages import encoded_delivery, engine_message
 if TYPE_CHECKING:
     from fusebus.servicebus.connection import Connection
 
-MAX_BURST = 256  # deliveries
+# What one receiver is sent in one turn of the event loop; the rest waits until the output has gone.
+MAX_BURST_DELIVERIES = 256
+MAX_BURST_BYTES = 1 << 20
 SESSION_FILTER = "com.microsoft:session-filter"
 
 
@@ -126,6 +128,7 @@ class EntityReceiver(Outbound):
         super().__init__(session, attach, path)
         self._engine = gateway.engine
         self._burst_planned = False
+        self._burst_bytes = 0
         self._locks: dict[int, Delivery] = {}
         self._settled = attach.snd_settle_mode == SETTLED
         if SESSION_FILTER in (attach.source.filter or {}):
@@ -136,19 +139,22 @@ class EntityReceiver(Outbound):
     def credit_changed(self) -> None:
         """Passes credit on to the engine in bursts: a large backlog must not go out in one turn of the loop."""
         paused = self.session.connection.output_paused or self.session.stalled
-        self._consumer.set_credit(0 if paused else min(self.credit, MAX_BURST))
+        self._burst_bytes = 0
+        self._consumer.set_credit(0 if paused else min(self.credit, MAX_BURST_DELIVERIES))
 
-    def drained(self) -> None:
-        while self.credit and not self._consumer.credit and not self.session.connection.output_paused:
-            self.credit_changed()
+    def more_to_come(self) -> bool:
+        return self.credit > 0 and not self._consumer.credit
 
     def paused_changed(self) -> None:
         self.credit_changed()
+        self.end_drain()
 
     def _next_burst(self) -> None:
         self._burst_planned = False
-        if self.session.has(self) and self.credit and not self._consumer.credit:
+        if self.session.has(self) and self.more_to_come():
             self.credit_changed()
+        if self.session.has(self):
+            self.end_drain()
 
     def closed(self) -> None:
         self._consumer.detach()
@@ -161,11 +167,15 @@ class EntityReceiver(Outbound):
 
     def _deliver(self, delivery: Delivery) -> None:
         token = delivery.lock_token
-        number = self.transfer(None if token is None else token.bytes_le, encoded_delivery(delivery), self._settled)
+        encoded = encoded_delivery(delivery)
+        number = self.transfer(None if token is None else token.bytes_le, encoded, self._settled)
         if not self._settled:
             self._locks[number] = delivery
             self.session.unsettled[number] = self
-        if self.credit and not self._burst_planned:
+        self._burst_bytes += len(encoded)
+        if self._burst_bytes > MAX_BURST_BYTES:
+            self._consumer.set_credit(0)
+        if self.more_to_come() and not self._burst_planned:
             self._burst_planned = True
             asyncio.get_running_loop().call_soon(self._next_burst)
 

@@ -128,7 +128,11 @@ class Session:
         self._remote_window = (base + flow.incoming_window - self._next_outgoing_id) & MANY
         if self._remote_window > MANY // 2:  # more in flight than the client now has room for
             self._remote_window = 0
-        self._send_waiting()
+        if self._waiting:
+            self._send_waiting()
+            if not self._waiting:
+                for waiting in self.links():
+                    waiting.paused_changed()
         if flow.handle is not None:
             link = self._links.get(flow.handle)
             if link is not None:
