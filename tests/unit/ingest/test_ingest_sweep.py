@@ -1,0 +1,203 @@
+"""The sweep with plain ports: what it announces, remembers and survives."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+import pytest
+
+from fusebus.blobs import ListedBlob, StorageUnavailable
+from fusebus.bus import PublishFailed
+from fusebus.contracts.messages import BlobCreated
+from fusebus.contracts.outcomes import Outgoing
+from fusebus.host import load_settings
+from fusebus.ingest import policy
+from fusebus.ingest.settings import IngestSettings
+from fusebus.ingest.sweep import Sweep
+from fusebus.ledger import Entered, LedgerUnavailable, UploadRow
+
+NOW = datetime(2026, 1, 2, tzinfo=UTC)
+
+
+def blob(name: str, etag: str = "0x1") -> ListedBlob:
+    return ListedBlob(
+        name=name,
+        size=3,
+        etag=etag,
+        blob_type="BlockBlob",
+        content_type="image/jpeg",
+        created_at=NOW,
+        modified_at=NOW,
+    )
+
+
+@dataclass
+class World:
+    """Containers, ledger and outbox in memory, each able to fail."""
+
+    containers: dict[str, list[ListedBlob]] = field(default_factory=dict)
+    arrived: set[str] = field(default_factory=set)
+    sent: list[BlobCreated] = field(default_factory=list)
+    broken: set[str] = field(default_factory=set)
+    looked_up: int = 0
+
+    async def list_supplier_containers(self) -> AsyncIterator[str]:
+        if "containers" in self.broken:
+            raise StorageUnavailable("containers")
+        for name in self.containers:
+            yield name
+
+    async def list(self, container: str, prefix: str = "") -> AsyncIterator[ListedBlob]:
+        for found in self.containers[container]:
+            yield found
+        if container in self.broken:
+            raise StorageUnavailable("a NUL in a name")
+
+    async def find_upload(self, upload_id: str) -> Entered | None:
+        if "ledger" in self.broken:
+            raise LedgerUnavailable("ledger")
+        self.looked_up += 1
+        if upload_id not in self.arrived:
+            return None
+        row = UploadRow(
+            upload_id=upload_id,
+            supplier="acme",
+            container="in-acme",
+            blob_name="x",
+            blob_etag="0x1",
+            size=1,
+            uploaded_at=NOW,
+            entered_at=NOW,
+            run_id="r",
+        )
+        return Entered(upload=row, opened=False, already=True)
+
+    async def publish(self, outgoing: Sequence[Outgoing]) -> None:
+        if "bus" in self.broken:
+            raise PublishFailed("bus")
+        for one in outgoing:
+            assert isinstance(one.message, BlobCreated)
+            self.sent.append(one.message)
+
+    @property
+    def names(self) -> list[str]:
+        return [event.blob_name for event in self.sent]
+
+
+@dataclass
+class Clock:
+    seconds: float = 0.0
+
+    def __call__(self) -> float:
+        return self.seconds
+
+
+@pytest.fixture
+def world() -> World:
+    return World({"in-acme": [blob("a"), blob("b")]})
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def sweep(world: World, clock: Clock) -> Sweep:
+    settings = load_settings(
+        IngestSettings, "ingest", {"FUSEBUS_INGEST_SWEEP_REPEAT_SECONDS": "100", "FUSEBUS_INGEST_SWEEP_REPEATS": "2"}
+    )
+    return Sweep(blobs=world, ledger=world, publisher=world, settings=settings, clock=lambda: NOW, monotonic=clock)
+
+
+async def test_each_upload_is_announced_once_and_a_new_content_again(world: World, sweep: Sweep) -> None:
+    assert [await sweep.once(), await sweep.once()] == [2, 0]
+    world.containers["in-acme"][1] = blob("b", "0x2")
+    assert await sweep.once() == 1
+    assert world.names == ["a", "b", "b"]
+
+
+async def test_what_is_announced_is_what_the_handler_takes(world: World, sweep: Sweep) -> None:
+    world.containers = {"in-acme": [blob(name) for name in ("odd/../\x01\u202e", "blobs/containers/x", "\x00%2f")]}
+    await sweep.once()
+    for event, listed in zip(world.sent, world.containers["in-acme"], strict=True):
+        place = policy.place_of(event)
+        assert isinstance(place, policy.Place)
+        assert (place.container, place.name, place.etag) == ("in-acme", listed.name, "0x1")
+
+
+async def test_what_is_in_a_run_already_is_not_announced_after_a_restart(world: World, sweep: Sweep) -> None:
+    await sweep.once()
+    place = policy.place_of(world.sent[0])
+    assert isinstance(place, policy.Place)
+    world.arrived.add(place.upload_id)
+    restarted = Sweep(blobs=world, ledger=world, publisher=world, settings=sweep.settings, clock=lambda: NOW)
+    world.sent.clear()
+    assert await restarted.once() == 1
+    assert world.names == ["b"]
+
+
+async def test_an_announced_upload_that_is_in_no_run_is_announced_again_late_and_not_for_ever(
+    world: World, sweep: Sweep, clock: Clock
+) -> None:
+    announced = []
+    for clock.seconds in range(0, 1000, 50):
+        announced.append(await sweep.once())
+    assert announced == [2, 0, 2, 0, 2] + [0] * 15
+
+
+async def test_what_arrived_is_not_looked_up_again(world: World, sweep: Sweep, clock: Clock) -> None:
+    await sweep.once()
+    world.arrived = {
+        place.upload_id for event in world.sent if isinstance(place := policy.place_of(event), policy.Place)
+    }
+    clock.seconds = 100.0
+    await sweep.once()
+    before = world.looked_up
+    clock.seconds = 10_000.0
+    assert await sweep.once() == 0
+    assert world.looked_up == before == 4
+
+
+async def test_a_listing_that_breaks_off_hides_neither_its_first_blobs_nor_other_containers(
+    world: World, sweep: Sweep
+) -> None:
+    world.containers["in-other"] = [blob("c")]
+    world.broken = {"in-acme"}
+    assert await sweep.once() == 1
+    assert sorted(world.names) == ["a", "b", "c"]
+    await sweep.once()
+    assert sorted(world.names) == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize("broken", ["containers", "ledger", "bus"])
+async def test_what_fails_in_one_round_is_announced_in_the_next(world: World, sweep: Sweep, broken: str) -> None:
+    world.broken = {broken}
+    assert await sweep.once() == 0
+    world.broken = set()
+    assert await sweep.once() == 2
+
+
+async def test_deleted_uploads_leave_the_memory(world: World, sweep: Sweep) -> None:
+    await sweep.once()
+    world.containers["in-acme"].clear()
+    await sweep.once()
+    assert sweep._seen == {"in-acme": {}}
+
+
+async def test_a_stop_ends_the_sweep_at_once(sweep: Sweep) -> None:
+    stop = asyncio.Event()
+    task = asyncio.create_task(sweep.run(stop))
+    await asyncio.sleep(0)
+    stop.set()
+    async with asyncio.timeout(5):
+        await task
+
+
+async def test_an_interval_of_zero_turns_it_off(world: World) -> None:
+    settings = load_settings(IngestSettings, "ingest", {"FUSEBUS_INGEST_SWEEP_INTERVAL_SECONDS": "0"})
+    await Sweep(blobs=world, ledger=world, publisher=world, settings=settings).run(asyncio.Event())
+    assert world.sent == []
