@@ -118,6 +118,7 @@ class PoolState:
         if node.run is not None:
             node.run.stopping = StopReason.REQUEUED
             self._signal(node.run, kill=True)
+            node.run = None  # the machine is gone at once, whenever its process is seen to have ended
         self._enter(self.pool(pool_id), node, NodeState.PREEMPTED, self.limits.preempted_seconds)
 
     def billed_node_seconds(self, pool_id: str) -> dict[bool, float]:

@@ -116,13 +116,15 @@ class BatchState(PoolState):
         """A process is gone: its exit code (128 + signal), or why it could not start (code, sentence)."""
         run = self.runs.pop(run_id)
         task, node, now = run.task, run.node, self.clock()
-        node.run, task.exit_code, task.ended = None, exit_code, now
+        task.exit_code, task.ended = exit_code, now
         node.tasks_run += 1
         node.tasks_succeeded += exit_code == 0
-        if node.removing:
-            self._enter(run.pool, node, NodeState.LEAVING, self.limits.leave_seconds)
-        elif node.state is NodeState.RUNNING:
-            self._enter(run.pool, node, NodeState.IDLE)
+        if node.run is run:  # else it was preempted meanwhile
+            node.run = None
+            if node.removing:
+                self._enter(run.pool, node, NodeState.LEAVING, self.limits.leave_seconds)
+            else:
+                self._enter(run.pool, node, NodeState.IDLE)
         match run.stopping:
             case StopReason.DELETED:
                 self._instructions.append(DropFiles(task.job.id, task.id))
