@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 import itertools
 import json
+import os
 import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -270,3 +271,48 @@ async def test_images_bring_nodes_and_workers_and_afterwards_nothing_is_left(
 
 async def _true(value: bool) -> bool:
     return value
+
+
+async def test_a_killed_dispatcher_takes_up_where_it_was(
+    batch: LocalBatch, broker: Any, ledger_settings: LedgerSettings, tmp_path: Path
+) -> None:
+    """As a process of its own: killed and started again it asks for nothing twice and says nothing twice."""
+    environment = {
+        **{name: value for name, value in os.environ.items() if not name.startswith("FUSEBUS_")},
+        "FUSEBUS_BUS_CONNECTION": broker.connection_string,
+        "FUSEBUS_BUS_CA_FILE": str(broker.ca_path),
+        "FUSEBUS_LEDGER_CONNECTION": ledger_settings.connection.reveal(),
+        "FUSEBUS_LEDGER_TABLE_PREFIX": ledger_settings.table_prefix,
+        "FUSEBUS_DISPATCHER_BATCH_URL": batch.url,
+        "FUSEBUS_DISPATCHER_WORKER_COMMAND": f"{sys.executable} -c 'import time; time.sleep(60)'",
+        "FUSEBUS_DISPATCHER_INTERVAL_SECONDS": "0.1",
+    }
+    log = tmp_path / "dispatcher.log"
+
+    async def start() -> asyncio.subprocess.Process:
+        with log.open("ab") as output:
+            return await asyncio.create_subprocess_exec(
+                sys.executable, "-m", "fusebus.dispatcher", env=environment, stderr=output
+            )
+
+    def tasks() -> int:
+        job = batch.state.jobs.get("workers")
+        return 0 if job is None else len(job.tasks)
+
+    bus_settings = BusSettings(connection=Secret(broker.connection_string), ca_file=str(broker.ca_path))
+    async with Bus(bus_settings) as bus, Ledger(ledger_settings) as ledger:
+        await bus.publisher().publish([Outgoing(message=image(number)) for number in range(3)])
+        first = await start()
+        await until(lambda: _true(tasks() == 1 and len(batch.state.runs) == 1))
+        first.kill()
+        assert await first.wait() == -9
+        second = await start()
+        await until(lambda: _true(log.read_text().count('"message":"started"') == 2))
+        await asyncio.sleep(2.0)  # a few looks: that nothing happens can only be seen by waiting
+        second.terminate()
+        assert await second.wait() == 0
+        assert (tasks(), batch.state.pool("gpu").nodes_made) == (1, 1)
+        decisions = await ledger.decisions("gpu")
+        cost = await ledger.cost_of_month(f"{now():%Y-%m}")
+    assert cost.node_seconds > 0, "the second one never looked"
+    assert [(found.nodes, found.workers) for found in decisions] == [(1, 1)]

@@ -23,6 +23,7 @@ from fusebus.ledger import CostSample, Decision, LedgerError
 TOPIC = "images"
 LIVENESS_LOOKS = 5  # missed looks after which the process counts as stuck
 LIVENESS_SECONDS = 120.0  # at least
+STOP_SECONDS = 10.0  # for the look under way when told to stop
 
 log = logging.getLogger(__name__)
 
@@ -96,15 +97,24 @@ class Dispatcher:
 
     async def run(self, stop: asyncio.Event) -> None:
         """Look again and again until `stop`; a look that fails is logged, and the next one tries again."""
+        stopping = asyncio.create_task(stop.wait())
         while not stop.is_set():
-            try:
-                await self.look()
-            except (FleetError, LedgerError, BusError) as error:
-                log.warning("this look failed, the next one tries again: %s", error)
+            look = asyncio.create_task(self._look_and_log())
+            await asyncio.wait({look, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            if not look.done():  # a look is short, unless Batch does not answer
+                await asyncio.wait({look}, timeout=STOP_SECONDS)
+                look.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await look
             self._looked = time.monotonic()
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(stop.wait(), self._settings.interval_seconds)
+            await asyncio.wait({stopping}, timeout=self._settings.interval_seconds)
         await self._record(self._meter.close(self._clock()))
+
+    async def _look_and_log(self) -> None:
+        try:
+            await self.look()
+        except (FleetError, LedgerError, BusError) as error:
+            log.warning("this look failed, the next one tries again: %s", error)
 
     def is_alive(self) -> bool:
         """Whether looks still happen, successful or not."""
