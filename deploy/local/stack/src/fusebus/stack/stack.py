@@ -17,7 +17,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from fusebus.blobs import Blobs, BlobSettings
+from fusebus.blobs.layout import RESULTS
 from fusebus.contracts.topology import broker_configuration
+from fusebus.host import Secret
+from fusebus.ledger import Ledger, LedgerSettings
 from fusebus.stack.azurite import Azurite, AzuriteOptions
 from fusebus.stack.processes import POLL_SECONDS, ProcessFailed, Supervised
 
@@ -25,6 +29,10 @@ SERVICES = ("ingest", "dispatcher", "notifier")
 """Those that always run; inferencers come and go as Batch tasks."""
 READY_LIMIT_SECONDS = 60.0
 POOL = "local-gpu"
+SWEEP_SECONDS = 1.0
+RECHECK_SECONDS = 2.0
+DEADLINE_SECONDS = 20.0
+"""Short, so that a delivery of a few dozen photos is worth a second node."""
 
 Tables = dict[str, dict[str, Any]]
 
@@ -92,6 +100,7 @@ class Stack:
         self._exits.callback(lambda: self.settings_file.unlink(missing_ok=True))
         self.options.progress("starting storage (Azurite)")
         azurite = await self._exits.enter_async_context(Azurite(AzuriteOptions(progress=self.options.progress)))
+        await _provision(azurite.connection_string)
         self.options.progress("starting the broker and Batch")
         broker, authority = await self._start_broker()
         self.batch_url = await self._start_batch()
@@ -161,17 +170,22 @@ class Stack:
             "bus": {"connection": broker, "ca_file": authority},
             "blobs": {"connection": azurite.connection_string},
             "ledger": {"connection": azurite.connection_string},
-            "ingest": {"run_quiet_seconds": options.run_quiet_seconds, "sweep_interval_seconds": 1.0},
+            "console": {"pool": POOL},
+            "ingest": {"run_quiet_seconds": options.run_quiet_seconds, "sweep_interval_seconds": SWEEP_SECONDS},
             "notifier": {
                 "run_quiet_seconds": options.run_quiet_seconds,
+                "recheck_seconds": RECHECK_SECONDS,
+                "dead_letter_interval_seconds": RECHECK_SECONDS,
                 "mailer": "folder",
                 "mail_folder": str(self.mail_folder),
             },
             "dispatcher": {
                 "batch_url": self.batch_url,
+                "pool": POOL,
                 "interval_seconds": options.dispatcher_interval_seconds,
                 "max_nodes": options.max_nodes,
-                "pool": POOL,
+                "boot_seconds": options.boot_seconds,
+                "deadline_seconds": DEADLINE_SECONDS,
                 "worker_command": f"{sys.executable} -m fusebus.inferencer",
                 "worker_environment": {"FUSEBUS_SETTINGS": str(self.settings_file)},
             },
@@ -180,6 +194,14 @@ class Stack:
         for section, values in options.overrides.items():
             tables.setdefault(section, {}).update(values)
         return tables
+
+
+async def _provision(connection: str) -> None:
+    """What deployment does once for a new storage account: the results container and the ledger's tables."""
+    async with Blobs(BlobSettings(connection=Secret(connection))) as blobs:
+        await blobs.create_container(RESULTS)
+    async with Ledger(LedgerSettings(connection=Secret(connection))) as ledger:
+        await ledger.create_tables()
 
 
 def free_port() -> int:
