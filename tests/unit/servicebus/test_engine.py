@@ -457,3 +457,14 @@ def test_nothing_is_kept_of_messages_that_are_gone() -> None:
     mailbox = engine.resolve("q").mailbox
     assert len(mailbox._order) + len(mailbox._ready) < 1_000
     assert len(engine._core.timers._heap) < 10_000
+
+
+def test_added_credit_is_not_given_twice_when_a_lock_expires_in_the_same_instant(engine: Engine, clock: Clock) -> None:
+    got: list[bytes] = []
+    send(engine, b"a")
+    engine.receive("q", 1)
+    consumer = engine.attach_consumer("q", lambda found: got.append(found.message.raw))
+    consumer.set_credit(1)
+    clock.now += 10
+    consumer.add_credit(1)
+    assert (got, consumer.credit) == ([b"a"], 1)

@@ -89,7 +89,7 @@ class EngineMachine(RuleBasedStateMachine):
 
     # What may happen
 
-    @rule(size=st.integers(1, 4), ttl=st.sampled_from([math.inf, 15.0, 25.0]))
+    @rule(size=st.integers(1, 4), ttl=st.sampled_from([math.inf, 8.0, 25.0]))
     def send(self, size: int, ttl: float) -> None:
         batch = [self.new(ttl) for _ in range(size)]
         self.engine.send(QUEUE, [Message(found.name, ttl_seconds=found.ttl) for found in batch])

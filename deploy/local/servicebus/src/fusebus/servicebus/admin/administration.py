@@ -101,9 +101,13 @@ def _page(request: web.BaseRequest, collection: Collection) -> web.Response:
     page = entries[skip : skip + top]
     address = f"{_base(request)}{request.path}"
     more = skip + len(page) < len(entries) and bool(page)
-    following = f"{address}?{urlencode({'$skip': skip + len(page), '$top': top})}" if more else None
-    own = f"{address}?{urlencode({'$skip': skip, '$top': top})}"
+    following = f"{address}?{_range(skip + len(page), top)}" if more else None
+    own = f"{address}?{_range(skip, top)}"
     return _document(feed_document(collection.title, page, _base(request), own, following))
+
+
+def _range(skip: int, top: int) -> str:
+    return urlencode({"$skip": skip, "$top": top}, safe="$")
 
 
 def _number(request: web.BaseRequest, name: str, default: int) -> int:

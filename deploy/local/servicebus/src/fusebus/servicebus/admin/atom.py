@@ -67,7 +67,7 @@ def error_document(code: int, detail: str) -> str:
 
 
 def _entry(entry: Entry, base: str, attributes: str) -> str:
-    url = f"{base}/{quote(entry.path)}"
+    url = f"{base}/{quote(entry.path, safe='/$')}"
     return (
         f"<entry{attributes}>{element('id', url)}"
         f'<title type="text">{escape(entry.title)}</title>'

@@ -34,10 +34,9 @@ class Consumer:
 
     def set_credit(self, credit: int) -> None:
         """Replace the credit (an AMQP flow's link-credit); ready messages are delivered before this returns."""
-        self._core.begin()
         self.credit = max(0, credit)
         self._mailbox.wait(self)
-        self._core.pump()
+        self._core.begin()  # last: what is due now is delivered out of the new credit, not added to it
 
     def add_credit(self, credit: int) -> None:
         """Add to the credit; ready messages are delivered before this returns."""
