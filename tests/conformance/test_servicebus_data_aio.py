@@ -24,10 +24,14 @@ from fusebus.servicebus.broker import BrokerOptions
 from fusebus.servicebus.engine import QueueSettings
 from fusebus.servicebus.testing import BrokerThread
 
-LOCK_SECONDS = 1.0
+LOCK_SECONDS = 2.0
 WAIT_SECONDS = 5.0  # as long as a message that is there may take to come
 QUIET_SECONDS = 0.3  # as long as we wait for a message that must not come
+# The SDK takes half a second to open a sender or receiver, and up to a second to close it. So a pair for
+# each test is opened early, all at once, and closed in the background.
+EARLY = [f"work/{number}" for number in range(18)]
 TOPOLOGY = {
+    "queues": [{"name": "spare"}, *({"name": name, "lock_seconds": 30} for name in EARLY)],
     "topics": [
         {
             "name": "images",
@@ -41,6 +45,8 @@ TOPOLOGY = {
 
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
+_unused = iter(EARLY)
+_opened: dict[str, tuple[Any, ...]] = {}
 _closing: set[asyncio.Task[None]] = set()
 
 
@@ -55,17 +61,23 @@ def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BrokerThread]:
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def client(broker: BrokerThread) -> AsyncIterator[ServiceBusClient]:
     client = ServiceBusClient.from_connection_string(broker.connection_string, retry_total=0)
+    await asyncio.gather(*(_open_early(client, name) for name in EARLY))
     yield client
+    _closing.update(asyncio.create_task(handler.close()) for pair in _opened.values() for handler in pair)
     await asyncio.gather(*_closing)
     await client.close()
 
 
+async def _open_early(client: ServiceBusClient, name: str) -> None:
+    handlers = (client.get_queue_sender(name), client.get_queue_receiver(name))
+    await asyncio.gather(*(handler.__aenter__() for handler in handlers))
+    _opened[name] = handlers
+
+
 @pytest.fixture
-def queue(broker: BrokerThread) -> str:
-    """A new queue with long locks."""
-    name = f"work/{uuid4().hex[:8]}"
-    broker.call(lambda: broker.broker.engine.namespace.create_queue(name, QueueSettings(lock_seconds=30)))
-    return name
+def queue(client: ServiceBusClient) -> str:
+    """A queue with long locks that no other test uses."""
+    return next(_unused)
 
 
 @pytest.fixture
@@ -84,8 +96,14 @@ async def send(client: ServiceBusClient, name: str, *messages: ServiceBusMessage
 
 @asynccontextmanager
 async def together(*handlers: Any) -> AsyncIterator[tuple[Any, ...]]:
-    """Opens senders and receivers at the same time and closes them later: the SDK takes up to a second for each."""
+    """Opens senders and receivers at the same time, and closes them later."""
     await asyncio.gather(*(handler.__aenter__() for handler in handlers))
+    async with _lent(handlers):
+        yield handlers
+
+
+@asynccontextmanager
+async def _lent(handlers: tuple[Any, ...]) -> AsyncIterator[tuple[Any, ...]]:
     try:
         yield handlers
     finally:
@@ -93,7 +111,9 @@ async def together(*handlers: Any) -> AsyncIterator[tuple[Any, ...]]:
 
 
 def both(client: ServiceBusClient, name: str, **options: Any) -> AbstractAsyncContextManager[tuple[Any, ...]]:
-    """A sender and a receiver of one queue."""
+    """A sender and a receiver of one queue; those that were opened early, unless they need options."""
+    if not options and name in _opened:
+        return _lent(_opened.pop(name))
     return together(client.get_queue_sender(name), client.get_queue_receiver(name, **options))
 
 
@@ -255,7 +275,7 @@ async def test_a_renewed_lock_holds(client: ServiceBusClient, short: str) -> Non
         before = message.locked_until_utc
         while datetime.now(UTC) < before + timedelta(seconds=0.2):
             await receiver.renew_message_lock(message)
-            await asyncio.sleep(LOCK_SECONDS / 3)
+            await asyncio.sleep(LOCK_SECONDS / 4)
         assert message.locked_until_utc > before
         await receiver.complete_message(message)
 
@@ -348,16 +368,16 @@ async def test_nothing_can_be_received_from_a_topic(client: ServiceBusClient) ->
             await receiver.receive_messages(max_wait_time=QUIET_SECONDS)
 
 
-async def test_a_forced_detach_reaches_the_client_and_it_reconnects(broker: BrokerThread, queue: str) -> None:
+async def test_a_forced_detach_reaches_the_client_and_it_reconnects(broker: BrokerThread) -> None:
     async with (
         ServiceBusClient.from_connection_string(
             broker.connection_string, retry_total=3, retry_backoff_factor=0.05
         ) as client,
-        both(client, queue) as (sender, receiver),
+        together(client.get_queue_sender("spare"), client.get_queue_receiver("spare")) as (sender, receiver),
     ):
         await sender.send_messages(ServiceBusMessage("a"))
         (message,) = await receive(receiver)
-        assert broker.detach_links(queue) == 2
+        assert broker.detach_links("spare") == 2
         await sender.send_messages(ServiceBusMessage("b"))
         (other,) = await receive(receiver)
         assert str(other) == "b"

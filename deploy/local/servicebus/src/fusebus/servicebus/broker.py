@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import secrets
 import tempfile
 import time
 from collections.abc import Callable, Mapping
@@ -16,7 +15,7 @@ from aiohttp import web
 
 from fusebus.servicebus import config
 from fusebus.servicebus.amqp.performatives import Error
-from fusebus.servicebus.ca import Authority, ensure_authority
+from fusebus.servicebus.ca import Authority, ensure_authority, kept_key
 from fusebus.servicebus.conditions import DETACH_FORCED
 from fusebus.servicebus.connection import Connection
 from fusebus.servicebus.engine import Engine
@@ -188,12 +187,3 @@ class Broker:
         path = self.engine.resolve(entity).path
         links = [link for connection in self.gateway.connections for link in connection.links()]
         return sum(link.lose_locks() for link in links if isinstance(link, EntityReceiver) and link.entity == path)
-
-
-def kept_key(directory: Path) -> str:
-    """The shared access key in `directory`, made if it is not there, so that a restart keeps clients working."""
-    path = directory / "sas.key"
-    if not path.exists():
-        path.touch(mode=0o600)
-        path.write_text(secrets.token_urlsafe(32) + "\n", encoding="ascii")
-    return path.read_text(encoding="ascii").strip()

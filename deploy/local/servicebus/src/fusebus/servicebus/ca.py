@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import datetime
+import fcntl
 import ipaddress
 import os
+import secrets
 import ssl
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,7 +45,29 @@ def ensure_authority(directory: Path, hosts: tuple[str, ...]) -> Authority:
 
     Private keys are readable by their owner only. Raises OSError if the directory cannot be written.
     """
+    with _locked(directory):
+        return _ensure(directory, hosts)
+
+
+def kept_key(directory: Path) -> str:
+    """The shared access key in `directory`, made if it is not there, so that a restart keeps clients working."""
+    path = directory / "sas.key"
+    with _locked(directory):
+        if not path.exists():
+            _write(path, secrets.token_urlsafe(32).encode("ascii") + b"\n", 0o600)
+    return path.read_text(encoding="ascii").strip()
+
+
+@contextmanager
+def _locked(directory: Path) -> Iterator[None]:
+    """One process at a time: two that start together must not each make half of an authority."""
     directory.mkdir(parents=True, exist_ok=True)
+    with (directory / ".lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _ensure(directory: Path, hosts: tuple[str, ...]) -> Authority:
     ca_path, ca_key_path = directory / "ca.pem", directory / "ca.key"
     if not (ca_path.exists() and ca_key_path.exists()):
         _make_ca(ca_path, ca_key_path)
@@ -150,7 +176,7 @@ def _write_key(path: Path, key: ec.EllipticCurvePrivateKey) -> None:
 
 
 def _write(path: Path, data: bytes, mode: int) -> None:
-    """Complete or not at all: a second broker that starts meanwhile must not read half a file."""
+    """Complete or not at all, and never readable by more people than in the end."""
     temporary = path.with_name(f"{path.name}.{os.getpid()}")
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
     with os.fdopen(descriptor, "wb") as file:
