@@ -1,4 +1,4 @@
-"""Owns the painter's canvas of the board generator: anti-aliased, shaded shapes, and which thing is visible at each pixel."""
+"""Owns the painter's canvas of the board generator: anti-aliased, shaded shapes, and what is visible at each pixel."""
 
 from collections.abc import Sequence
 
@@ -51,8 +51,14 @@ class Canvas:
         self.image = np.zeros((*shape, 3), np.uint8)
         self.owner = np.zeros(shape, np.uint8)
 
-    def polygon(self, points: NDArray[np.float64], colour: Colour, shade: tuple[float, float] = (1, 1), owner: int = 0,
-                alpha: float = 1.0) -> None:
+    def polygon(
+        self,
+        points: NDArray[np.float64],
+        colour: Colour,
+        shade: tuple[float, float] = (1, 1),
+        owner: int = 0,
+        alpha: float = 1.0,
+    ) -> None:
         """Fill an outline, `shade` brightening it from top to bottom; `alpha` below 1 leaves the owner as it was."""
         region = self._region(points)
         if region is None:
@@ -60,10 +66,15 @@ class Canvas:
         rows, columns = region
         cover = self._cover(points, rows, columns)
         ramp = np.linspace(*shade, cover.shape[0], dtype=np.float32)[:, None, None]
-        paint = np.clip(np.asarray(colour, np.float32) * ramp, 0, 255)
-        weight = (cover.astype(np.float32) * (alpha / 255))[:, :, None]
+        paint = np.clip(np.asarray(colour, np.float32) * ramp, 0, 255)  # one colour per row
         below = self.image[rows, columns]
-        self.image[rows, columns] = (below + (paint - below) * weight + 0.5).astype(np.uint8)
+        inside = cover == 255 if alpha == 1 else np.zeros_like(cover, bool)
+        whole = np.broadcast_to((paint + 0.5).astype(np.uint8), below.shape)
+        np.copyto(below, whole, where=inside[:, :, None])
+        y, x = np.nonzero((cover > 0) & ~inside)  # the edge, or everything that shines through
+        weight = cover[y, x, None].astype(np.float32) * (alpha / 255)
+        under = below[y, x].astype(np.float32)
+        below[y, x] = (under + (paint[y, 0] - under) * weight + 0.5).astype(np.uint8)
         if alpha == 1:
             self.owner[rows, columns][cover > 127] = owner
 
@@ -75,7 +86,9 @@ class Canvas:
             return
         rows, columns = region
         cover = self._cover(moved, rows, columns)
-        small = cv2.resize(cover, None, fx=0.25, fy=0.25, interpolation=cv2.INTER_AREA) if min(cover.shape) > 8 else cover
+        small = (
+            cv2.resize(cover, None, fx=0.25, fy=0.25, interpolation=cv2.INTER_AREA) if min(cover.shape) > 8 else cover
+        )
         blurred = cv2.GaussianBlur(small, (0, 0), max(0.6, softness * self.scale * small.shape[0] / cover.shape[0]))
         weight = cv2.resize(blurred, cover.shape[::-1], interpolation=cv2.INTER_LINEAR).astype(np.float32)
         darkening = 1 - weight[:, :, None] * (strength / 255)
@@ -83,11 +96,21 @@ class Canvas:
 
     def line(self, points: NDArray[np.float64] | Sequence[Point], width: float, colour: Colour) -> None:
         """A line which leaves the owner as it was: a scratch, an edge, a print."""
-        cv2.polylines(self.image, [self._fixed(np.asarray(points))], False, colour, self._thickness(width), cv2.LINE_AA,
-                      _SHIFT)
+        cv2.polylines(
+            self.image, [self._fixed(np.asarray(points))], False, colour, self._thickness(width), cv2.LINE_AA, _SHIFT
+        )
 
-    def block(self, x: float, y: float, width: float, height: float, radius: float, colour: Colour, owner: int = 0,
-              lift: float = 5) -> None:
+    def block(
+        self,
+        x: float,
+        y: float,
+        width: float,
+        height: float,
+        radius: float,
+        colour: Colour,
+        owner: int = 0,
+        lift: float = 5,
+    ) -> None:
         """A moulded block that stands `lift` units proud: shadow, shaded face, light upper and dark lower edge."""
         outline = rounded_rectangle(x, y, width, height, radius)
         self.shadow(outline, (lift * 0.7, lift), lift, 0.6)
@@ -99,11 +122,13 @@ class Canvas:
 
     def cable(self, points: NDArray[np.float64], width: float, colour: Colour, stripe: Colour | None = None) -> None:
         """A round, shiny conductor along the points; it hides what it crosses."""
-        outline = np.concatenate([points + (width * 0.3, width * 0.45), (points + (width * 0.6, width * 0.5))[::-1]])
+        outline = np.concatenate([points + width * np.array([0.3, 0.45]), points[::-1] + width * np.array([0.6, 0.5])])
         self.shadow(outline, (0, 0), width * 0.35, 0.4)
         layers = [(1.0, 0.45, 0.0), (0.84, 0.8, -0.02), (0.6, 1.05, -0.08), (0.22, 1.5, -0.2)]
         for thickness, brightness, drift in layers:
-            tone = tuple(min(255.0, channel * brightness + (brightness - 1) * 18 * (brightness > 1)) for channel in colour)
+            tone = tuple(
+                min(255.0, channel * brightness + (brightness - 1) * 18 * (brightness > 1)) for channel in colour
+            )
             self.line(points + width * drift, width * thickness, (tone[0], tone[1], tone[2]))
         if stripe is not None:
             self.line(points + width * 0.12, width * 0.34, stripe)
@@ -113,14 +138,23 @@ class Canvas:
         """A domed disc: darker rim, lighter upper left."""
         for share, brightness, drift in ((1.0, 0.55, 0.0), (0.88, 1.0, 0.0), (0.6, 1.22, -0.1), (0.28, 1.45, -0.2)):
             centre = x + drift * radius, y + drift * radius
-            self.polygon(rounded_rectangle(centre[0] - radius * share, centre[1] - radius * share, 2 * radius * share,
-                                           2 * radius * share, radius), scaled(colour, brightness), owner=owner)
+            self.polygon(
+                rounded_rectangle(
+                    centre[0] - radius * share,
+                    centre[1] - radius * share,
+                    2 * radius * share,
+                    2 * radius * share,
+                    radius,
+                ),
+                scaled(colour, brightness),
+                owner=owner,
+            )
 
     def screw(self, x: float, y: float, radius: float, angle: float, colour: Colour, owner: int = 0) -> None:
         """A slotted screw head, the slot turned by `angle` radians."""
         self.disc(x, y, radius, colour, owner)
         arm = np.array([np.cos(angle), np.sin(angle)]) * radius * 0.72
-        ends = np.array([[x, y] - arm, [x, y] + arm])
+        ends = np.array([x, y]) + np.stack([-arm, arm])
         self.line(ends + radius * 0.08, radius * 0.34, scaled(colour, 1.5))
         self.line(ends, radius * 0.3, scaled(colour, 0.3))
 

@@ -1,6 +1,6 @@
 """Owns the synthetic photographs of electrical cut-outs, with the truth about every fuse neutral in them.
 
-The demo's photos, the demo model's training pictures and its evaluation all come from here. Only numpy and OpenCV are used.
+The demo's photos, the demo model's training pictures and its evaluation come from here. Only numpy and OpenCV are used.
 """
 
 from collections.abc import Callable
@@ -10,25 +10,14 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from fusebus.vision import board_palette as palette
 from fusebus.vision.board_drawing import Canvas, Colour, curve, rounded_rectangle, scaled
+from fusebus.vision.board_photography import light, photograph
 
 SCENE_WIDTH = 1000.0  # scene units across the photo; a scene is the same at every size in pixels
 _BORDER = 0.17  # of the photo's width, drawn beyond each edge so that rotation never shows an empty corner
 _LEAST_VISIBLE = 0.25  # of a neutral's area: less than this inside the photo isn't called visible
 _NEUTRAL_CHANCES = (0.08, 0.36, 0.28, 0.18, 0.10)  # of 0, 1, 2, 3 and 4 neutrals
-
-_BRASS: Colour = (186, 148, 66)
-_STEEL: Colour = (150, 152, 156)
-_COPPER: Colour = (184, 105, 66)
-_MOULDINGS: tuple[Colour, ...] = ((38, 38, 41), (58, 58, 62), (104, 107, 110), (142, 145, 147), (206, 196, 170), (92, 62, 46))
-_BLACK_TAIL: Colour = (34, 34, 36)
-_GREY_TAIL: Colour = (128, 130, 133)
-_BROWN_TAIL: Colour = (104, 62, 38)
-_BLUE_TAIL: Colour = (36, 78, 158)
-_RED_TAIL: Colour = (156, 34, 32)
-_EARTH_GREEN: Colour = (52, 132, 52)
-_EARTH_YELLOW: Colour = (222, 204, 52)
-_SEALS: tuple[Colour, ...] = ((196, 40, 40), (38, 92, 190), (228, 190, 40), (60, 150, 70), (222, 222, 222))
 
 
 @dataclass(frozen=True)
@@ -60,8 +49,8 @@ def draw_board(seed: int, size: tuple[int, int] = (1600, 1200), neutrals: int | 
     random = np.random.default_rng(np.random.SeedSequence([0xF05E, seed]))
     scene = _Scene(random, SCENE_WIDTH * height / width, width / SCENE_WIDTH)
     scene.draw(int(random.choice(len(_NEUTRAL_CHANCES), p=_NEUTRAL_CHANCES)) if neutrals is None else neutrals)
-    image, owner = _photograph(scene.canvas, random, size)
-    image = _light(image, random)
+    image, owner = photograph(scene.canvas, random, size)
+    image = light(image, random)
     return _with_truth(image, owner, scene.areas)
 
 
@@ -112,12 +101,13 @@ class _Scene:
     def _noise(self, rows: int, columns: int, strength: float) -> NDArray[np.float32]:
         """Smooth brightness factors over the whole canvas, from a coarse grid so that the scene has no pixel size."""
         grid = self.random.normal(1, strength, (rows, columns)).astype(np.float32)
-        return cv2.resize(grid, self.canvas.owner.shape[::-1], interpolation=cv2.INTER_CUBIC)[:, :, None]
+        return np.asarray(cv2.resize(grid, self.canvas.owner.shape[::-1], interpolation=cv2.INTER_CUBIC), np.float32)
 
     def _wall(self) -> None:
         colour = self._pick(((216, 212, 200), (198, 190, 172), (176, 178, 176), (222, 222, 220), (150, 84, 66)))
         texture = self._noise(9, 12, 0.035) * self._noise(160, 200, 0.02)
-        self.canvas.image[:] = np.clip(np.asarray(colour, np.float32) * texture, 0, 255)
+        for channel in range(3):
+            self.canvas.image[:, :, channel] = cv2.convertScaleAbs(texture, alpha=colour[channel])
         if colour[0] > 1.5 * colour[2]:
             self._bricks(colour)
 
@@ -139,23 +129,34 @@ class _Scene:
             return  # straight on the wall
         x, y = self.left + self.random.uniform(-60, 60), self.top + self.random.uniform(-60, 50)
         width, height = self.width * self.random.uniform(0.9, 1.06), self.height * self.random.uniform(0.92, 1.1)
-        tones = (((168, 124, 78), (140, 98, 62), (188, 150, 104), (112, 76, 50)), ((150, 153, 156), (116, 119, 122)),
-                 ((226, 226, 222), (208, 204, 192)))[kind]
+        tones = (
+            ((168, 124, 78), (140, 98, 62), (188, 150, 104), (112, 76, 50)),
+            ((150, 153, 156), (116, 119, 122)),
+            ((226, 226, 222), (208, 204, 192)),
+        )[kind]
         colour = self._pick(tones)
         outline = rounded_rectangle(x, y, width, height, 6)
         self.canvas.shadow(outline, (10, 14), 12, 0.5)
         self.canvas.block(x, y, width, height, 6, colour, lift=8)
         if kind == 0:
             self._grain(x, y, width, height)
-        for corner in ((x + 28, y + 28), (x + width - 28, y + 28), (x + 28, y + height - 28), (x + width - 28, y + height - 28)):
-            self.canvas.screw(*corner, 8, self.random.uniform(0, 3), self._pick((_BRASS, _STEEL)))
+        for corner in (
+            (x + 28, y + 28),
+            (x + width - 28, y + 28),
+            (x + 28, y + height - 28),
+            (x + width - 28, y + height - 28),
+        ):
+            self.canvas.screw(*corner, 8, self.random.uniform(0, 3), self._pick((palette.BRASS, palette.STEEL)))
 
     def _grain(self, x: float, y: float, width: float, height: float) -> None:
         scale = self.canvas.scale
         rows = slice(max(0, round(y * scale)), round((y + height) * scale))
         columns = slice(max(0, round(x * scale)), round((x + width) * scale))
         region = self.canvas.image[rows, columns]
-        streaks = self.random.normal(1, 0.06, (150, 7)) * self.random.normal(1, 0.07, (22, 3)).repeat(7, 0)[:150].mean(1)[:, None]
+        streaks = (
+            self.random.normal(1, 0.06, (150, 7))
+            * self.random.normal(1, 0.07, (22, 3)).repeat(7, 0)[:150].mean(1)[:, None]
+        )
         factor = cv2.resize(streaks.astype(np.float32), region.shape[1::-1], interpolation=cv2.INTER_CUBIC)[:, :, None]
         region[:] = np.clip(region * factor, 0, 255)
 
@@ -173,14 +174,18 @@ class _Scene:
             return ends, lambda: self._meter(centre, top, width, height)
         if kind == 1:
             width = min(160.0, slot * 0.5)
-            return (centre - width * 0.35, centre + width * 0.35, top + 60 + width), lambda: self._isolator(centre, top + 60, width)
+            return (centre - width * 0.35, centre + width * 0.35, top + 60 + width), lambda: self._isolator(
+                centre, top + 60, width
+            )
         if kind == 2:  # the tails leave the photo behind the earth bar
             width = min(230.0, slot * 0.7)
             return (centre - width, centre + width, 0.0), lambda: self._earth_bar(centre, top + 110, width)
         level = self.top + (random.uniform(-30, 60) if rows == 1 else self.height * (0.02 + 0.42 * row))
         deep = random.uniform(44, 60)
         left, right = centre - slot * 0.56, centre + slot * 0.56
-        return (centre - slot * 0.35, centre + slot * 0.35, level + deep / 2), lambda: self._trunking(left, right, level, deep)
+        return (centre - slot * 0.35, centre + slot * 0.35, level + deep / 2), lambda: self._trunking(
+            left, right, level, deep
+        )
 
     def _trunking(self, left: float, right: float, y: float, height: float) -> None:
         colour = self._pick(((224, 224, 220), (188, 190, 192)), 0.05)
@@ -195,7 +200,9 @@ class _Scene:
         dark = sum(colour) < 300
         canvas.block(x + width * 0.14, y + height * 0.16, width * 0.72, height * 0.26, 4, (46, 50, 48), lift=2)
         glass = self._pick(((150, 166, 138), (168, 178, 160), (28, 30, 32)))
-        canvas.polygon(rounded_rectangle(x + width * 0.2, y + height * 0.2, width * 0.6, height * 0.18, 2), glass, (1.1, 0.9))
+        canvas.polygon(
+            rounded_rectangle(x + width * 0.2, y + height * 0.2, width * 0.6, height * 0.18, 2), glass, (1.1, 0.9)
+        )
         ink = (230.0, 230.0, 230.0) if sum(glass) < 200 else (26.0, 30.0, 26.0)
         canvas.text(f"{random.integers(100000):05d}", x + width * 0.27, y + height * 0.35, height * 0.11, ink, 0.14)
         print_colour = (210.0, 210.0, 210.0) if dark else (50.0, 52.0, 56.0)
@@ -205,7 +212,7 @@ class _Scene:
             canvas.line([(x + width * 0.16, level), (x + width * random.uniform(0.4, 0.8), level)], 3, print_colour)
         canvas.block(x + width * 0.03, y + height * 0.8, width * 0.94, height * 0.2, 6, scaled(colour, 0.88), lift=3)
         for side in (0.12, 0.88):
-            canvas.screw(x + width * side, y + height * 0.9, height * 0.03, random.uniform(0, 3), _STEEL)
+            canvas.screw(x + width * side, y + height * 0.9, height * 0.03, random.uniform(0, 3), palette.STEEL)
 
     def _isolator(self, centre: float, y: float, width: float) -> None:
         height = width * 1.35
@@ -218,14 +225,16 @@ class _Scene:
         height = width * 0.22
         self.canvas.block(centre - width / 2, y, width, height, 4, self._pick(((214, 210, 200), (88, 90, 92))), lift=5)
         bar = rounded_rectangle(centre - width * 0.44, y + height * 0.28, width * 0.88, height * 0.44, 2)
-        self.canvas.polygon(bar, _BRASS, (1.25, 0.8))
+        self.canvas.polygon(bar, palette.BRASS, (1.25, 0.8))
         for step in np.linspace(-0.36, 0.36, 5):
-            self.canvas.screw(centre + width * step, y + height * 0.5, height * 0.16, self.random.uniform(0, 3), _BRASS)
+            self.canvas.screw(
+                centre + width * step, y + height * 0.5, height * 0.16, self.random.uniform(0, 3), palette.BRASS
+            )
         for step in self.random.choice(np.linspace(-0.36, 0.36, 5), 2, replace=False):
             x = centre + width * float(step)
             end = x + self.random.uniform(-120, 120), self.top + self.height * self.random.uniform(0.9, 1.3)
             path = curve((x, y + height * 0.8), (x, y + 130), (end[0], y + 150), end)
-            self.canvas.cable(path, 13, _EARTH_GREEN, _EARTH_YELLOW)
+            self.canvas.cable(path, 13, palette.EARTH_GREEN, palette.EARTH_YELLOW)
 
     def _cut_out(self, column: int, columns: int, row: int, rows: int, has_neutral: bool) -> None:
         """A service cut-out: moulded base, fuse carriers, and beside them the neutral block if it has one."""
@@ -236,7 +245,7 @@ class _Scene:
         middle = self.top + self.height * ((0.7 if rows == 1 else 0.29 + 0.42 * row) + random.uniform(-0.03, 0.03))
         x = self.left + slot * (column + 0.5) - width / 2 + random.uniform(-0.4, 0.4) * (slot - width)
         y = middle - height / 2
-        colour = self._pick(_MOULDINGS)
+        colour = self._pick(palette.MOULDINGS)
         self._service_cable(x + width * random.uniform(0.3, 0.7), y + height)
         self.canvas.block(x, y, width, height, random.uniform(6, 26), colour, lift=14)
         neutral_width = max(94.0, width * random.uniform(0.3, 0.4))
@@ -251,23 +260,23 @@ class _Scene:
             self._blank(neutral_x, y, neutral_width, height, colour)
 
     def _service_cable(self, x: float, y: float) -> None:
-        sheath = self._pick((_BLACK_TAIL, (88, 90, 94), (70, 60, 52)))
+        sheath = self._pick((palette.BLACK_TAIL, (88, 90, 94), (70, 60, 52)))
         bottom = self.top + self.height + self.top
         drift = self.random.uniform(-60, 60)
         path = curve((x, y - 20), (x, y + 80), (x + drift, bottom - 120), (x + drift, bottom))
         self.canvas.cable(path, self.random.uniform(34, 48), sheath)
-        self.canvas.block(x - 34, y - 6, 68, 26, 6, self._pick((_STEEL, _BRASS, (50, 50, 52))), lift=4)
+        self.canvas.block(x - 34, y - 6, 68, 26, 6, self._pick((palette.STEEL, palette.BRASS, (50, 50, 52))), lift=4)
 
     def _fuses(self, x: float, y: float, width: float, height: float, base: Colour) -> None:
         """One to three fuse carriers side by side: gripped, labelled, and never a neutral."""
         random = self.random
         count = 1 if width < 150 else int(random.choice((1, 1, 2, 3)))
         each = width / count
-        colour = self._pick(_MOULDINGS) if random.random() < 0.6 else base
+        colour = self._pick(palette.MOULDINGS) if random.random() < 0.6 else base
         top, tall = y + height * random.uniform(0.14, 0.2), height * random.uniform(0.56, 0.68)
         for index in range(count):
             left, wide = x + index * each + each * 0.06, each * 0.88
-            tail = self._pick((_BLACK_TAIL, _GREY_TAIL, _BROWN_TAIL, _RED_TAIL))
+            tail = self._pick((palette.BLACK_TAIL, palette.GREY_TAIL, palette.BROWN_TAIL, palette.RED_TAIL))
             self._tail(left + wide / 2, top + 8, tail)
             self.canvas.block(left, top, wide, tall, random.uniform(5, 16), scaled(colour, 1.08), lift=9)
             self._grip(left, top, wide, tall, colour)
@@ -295,7 +304,9 @@ class _Scene:
         left, right, level = self.tails_end
         end = float(np.clip(x + random.uniform(-70, 70), left, right)), min(level, y - 20)
         pull = min(130.0, 0.6 * (y - end[1]))
-        path = curve((x, y), (x + random.uniform(-12, 12), y - pull), (end[0] + random.uniform(-30, 30), end[1] + pull), end)
+        path = curve(
+            (x, y), (x + random.uniform(-12, 12), y - pull), (end[0] + random.uniform(-30, 30), end[1] + pull), end
+        )
         self.canvas.cable(path, random.uniform(17, 23), colour)
 
     def _blank(self, x: float, y: float, width: float, height: float, base: Colour) -> None:
@@ -309,8 +320,8 @@ class _Scene:
         random, canvas = self.random, self.canvas
         owner = len(self.areas) + 1
         top, tall = y + height * random.uniform(0.1, 0.24), height * random.uniform(0.5, 0.68)
-        colour = self._pick(_MOULDINGS) if random.random() < 0.65 else scaled(base, random.uniform(0.9, 1.25))
-        tail = _BLUE_TAIL if random.random() < 0.5 else self._pick((_BLACK_TAIL, _GREY_TAIL))
+        colour = self._pick(palette.MOULDINGS) if random.random() < 0.65 else scaled(base, random.uniform(0.9, 1.25))
+        tail = palette.BLUE_TAIL if random.random() < 0.5 else self._pick((palette.BLACK_TAIL, palette.GREY_TAIL))
         self._tail(x + width * random.uniform(0.4, 0.6), top + 8, tail)
         canvas.block(x, top, width, tall, random.uniform(4, 14), colour, owner, lift=8)
         self._neutral_face(x, top, width, tall, colour, owner)
@@ -320,7 +331,7 @@ class _Scene:
 
     def _neutral_face(self, x: float, y: float, width: float, height: float, colour: Colour, owner: int) -> None:
         random, canvas = self.random, self.canvas
-        metal = self._pick((_BRASS, _BRASS, _STEEL), 0.15)
+        metal = self._pick((palette.BRASS, palette.BRASS, palette.STEEL), 0.15)
         style = random.integers(3)
         screws = (0.2, 0.8) if style else (0.2, 0.5, 0.8)
         if style < 2:  # an open recess that shows the terminal bar
@@ -329,7 +340,9 @@ class _Scene:
             bar = rounded_rectangle(x + width * 0.3, y + height * 0.13, width * 0.4, height * 0.74, 3)
             canvas.polygon(bar, metal, (1.2, 0.75), owner)
         for level in screws:
-            canvas.screw(x + width / 2, y + height * level, min(width * 0.2, height * 0.11), random.uniform(0, 3), metal, owner)
+            canvas.screw(
+                x + width / 2, y + height * level, min(width * 0.2, height * 0.11), random.uniform(0, 3), metal, owner
+            )
         if style:
             ink = scaled(colour, 0.35) if sum(colour) > 300 else scaled(colour, 3.2)
             size = min(width * 0.4, height * 0.18)
@@ -339,7 +352,7 @@ class _Scene:
         """A lead-and-wire seal that dangles, and so may hide a little of what is behind it."""
         end = x + self.random.uniform(-24, 24), y + self.random.uniform(14, 46)
         self.canvas.line(curve((x, y - 16), (x - 14, y), (end[0] + 14, y), end), 2.2, (188, 188, 186))
-        self.canvas.disc(end[0], end[1], self.random.uniform(9, 13), self._pick(_SEALS))
+        self.canvas.disc(end[0], end[1], self.random.uniform(9, 13), self._pick(palette.SEALS))
 
     def _clutter(self) -> None:
         random, canvas = self.random, self.canvas
@@ -348,10 +361,16 @@ class _Scene:
         if random.random() < 0.4:  # an earth conductor or a stray cable across the whole photo
             x = self.left + self.width * random.uniform(0, 1)
             end = self.left + self.width * random.uniform(0, 1)
-            path = curve((x, 0), (x + 60, self.height * 0.5), (end - 60, self.height * 0.7), (end, self.height + 2 * self.top))
+            path = curve(
+                (x, 0), (x + 60, self.height * 0.5), (end - 60, self.height * 0.7), (end, self.height + 2 * self.top)
+            )
             earth = random.random() < 0.6
-            canvas.cable(path, random.uniform(9, 15), _EARTH_GREEN if earth else self._pick((_GREY_TAIL, (214, 214, 212))),
-                         _EARTH_YELLOW if earth else None)
+            canvas.cable(
+                path,
+                random.uniform(9, 15),
+                palette.EARTH_GREEN if earth else self._pick((palette.GREY_TAIL, (214, 214, 212))),
+                palette.EARTH_YELLOW if earth else None,
+            )
         for _ in range(int(random.integers(0, 12))):  # dust and drips of paint
             x, y = self.left + self.width * random.random(), self.top + self.height * random.random()
             radius = random.uniform(1, 3.4)
@@ -364,54 +383,9 @@ class _Scene:
         width, height = random.uniform(80, 150), random.uniform(44, 84)
         paper = self._pick(((244, 214, 40), (240, 240, 236), (226, 120, 40)))
         canvas.polygon(rounded_rectangle(x, y, width, height, 4), paper, (1.04, 0.93))
-        canvas.text(str(random.choice(["CAUTION", "TEST DUE", "MAIN", "PME", "SUPPLY"])), x + 8, y + 22, 12, (30, 30, 30))
+        canvas.text(
+            str(random.choice(["CAUTION", "TEST DUE", "MAIN", "PME", "SUPPLY"])), x + 8, y + 22, 12, (30, 30, 30)
+        )
         for line in range(2):
             level = y + height * (0.6 + 0.2 * line)
             canvas.line([(x + 8, level), (x + width * random.uniform(0.5, 0.9), level)], 2.4, (70, 70, 70))
-
-
-def _photograph(
-    canvas: Canvas, random: np.random.Generator, size: tuple[int, int]
-) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """Look at the scene from a little aside: rotation, distance and perspective."""
-    width, height = size
-    angle = np.deg2rad(np.clip(random.normal(0, 6), -14, 14))
-    zoom = random.uniform(0.93, 1.1)
-    turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
-    corners = np.array([[-width, -height], [width, -height], [width, height], [-width, height]]) / 2 * zoom
-    centre = np.array(canvas.owner.shape[::-1]) / 2 + random.uniform(-0.015, 0.015, 2) * width
-    seen = corners @ turn.T + centre + random.uniform(-0.035, 0.035, (4, 2)) * width
-    frame = np.array([[0, 0], [width, 0], [width, height], [0, height]], np.float32)
-    matrix = cv2.getPerspectiveTransform(seen.astype(np.float32), frame)
-    image = cv2.warpPerspective(canvas.image, matrix, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT)
-    owner = cv2.warpPerspective(canvas.owner, matrix, size, flags=cv2.INTER_NEAREST)
-    return np.asarray(image, np.uint8), np.asarray(owner, np.uint8)
-
-
-def _light(image: NDArray[np.uint8], random: np.random.Generator) -> NDArray[np.uint8]:
-    """Put the photo in its light: falling off to a side, shadows, torch, exposure, white balance, blur and noise."""
-    height, width = image.shape[:2]
-    across = np.linspace(-1, 1, 64, dtype=np.float32)[None, :]
-    down = np.linspace(-1, 1, 48, dtype=np.float32)[:, None]
-    side = random.uniform(0, 2 * np.pi)
-    lamp = 1 + random.uniform(0, 0.28) * (np.cos(side) * across + np.sin(side) * down)
-    lamp = lamp * (1 - random.uniform(0, 0.22) * (across**2 + down**2))
-    if random.random() < 0.35:  # a torch
-        x, y, spread = random.uniform(-0.6, 0.6), random.uniform(-0.6, 0.6), random.uniform(0.25, 0.7)
-        lamp = lamp + random.uniform(0.08, 0.25) * np.exp(-((across - x) ** 2 + (down - y) ** 2) / (2 * spread**2))
-    if random.random() < 0.4:  # the edge of a shadow
-        tilt, where = random.uniform(-1, 1), random.uniform(-0.6, 0.6)
-        edge = 1 / (1 + np.exp((across + tilt * down - where) * random.uniform(3, 14)))
-        lamp = lamp * (1 - random.uniform(0.15, 0.45) * edge)
-    exposure = np.exp(random.normal(-0.02, 0.15))
-    balance = np.exp(random.normal(0, 0.035, 3)).astype(np.float32)
-    blur = random.uniform(0, 0.9) * width / SCENE_WIDTH if random.random() < 0.5 else 0.0
-    grain = random.uniform(1, 6)
-    field = cv2.resize(np.asarray(lamp * exposure, np.float32), (width, height), interpolation=cv2.INTER_LINEAR)
-    if blur > 0.25:
-        image = np.asarray(cv2.GaussianBlur(image, (0, 0), blur), np.uint8)
-    noise = np.zeros((height, width), np.float32)
-    cv2.setRNGSeed(int(random.integers(1 << 30)))
-    cv2.randn(noise, 0.0, float(grain))
-    lit = image * (field[:, :, None] * balance) + noise[:, :, None]
-    return np.asarray(np.clip(lit, 0, 255), np.uint8)

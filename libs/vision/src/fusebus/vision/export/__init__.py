@@ -1,1 +1,1 @@
-"""Training, export and evaluation of the demo model; needs the `export` extra (torch, transformers), which no service installs."""
+"""Training, export and evaluation of the demo model; needs the `export` extra, which no service installs."""

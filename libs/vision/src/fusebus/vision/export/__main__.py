@@ -3,6 +3,7 @@
 import argparse
 import json
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 
@@ -20,15 +21,21 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--steps", type=int, default=20_000, help="or after this many steps (default: %(default)s)")
     train.add_argument("--boards", type=int, default=3000, help="number of boards to train on (default: %(default)s)")
     train.add_argument("--seed", type=int, default=0, help="of weights, order and augmentation (default: %(default)s)")
-    train.add_argument("--resume", action="store_true", help="go on from the checkpoint in --out, at a lower rate")
+    train.add_argument("--learning-rate", type=float, default=1e-3, help="at its peak (default: %(default)s)")
+    train.add_argument("--grid-share", type=float, default=0.6, help="matched by grid first (default: %(default)s)")
+    train.add_argument("--resume", action="store_true", help="start from the weights in --out")
     export = commands.add_parser("export", help="write model.onnx and manifest.json")
     export.add_argument("--checkpoint", type=Path, required=True, help="folder that train wrote")
     export.add_argument("--out", type=Path, required=True, help="folder for the model")
-    export.add_argument("--model-version", default="fuse-neutral-demo-1", help="results carry it (default: %(default)s)")
+    export.add_argument(
+        "--model-version", default="fuse-neutral-demo-1", help="results carry it (default: %(default)s)"
+    )
     evaluate = commands.add_parser("evaluate", help="measure an exported model on unseen boards")
     evaluate.add_argument("--model", type=Path, required=True, help="folder with model.onnx and manifest.json")
     evaluate.add_argument("--boards", type=int, default=200, help="how many (default: %(default)s)")
-    evaluate.add_argument("--first-seed", type=int, default=100_000, help="their seeds follow from it (default: %(default)s)")
+    evaluate.add_argument(
+        "--first-seed", type=int, default=100_000, help="their seeds follow from it (default: %(default)s)"
+    )
     evaluate.add_argument("--record", action="store_true", help="write the figures into the manifest")
     return parser
 
@@ -37,8 +44,9 @@ def _parser() -> argparse.ArgumentParser:
 def _train(arguments: argparse.Namespace) -> None:
     from fusebus.vision.export.training import TrainingPlan, train
 
-    plan = TrainingPlan(arguments.minutes, arguments.steps, arguments.seed, arguments.boards)
-    train(plan, arguments.out, arguments.resume)
+    names = ("minutes", "steps", "seed", "boards", "learning_rate", "grid_share")
+    plan = TrainingPlan(**{name: getattr(arguments, name) for name in names})
+    train(plan, arguments.out, arguments.resume, partial(print, flush=True))
 
 
 def _export(arguments: argparse.Namespace) -> None:

@@ -1,4 +1,4 @@
-"""Owns the training pictures: boards drawn by number, squashed to the model's size, with truth at the model's mask size."""
+"""Owns the training pictures: boards drawn by number, squashed to the model's size, with their truth."""
 
 from collections.abc import Iterable
 from concurrent.futures import ProcessPoolExecutor
@@ -24,7 +24,8 @@ class BoardSet:
     """Boards as arrays. All are indexed by board; instances beyond `counts` are zero.
 
     images: uint8 (n, size, size, 3), RGB. boxes: float32 (n, 4, 4), x1 y1 x2 y2 as shares of the picture.
-    masks: uint8 (n, 4, mask_size, mask_size), share of each cell that the instance covers, times 255. counts: int64 (n,).
+    masks: uint8 (n, 4, mask_size, mask_size), share of each cell that the instance covers, times 255.
+    counts: int64 (n,).
     """
 
     images: NDArray[np.uint8]
@@ -56,10 +57,16 @@ def load_or_make_boards(path: Path, seeds: range, image_size: int, mask_size: in
     if path.exists():
         with np.load(path) as kept:
             if np.array_equal(kept["wanted"], wanted):
-                return BoardSet(kept["images"], kept["boxes"], kept["masks"], kept["counts"])
+                return load_boards(path)
     boards = make_boards(seeds, image_size, mask_size, processes)
     np.savez(path, wanted=wanted, images=boards.images, boxes=boards.boxes, masks=boards.masks, counts=boards.counts)
     return boards
+
+
+def load_boards(path: Path) -> BoardSet:
+    """The boards which load_or_make_boards kept in `path`."""
+    with np.load(path) as kept:
+        return BoardSet(kept["images"], kept["boxes"], kept["masks"], kept["counts"])
 
 
 def _example(

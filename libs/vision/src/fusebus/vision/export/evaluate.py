@@ -1,5 +1,5 @@
-"""Owns the demo model's figures: how well an exported graph finds fuse neutrals on boards it never saw, and how alike two
-runs of it are. Needs onnxruntime, not torch."""
+"""Owns the demo model's figures: how well an exported graph finds fuse neutrals on boards it never saw, and how alike
+two runs of it are. Needs onnxruntime, not torch."""
 
 import json
 import time
@@ -26,8 +26,10 @@ Outputs = list[NDArray[np.generic]]
 
 @dataclass(frozen=True)
 class Figures:
-    """Average precisions at IoU 0.5 (all-point), mean mask IoU over all neutrals (0 for a missed one), and at the manifest's
-    score threshold the shares found and right, and of boards counted right. `cpu_ms` is per image, batch 1, session threads."""
+    """Average precisions at IoU 0.5 (all-point), and at the manifest's score threshold: mean mask IoU over all neutrals
+    (0 for a missed one), shares of neutrals found and of detections right by mask, and of boards counted right.
+    `cpu_ms` is wall-clock time per image at batch 1 on two threads.
+    """
 
     boards: int
     first_seed: int
@@ -65,8 +67,8 @@ def run_onnx(session: onnxruntime.InferenceSession, images: NDArray[np.uint8]) -
 def parity(expected: Outputs, actual: Outputs) -> dict[str, float]:
     """The largest differences from `expected`, over detections that score at least 0.3 there.
 
-    Near-equal detections may swap places, so each is compared with the one whose box is nearest. Scores are 0 to 1, boxes
-    shares of the picture; for masks it is the largest share of cells that change sides of one half.
+    Near-equal detections may swap places, so each is compared with the one whose box is nearest. Scores are 0 to 1,
+    boxes shares of the picture; for masks it is the largest share of cells that change sides of one half.
     """
     worst = {"score": 0.0, "box": 0.0, "mask_cells": 0.0}
     for scores, boxes, masks, other_scores, other_boxes, other_masks in zip(*expected, *actual, strict=True):
@@ -99,8 +101,9 @@ def record(folder: Path, figures: Figures) -> None:
     """Write the figures into the model's manifest."""
     path = folder / "manifest.json"
     manifest = json.loads(path.read_text())
-    command = f"python -m fusebus.vision.export evaluate --model DIR --boards {figures.boards} --first-seed {figures.first_seed}"
-    manifest["measured"] = {"command": command, **asdict(figures)}
+    command = "python -m fusebus.vision.export evaluate --model DIR"
+    arguments = f"--boards {figures.boards} --first-seed {figures.first_seed}"
+    manifest["measured"] = {"command": f"{command} {arguments}", **asdict(figures)}
     path.write_text(json.dumps(manifest, indent=2) + "\n")
 
 
@@ -121,8 +124,9 @@ def average_precision(scores: NDArray[np.float64], right: NDArray[np.bool_], tru
     return float(envelope[right[order]].sum() / max(1, truths))
 
 
-def _judge(board: Board, scores: NDArray[np.generic], boxes: NDArray[np.generic], masks: NDArray[np.generic],
-           nms_iou: float) -> _Judged:
+def _judge(
+    board: Board, scores: NDArray[np.generic], boxes: NDArray[np.generic], masks: NDArray[np.generic], nms_iou: float
+) -> _Judged:
     height, width = board.image.shape[:2]
     places = np.asarray(boxes, np.float64) * np.array([width, height, width, height])
     kept: list[int] = []
@@ -130,11 +134,15 @@ def _judge(board: Board, scores: NDArray[np.generic], boxes: NDArray[np.generic]
         if not kept or box_iou(places[[index]], places[kept]).max() <= nms_iou:
             kept.append(int(index))
     mask_iou = np.zeros((len(kept), len(board.masks)))
-    for row, index in enumerate(kept):
-        mask = cv2.resize(np.asarray(masks[index], np.float32), (width, height), interpolation=cv2.INTER_LINEAR) > 127.5
+    for row, number in enumerate(kept):
+        mask = (
+            cv2.resize(np.asarray(masks[number], np.float32), (width, height), interpolation=cv2.INTER_LINEAR) > 127.5
+        )
         for column, truth in enumerate(board.masks):
             mask_iou[row, column] = (mask & truth).sum() / max(1, (mask | truth).sum())
-    return _Judged(np.asarray(scores, np.float64)[kept], box_iou(places[kept], board.boxes.astype(np.float64)), mask_iou)
+    return _Judged(
+        np.asarray(scores, np.float64)[kept], box_iou(places[kept], board.boxes.astype(np.float64)), mask_iou
+    )
 
 
 def _match(overlap: NDArray[np.float64]) -> NDArray[np.int64]:

@@ -58,11 +58,17 @@ def detection_loss(
     for layer in range(len(found.logits)):
         logits, boxes = found.logits[layer], found.boxes[layer]
         if anchors is None or matches is None:
-            matches = match_by_cost(logits.float(), boxes.float(), truth) if anchors is None else match_by_grid(anchors, truth)
+            matches = (
+                match_by_cost(logits.float(), boxes.float(), truth)
+                if anchors is None
+                else match_by_grid(anchors, truth)
+            )
         score, distance, overlap = _layer_loss(logits, boxes, truth, matches)
         present = torch.tensor([float(count > 0) for count in truth.counts]).unsqueeze(1)
         presence = functional.binary_cross_entropy_with_logits(found.presence[layer], present)
-        total = total + _SCORE_WEIGHT * score + _L1_WEIGHT * distance + _GIOU_WEIGHT * overlap + _PRESENCE_WEIGHT * presence
+        total = (
+            total + _SCORE_WEIGHT * score + _L1_WEIGHT * distance + _GIOU_WEIGHT * overlap + _PRESENCE_WEIGHT * presence
+        )
         parts = {"score": score.item(), "l1": distance.item(), "giou": overlap.item(), "presence": presence.item()}
     assert matches is not None
     mask, semantic = _mask_loss(detector, found, truth, matches), _semantic_loss(found.semantic, truth)

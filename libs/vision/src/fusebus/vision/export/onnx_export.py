@@ -18,7 +18,9 @@ from fusebus.vision.export.sam3 import PROMPT, TINY_PROMPT_TOKENS, Sam3Detector,
 
 OPSET = 23  # the first with the Attention operator, for which the CUDA provider has flash kernels
 MAX_BYTES = 5_000_000  # the model is committed: it stays small
-_PARITY_SEEDS = range(500_000, 500_008)  # boards for comparing the graph with torch; trained on never, evaluated on never
+_PARITY_SEEDS = range(
+    500_000, 500_008
+)  # boards for comparing the graph with torch; trained on never, evaluated on never
 _LIBRARIES = ("torch", "transformers", "onnx", "onnxscript", "onnxruntime", "onnxslim")
 
 
@@ -57,8 +59,14 @@ def write_onnx(graph: ServingGraph, path: Path) -> None:
     size = _image_size(graph)
     example = torch.zeros((2, size, size, 3), dtype=torch.uint8)
     program = torch.onnx.export(
-        graph, (example,), dynamo=True, opset_version=OPSET, input_names=["images"], output_names=list(OUTPUTS),
-        dynamic_shapes={"images": {0: torch.export.Dim("batch", min=1, max=256)}}, verbose=False,
+        graph,
+        (example,),
+        dynamo=True,
+        opset_version=OPSET,
+        input_names=["images"],
+        output_names=list(OUTPUTS),
+        dynamic_shapes={"images": {0: torch.export.Dim("batch", min=1, max=256)}},
+        verbose=False,
     )
     assert program is not None
     slim = onnxslim.slim(program.model_proto)
@@ -69,7 +77,7 @@ def write_onnx(graph: ServingGraph, path: Path) -> None:
 
 def run_torch(graph: ServingGraph, images: NDArray[np.uint8]) -> Outputs:
     """Scores, boxes and masks of the pictures by torch, in the precision of the graph's weights."""
-    with torch.inference_mode():
+    with torch.no_grad():
         return [output.numpy() for output in graph(torch.from_numpy(images))]
 
 
@@ -89,7 +97,9 @@ def _image_size(graph: ServingGraph) -> int:
     return int(graph.detector.model.config.vision_config.backbone_config.image_size)
 
 
-def _manifest(graph: ServingGraph, path: Path, settings: ModelSettings, measured: dict[str, float]) -> dict[str, object]:
+def _manifest(
+    graph: ServingGraph, path: Path, settings: ModelSettings, measured: dict[str, float]
+) -> dict[str, object]:
     mask_size = 4 * graph.detector.grid
     return {
         "format_version": 1,
@@ -107,12 +117,26 @@ def _manifest(graph: ServingGraph, path: Path, settings: ModelSettings, measured
         "score_threshold": settings.score_threshold,
         "nms_iou": settings.nms_iou,
         "mask_threshold": 0.5,
-        "input": {"name": "images", "type": "uint8", "shape": ["batch", _image_size(graph), _image_size(graph), 3],
-                  "layout": "NHWC", "colour": "RGB", "resize": "squash, antialiased bilinear"},
+        "input": {
+            "name": "images",
+            "type": "uint8",
+            "shape": ["batch", _image_size(graph), _image_size(graph), 3],
+            "layout": "NHWC",
+            "colour": "RGB",
+            "resize": "squash, antialiased bilinear",
+        },
         "outputs": {
             "scores": {"type": "float32", "shape": ["batch", settings.top_k], "meaning": "probability, falling"},
-            "boxes": {"type": "float32", "shape": ["batch", settings.top_k, 4], "meaning": "x1 y1 x2 y2, share of the picture"},
-            "masks": {"type": "uint8", "shape": ["batch", settings.top_k, mask_size, mask_size], "meaning": "probability * 255"},
+            "boxes": {
+                "type": "float32",
+                "shape": ["batch", settings.top_k, 4],
+                "meaning": "x1 y1 x2 y2, share of the picture",
+            },
+            "masks": {
+                "type": "uint8",
+                "shape": ["batch", settings.top_k, mask_size, mask_size],
+                "meaning": "probability * 255",
+            },
         },
         "libraries": {name: version(name) for name in _LIBRARIES},
         "parity_with_torch_fp32": measured,

@@ -1,4 +1,4 @@
-"""Owns our use of transformers' SAM 3: the tiny model, the forward pass with the geometry CLS token, and the serving graph.
+"""Owns our use of transformers' SAM 3: the tiny model, its forward pass with the geometry CLS token, the serving graph.
 
 As shipped, transformers' text-only inference leaves out the image-conditioned CLS token which the native model always
 appends to the prompt. `Sam3Detector` puts it back, so that training and serving are the native model's computation.
@@ -26,7 +26,12 @@ _ATTENTION = "fusebus_sdpa"
 
 
 def _attend(
-    module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, scaling: float | None = None,
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    scaling: float | None = None,
     **unused: object,
 ) -> tuple[Tensor, None]:
     """Scaled dot-product attention whose result is copied: otherwise torch.export records a view that holds for the
@@ -38,14 +43,19 @@ def _attend(
 def use_exportable_attention(model: Sam3Model) -> None:
     """Let every attention of `model` be one that torch.export can follow."""
     ALL_ATTENTION_FUNCTIONS.register(_ATTENTION, _attend)
+    use_attention(model, _ATTENTION)
+
+
+def use_attention(model: Sam3Model, name: str) -> None:
+    """Let every attention of `model` be transformers' implementation of that name."""
     for module in model.modules():
         if hasattr(module, "config"):
-            module.config._attn_implementation = _ATTENTION
+            module.config._attn_implementation = name
 
 
 @dataclass(frozen=True)
 class Detections:
-    """What every decoder layer says, before top-k. L layers (1 for the last only), Q queries, grid of 4g x 4g mask cells.
+    """What every decoder layer says, before top-k. L layers (1 for the last only), Q queries, 4g x 4g mask cells.
 
     logits: (L, B, Q). boxes: (L, B, Q, 4), x1 y1 x2 y2 as shares of the picture. presence: (L, B, 1) logits.
     queries: (B, Q, C), the last layer's. pixels: (B, C, 4g, 4g), against which a query's mask embedding is multiplied.
@@ -72,17 +82,32 @@ def tiny_config(image_size: int = 224, queries: int = 36) -> Sam3Config:
     return Sam3Config(
         vision_config={
             "backbone_config": {
-                "model_type": "sam3_vit_model", "hidden_size": 96, "intermediate_size": 384, "num_hidden_layers": 4,
-                "num_attention_heads": 4, "image_size": image_size, "patch_size": PATCH_PIXELS, "window_size": window,
-                "pretrain_image_size": PATCH_PIXELS * window, "global_attn_indexes": [1, 3],
+                "model_type": "sam3_vit_model",
+                "hidden_size": 96,
+                "intermediate_size": 384,
+                "num_hidden_layers": 4,
+                "num_attention_heads": 4,
+                "image_size": image_size,
+                "patch_size": PATCH_PIXELS,
+                "window_size": window,
+                "pretrain_image_size": PATCH_PIXELS * window,
+                "global_attn_indexes": [1, 3],
             },
             "fpn_hidden_size": 64,
             "backbone_feature_sizes": [[grid * scale, grid * scale] for scale in (4, 2, 1)],
         },
         text_config={
-            "model_type": "clip_text_model", "vocab_size": 512, "hidden_size": 64, "intermediate_size": 128,
-            "projection_dim": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "max_position_embeddings": 32,
-            "bos_token_id": 510, "eos_token_id": 511, "pad_token_id": 0,
+            "model_type": "clip_text_model",
+            "vocab_size": 512,
+            "hidden_size": 64,
+            "intermediate_size": 128,
+            "projection_dim": 64,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 4,
+            "max_position_embeddings": 32,
+            "bos_token_id": 510,
+            "eos_token_id": 511,
+            "pad_token_id": 0,
         },
         geometry_encoder_config={**width, "num_layers": 1},
         detr_encoder_config={**width, "num_layers": 2},
@@ -97,7 +122,7 @@ def load_model(folder: Path) -> Sam3Model:
     return model.eval()
 
 
-class Sam3Detector(nn.Module):
+class Sam3Detector(nn.Module):  # type: ignore[misc]  # torch is not followed
     """SAM 3 for one text prompt: picture in, every query's detections out."""
 
     def __init__(self, model: Sam3Model, prompt_tokens: Sequence[int]) -> None:
@@ -117,7 +142,7 @@ class Sam3Detector(nn.Module):
     ) -> Detections:
         """Detect in `pixels` (B, 3, size, size), normalised to -1..1, what the embedding `text` (1, tokens, C) names.
 
-        Masks cost more than all the rest: with `mask_rows`, `pixels` and `semantic` are those of the first pictures only.
+        Masks cost a lot: with `mask_rows`, `pixels` and `semantic` are those of the first pictures only.
         """
         grid_features = self._grid_features(pixels)
         neck = self.model.vision_encoder.neck
@@ -126,9 +151,7 @@ class Sam3Detector(nn.Module):
         positions = neck.position_encoding(coarse.shape, coarse.device, coarse.dtype)
         token = self._geometry_token(coarse, positions)
         prompt = torch.cat([text.expand(pixels.shape[0], -1, -1), token], dim=1)
-        encoded = self.model.detr_encoder(
-            vision_features=[coarse], text_features=prompt, vision_pos_embeds=[positions]
-        )
+        encoded = self.model.detr_encoder(vision_features=[coarse], text_features=prompt, vision_pos_embeds=[positions])
         decoded = self.model.detr_decoder(
             vision_features=encoded.last_hidden_state,
             text_features=prompt,
@@ -139,7 +162,9 @@ class Sam3Detector(nn.Module):
         states, references = decoded.intermediate_hidden_states[first:], decoded.reference_boxes[first:]
         boxes = (inverse_sigmoid(references) + self.model.detr_decoder.box_head(states)).sigmoid()
         logits = self.model.dot_product_scoring(decoder_hidden_states=states, text_features=prompt).squeeze(-1)
-        pixel_features, semantic = self._pixel_features(features, encoded.last_hidden_state[:mask_rows], prompt[:mask_rows])
+        pixel_features, semantic = self._pixel_features(
+            features, encoded.last_hidden_state[:mask_rows], prompt[:mask_rows]
+        )
         return Detections(
             logits, box_cxcywh_to_xyxy(boxes), decoded.presence_logits[first:], states[-1], pixel_features, semantic
         )
@@ -171,16 +196,19 @@ class Sam3Detector(nn.Module):
         embedded = decoder._embed_pixels(backbone_features=list(features), encoder_hidden_states=encoded + attended)
         return decoder.instance_projection(embedded), decoder.semantic_projection(embedded)
 
-    def _coordinates(self, height: object, width: object, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
+    def _coordinates(
+        self, height: object, width: object, dtype: torch.dtype, device: torch.device
+    ) -> tuple[Tensor, Tensor]:
         steps = torch.arange(self.grid, device=device, dtype=dtype) / self.grid
         return steps, steps
 
 
-class ServingGraph(nn.Module):
+class ServingGraph(nn.Module):  # type: ignore[misc]  # torch is not followed
     """What is exported: uint8 pictures in, the `top_k` best detections out, the prompt baked in.
 
-    In: images uint8 (B, size, size, 3), RGB. Out: scores float32 (B, K), falling; boxes float32 (B, K, 4), x1 y1 x2 y2 as
-    shares of the picture; masks uint8 (B, K, 4g, 4g), probability times 255. Threshold, NMS and upsampling stay outside.
+    In: images uint8 (B, size, size, 3), RGB. Out: scores float32 (B, K), falling; boxes float32 (B, K, 4), x1 y1 x2 y2
+    as shares of the picture; masks uint8 (B, K, 4g, 4g), probability times 255. Threshold, NMS and upsampling stay
+    outside.
     """
 
     def __init__(self, detector: Sam3Detector, top_k: int) -> None:

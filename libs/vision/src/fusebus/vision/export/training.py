@@ -1,8 +1,8 @@
 """Owns the training of the demo model: initialisation, schedule, augmentation and checkpoints.
 
-What makes so small a network learn on two cores (random queries learn nothing in the same time): queries start on a grid of
-boxes, their attention starts inside their box, and for the first part of the training instances belong to the nearest grid
-point; only then does Hungarian matching take over.
+What makes so small a network learn on two cores (random queries learn nothing in the same time): queries start on a
+grid of boxes, their attention starts inside their box, and for the first part of the training instances belong to the
+nearest grid point; only then does Hungarian matching take over.
 """
 
 import copy
@@ -10,18 +10,27 @@ import json
 import math
 import os
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor, distributed, multiprocessing, nn
 from transformers.models.sam3.modeling_sam3 import Sam3Model
 
-from fusebus.vision.export.dataset import TRAINING_SEED_BASE, BoardSet, load_or_make_boards
+from fusebus.vision.export.dataset import TRAINING_SEED_BASE, BoardSet, load_boards, load_or_make_boards
 from fusebus.vision.export.loss import Truth, detection_loss
-from fusebus.vision.export.sam3 import MASK_CELLS_PER_PATCH, PATCH_PIXELS, TINY_PROMPT_TOKENS, Sam3Detector, tiny_config
+from fusebus.vision.export.sam3 import (
+    MASK_CELLS_PER_PATCH,
+    PATCH_PIXELS,
+    TINY_PROMPT_TOKENS,
+    Sam3Detector,
+    tiny_config,
+    use_attention,
+)
 
+_BOARDS = "boards.npz"
 _GRID = 6  # queries stand on a grid of 6 x 6 reference boxes
 _START_BOX = (0.13, 0.26)  # width and height of a reference box as shares of the picture: a typical neutral
 _CHECKPOINT_SECONDS = 60.0
@@ -37,25 +46,37 @@ class TrainingPlan:
     steps: int = 20_000
     seed: int = 0
     boards: int = 3000
-    batch: int = 24
+    batch: int = 24  # pictures per step, over all processes
     mask_rows: int = 8  # of a batch: masks cost most of a step, and learn well enough from a part of it
     image_size: int = 224
     learning_rate: float = 1e-3
     grid_share: float = 0.6  # of the training during which instances belong to the nearest grid point
-    threads: int = 2
+    processes: int = 2  # with one thread each: operations this small lose more by threads than they gain
 
 
-def train(plan: TrainingPlan, folder: Path, resume: bool = False) -> None:
-    """Train into `folder` (a transformers folder plus training.json), with a line of progress now and then."""
+def train(plan: TrainingPlan, folder: Path, resume: bool, report: Callable[[str], None]) -> None:
+    """Train into `folder` (a transformers folder plus training.json), reporting a line of progress now and then."""
     folder.mkdir(parents=True, exist_ok=True)
-    torch.set_num_threads(plan.threads)
-    torch.manual_seed(plan.seed)
     seeds = range(TRAINING_SEED_BASE, TRAINING_SEED_BASE + plan.boards)
     mask_size = plan.image_size // PATCH_PIXELS * MASK_CELLS_PER_PATCH
-    print(f"drawing {plan.boards} boards", flush=True)
-    boards = load_or_make_boards(folder / "boards.npz", seeds, plan.image_size, mask_size, os.cpu_count() or 1)
+    report(f"drawing {plan.boards} boards")
+    load_or_make_boards(folder / _BOARDS, seeds, plan.image_size, mask_size, os.cpu_count() or 1)
+    meeting = folder / f"meeting-{time.time_ns()}"  # through this file the processes find each other
+    multiprocessing.spawn(_work, (plan, folder, resume, report, meeting), plan.processes)
+    meeting.unlink(missing_ok=True)
+
+
+def _work(
+    rank: int, plan: TrainingPlan, folder: Path, resume: bool, report: Callable[[str], None], meeting: Path
+) -> None:
+    os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # all processes are on this machine
+    distributed.init_process_group("gloo", init_method=meeting.as_uri(), rank=rank, world_size=plan.processes)
+    torch.set_num_threads(1)
+    torch.manual_seed(plan.seed)
+    boards = load_boards(folder / _BOARDS)
     model = Sam3Model.from_pretrained(folder) if resume else new_model(plan.image_size)
-    _Run(plan, model, boards, folder, resume).run()
+    _Run(plan, model, boards, folder, resume, rank).run(report)
+    distributed.destroy_process_group()
 
 
 def new_model(image_size: int) -> Sam3Model:
@@ -86,7 +107,7 @@ def grid_anchors() -> Tensor:
 
 
 def _attend_inside(first: nn.Linear, second: nn.Linear) -> None:
-    """Make the relative-position bias 0 inside the reference box and fall outside, more steeply for each further head."""
+    """Make the relative-position bias 0 inside the reference box and fall outside, each head more steeply."""
     first.weight[:2] = torch.tensor([[-1.0, 0.0], [0.0, 1.0]])  # before the lower edge; beyond the upper edge
     first.bias[:2] = 0
     second.weight.mul_(0.1)
@@ -95,8 +116,13 @@ def _attend_inside(first: nn.Linear, second: nn.Linear) -> None:
 
 
 class _Run:
-    def __init__(self, plan: TrainingPlan, model: Sam3Model, boards: BoardSet, folder: Path, resume: bool) -> None:
-        self.plan, self.boards, self.folder, self.resume = plan, boards, folder, resume
+    """One process's part of the training: its share of every batch, and the same weights as the others."""
+
+    def __init__(
+        self, plan: TrainingPlan, model: Sam3Model, boards: BoardSet, folder: Path, resume: bool, rank: int
+    ) -> None:
+        self.plan, self.boards, self.folder, self.resume, self.rank = plan, boards, folder, resume, rank
+        use_attention(model, "eager")  # with so small heads up to four times faster than the fused one on a CPU
         self.detector = Sam3Detector(model, TINY_PROMPT_TOKENS).train()
         self.averaged: Sam3Model = copy.deepcopy(model).eval()
         decayed = [parameter for parameter in model.parameters() if parameter.ndim > 1]
@@ -106,62 +132,93 @@ class _Run:
         self.random = np.random.default_rng(plan.seed)
         self.order = np.empty(0, np.int64)
 
-    def run(self) -> None:
+    def run(self, report: Callable[[str], None]) -> None:
         plan, started, saved, step, progress = self.plan, time.monotonic(), time.monotonic(), 0, 0.0
         anchors = grid_anchors()
         while progress < 1:
-            by_grid = not self.resume and progress < plan.grid_share
-            loss, parts = self._step(self._rate(step, progress), anchors if by_grid else None)
-            step += 1
-            self._average(step)
+            by_grid = progress < plan.grid_share
             elapsed = time.monotonic() - started
-            progress = max(step / plan.steps, elapsed / 60 / plan.minutes)
+            loss, parts, progress = self._step(
+                self._rate(step, progress),
+                anchors if by_grid else None,
+                max((step + 1) / plan.steps, elapsed / 60 / plan.minutes),
+            )
+            step += 1
+            if self.rank:
+                continue
+            self._average(step)
             if step % _REPORT_STEPS == 0:
                 words = " ".join(f"{name} {value:.3f}" for name, value in parts.items())
-                print(f"{progress:6.1%} step {step} {elapsed / step:.3f} s/step loss {loss:.3f}: {words}", flush=True)
+                report(f"{progress:6.1%} step {step} {elapsed / step:.3f} s/step loss {loss:.3f}: {words}")
             if time.monotonic() - saved > _CHECKPOINT_SECONDS or progress >= 1:
                 self._save(step, elapsed)
                 saved = time.monotonic()
 
     def _rate(self, step: int, progress: float) -> float:
         """Linear warm-up over 200 steps, then down a cosine to a fiftieth."""
-        peak = self.plan.learning_rate * (0.4 if self.resume else 1.0)
-        return peak * min(1.0, (step + 1) / 200) * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * min(1.0, progress))))
+        return (
+            self.plan.learning_rate
+            * min(1.0, (step + 1) / 200)
+            * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * min(1.0, progress))))
+        )
 
-    def _step(self, rate: float, anchors: Tensor | None) -> tuple[float, dict[str, float]]:
+    def _step(self, rate: float, anchors: Tensor | None, progress: float) -> tuple[float, dict[str, float], float]:
+        """One step of all processes; returns loss, its parts and the first process's progress, which counts for all."""
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         pixels, truth = self._batch()
         with torch.autocast("cpu", torch.bfloat16):  # a third faster where the processor has bfloat16 units
-            found = self.detector(pixels, self.detector.text_features(), mask_rows=self.plan.mask_rows).float()
+            found = self.detector(
+                pixels, self.detector.text_features(), mask_rows=self.plan.mask_rows // self.plan.processes
+            ).float()
         loss, parts = detection_loss(self.detector, found, truth, anchors)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
+        progress = self._share_gradients(progress)
         nn.utils.clip_grad_norm_(self.detector.parameters(), 1.0)
         self.optimizer.step()
-        return loss.item(), parts
+        return loss.item(), parts, progress
+
+    def _share_gradients(self, progress: float) -> float:
+        parameters = [parameter for parameter in self.detector.parameters() if parameter.grad is not None]
+        clock = torch.tensor([0.0 if self.rank else progress * self.plan.processes])
+        flat = torch.cat([parameter.grad.flatten() for parameter in parameters] + [clock])
+        distributed.all_reduce(flat)
+        flat /= self.plan.processes
+        pieces = flat[:-1].split([parameter.numel() for parameter in parameters])
+        for parameter, piece in zip(parameters, pieces, strict=True):
+            parameter.grad = piece.view_as(parameter)
+        return float(flat[-1])
 
     def _batch(self) -> tuple[Tensor, Truth]:
         if len(self.order) < self.plan.batch:
             self.order = self.random.permutation(len(self.boards.images))
         index, self.order = self.order[: self.plan.batch], self.order[self.plan.batch :]
+        index = index[self.rank :: self.plan.processes]
         pixels = torch.from_numpy(self.boards.images[index]).permute(0, 3, 1, 2).float().div_(127.5).sub_(1)
         boxes = torch.from_numpy(self.boards.boxes[index])
         masks = torch.from_numpy(self.boards.masks[index]).float() / 255
         mirrored = torch.from_numpy(self.random.random(len(index)) < 0.5)
         pixels[mirrored] = pixels[mirrored].flip(-1)
         masks[mirrored] = masks[mirrored].flip(-1)
-        boxes[mirrored] = (boxes[mirrored] * torch.tensor([-1.0, 1, -1, 1]) + torch.tensor([1.0, 0, 1, 0]))[..., [2, 1, 0, 3]]
+        boxes[mirrored] = (boxes[mirrored] * torch.tensor([-1.0, 1, -1, 1]) + torch.tensor([1.0, 0, 1, 0]))[
+            ..., [2, 1, 0, 3]
+        ]
         gain = torch.from_numpy(self.random.normal(1, 0.1, (len(index), 3, 1, 1))).float()
         shift = torch.from_numpy(self.random.normal(0, 0.06, (len(index), 1, 1, 1))).float()
         return pixels.mul_(gain).add_(shift).clamp_(-1, 1), Truth(boxes, masks, self.boards.counts[index].tolist())
 
-    @torch.no_grad()
     def _average(self, step: int) -> None:
         decay = min(_AVERAGING, step / (step + 10))
-        torch._foreach_lerp_(list(self.averaged.parameters()), list(self.detector.model.parameters()), 1 - decay)
+        with torch.no_grad():
+            torch._foreach_lerp_(list(self.averaged.parameters()), list(self.detector.model.parameters()), 1 - decay)
 
     def _save(self, step: int, elapsed: float) -> None:
         self.averaged.save_pretrained(self.folder)
-        record = {**asdict(self.plan), "steps_done": step, "minutes_done": round(elapsed / 60, 1), "resumed": self.resume}
+        record = {
+            **asdict(self.plan),
+            "steps_done": step,
+            "minutes_done": round(elapsed / 60, 1),
+            "resumed": self.resume,
+        }
         (self.folder / "training.json").write_text(json.dumps(record, indent=2) + "\n")
