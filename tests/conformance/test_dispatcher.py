@@ -301,6 +301,7 @@ async def test_a_killed_dispatcher_takes_up_where_it_was(
 
     bus_settings = BusSettings(connection=Secret(broker.connection_string), ca_file=str(broker.ca_path))
     async with Bus(bus_settings) as bus, Ledger(ledger_settings) as ledger:
+        await ledger.create_tables()
         await bus.publisher().publish([Outgoing(message=image(number)) for number in range(3)])
         first = await start()
         await until(lambda: _true(tasks() == 1 and len(batch.state.runs) == 1))

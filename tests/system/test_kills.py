@@ -56,7 +56,7 @@ MOMENTS: dict[str, Callable[[Moment], bool]] = {
     "ingest": lambda moment: 0 < len(moment.uploads) < PHOTOS,
     "dispatcher": lambda moment: bool(moment.queue("images", "detect")),
     "inferencer": lambda moment: bool(moment.nodes.working) and bool(moment.queue("images", "detect")),
-    "notifier": lambda moment: 0 < moment.waiting < len(moment.uploads),
+    "notifier": lambda moment: moment.waiting < len(moment.uploads),
 }
 
 

@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from urllib.parse import parse_qs, urlsplit
 
 from azure.core.exceptions import AzureError, HttpResponseError, ResourceExistsError
 from azure.storage.blob.aio import ContainerClient
@@ -47,11 +48,12 @@ async def upload_photos(
         connection_timeout=CONNECT_TIMEOUT_SECONDS,
         read_timeout=READ_TIMEOUT_SECONDS,
     ) as container:
+        may_create = "c" in parse_qs(urlsplit(container_sas_url).query).get("sp", [""])[0]
         waiting, done = deque(photos), list[Upload]()
 
         async def sender() -> None:
             while waiting:
-                outcome = await _upload(container, waiting.popleft())
+                outcome = await _upload(container, waiting.popleft(), may_create)
                 done.append(outcome)
                 on_upload(outcome)
 
@@ -61,16 +63,16 @@ async def upload_photos(
     return sorted(done, key=lambda upload: upload.photo.name)
 
 
-async def _upload(container: ContainerClient, photo: Photo) -> Upload:
+async def _upload(container: ContainerClient, photo: Photo, may_create: bool) -> Upload:
     try:
         data = await asyncio.to_thread(photo.path.read_bytes)
         answer = await container.get_blob_client(photo.name).upload_blob(data, overwrite=False)
     except ResourceExistsError:
         return Upload(photo, Sent.ALREADY_THERE)
     except HttpResponseError as error:
-        # A create-only SAS may not overwrite: the service then answers 403, not 409.
         code = getattr(error, "error_code", None)
-        if code == "UnauthorizedBlobOverwrite":
+        # Where a SAS may create but not overwrite, Azure and Azurite refuse with these codes, not with a conflict.
+        if may_create and code in ("UnauthorizedBlobOverwrite", "AuthorizationPermissionMismatch"):
             return Upload(photo, Sent.ALREADY_THERE)
         return Upload(photo, Sent.FAILED, error=f"{error.status_code} {code or error.reason}")
     except (AzureError, OSError) as error:

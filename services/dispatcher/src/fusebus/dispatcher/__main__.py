@@ -15,7 +15,6 @@ from fusebus.ledger import Ledger
 async def serve(settings: DispatcherSettings, life: Life) -> None:
     """Run until told to stop; nodes and workers stay as they are, a restart takes them up again."""
     async with Bus(settings.bus) as bus, Ledger(settings.ledger) as ledger, BatchFleet(settings) as fleet:
-        await ledger.create_tables()
         dispatcher = Dispatcher(settings, bus, bus.publisher(), ledger, fleet)
         await dispatcher.begin()
         life.health.liveness("looking", dispatcher.is_alive)
