@@ -4,6 +4,8 @@ import asyncio
 import json
 import time
 
+import msgspec
+
 from fusebus.bus import Bus, BusSettings
 from fusebus.contracts.envelope import Envelope, encode
 from fusebus.contracts.messages import CloseRun
@@ -43,7 +45,8 @@ async def test_nothing_is_settled_that_could_not_be_published(start_broker, reco
     async with Bus(settings) as bus:
         await bus.publisher().publish([Outgoing(message=image())])
         handler = recorder(finish)
-        consumer = bus.consumer("images", "detect", handler, stop=stop, settings=quick)
+        settings = msgspec.structs.replace(quick, publish_hold_seconds=0.5)
+        consumer = bus.consumer("images", "detect", handler, stop=stop, settings=settings)
         running = asyncio.create_task(consumer.run())
         await eventually(lambda: len(handler.seen) >= 2)
         stop.set()

@@ -138,5 +138,17 @@ class Handling:
             raise LockLost("the lock ended before its effects were published")
 
     async def _publish(self, decided: Plan, lock: Lock) -> None:
-        """Before settling: a crash between the two repeats the message, never loses what follows from it."""
-        await self._publisher.send(decided.parcels, fence=partial(self._fence, lock))
+        """Before settling: a crash between the two repeats the message, never loses what follows from it.
+
+        While a topic takes nothing, the message is held: given back at once it would come back at once, run its
+        handler again and use up its deliveries. Full slots are the back-pressure then. Raises PublishFailed, LockLost.
+        """
+        until = time.monotonic() + self._settings.publish_hold_seconds
+        while True:
+            try:
+                return await self._publisher.send(decided.parcels, fence=partial(self._fence, lock))
+            except PublishFailed as error:
+                if time.monotonic() >= until:
+                    raise
+                log.warning("%s: holding a finished message: %s", self._source.name, error)
+                await asyncio.sleep(self._settings.retry_seconds)

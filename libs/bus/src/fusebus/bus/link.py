@@ -47,10 +47,12 @@ class ReceiveLink:
         receiver = self._connection.receiver(client, self._topic, self._subscription)
         try:
             await asyncio.wait_for(receiver.__aenter__(), self._settings.open_seconds)
-        except Exception as error:
+        except BaseException as error:
             await close_quietly(receiver, self._settings.close_seconds)
             await close_quietly(client, self._settings.close_seconds)
-            raise LinkBroken(f"opening {self._topic}/{self._subscription}: {error}") from error
+            if not isinstance(error, Exception):
+                raise  # cancelled
+            raise LinkBroken(f"opening {self._topic}/{self._subscription}: {error!r}") from error
         self._client, self._receiver = client, receiver
 
     async def receive(self, count: int, seconds: float) -> list[Received]:

@@ -97,6 +97,10 @@ class ConsumerSettings(msgspec.Struct, frozen=True, kw_only=True):
     fence_seconds: Annotated[
         float, Meta(ge=0, description="Nothing is published for a message whose lock has less left.")
     ] = 0.25
+    publish_hold_seconds: Annotated[
+        float,
+        Meta(ge=0, description="A message whose results can't be published is held so long, then given back."),
+    ] = 300.0
     settle_seconds: Annotated[
         float, Meta(gt=0, description="Limit for settling; after that the message comes back when its lock expires.")
     ] = 15.0

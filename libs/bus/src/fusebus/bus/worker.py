@@ -9,7 +9,7 @@ import asyncio
 import logging
 import time
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -221,16 +221,26 @@ class Consumer:
             wait = backoff(
                 self._failures - 1, self._settings.rebuild_backoff_seconds, self._settings.rebuild_backoff_most_seconds
             )
-            with suppress(TimeoutError):
-                await asyncio.wait_for(self._stop.wait(), wait)
-                return
+            await self._unless_stopped(asyncio.sleep(wait))
         try:
-            await self._link.open()
+            await self._unless_stopped(self._link.open())
         except LinkBroken as error:
             await self._break_link(error)
         else:
-            if self._failures:
+            if self._failures and self._link.is_open:
                 self.counts.add("rebuilt")
+
+    async def _unless_stopped(self, work: Coroutine[Any, Any, None]) -> None:
+        """Do it, or as much of it as is done when the stop comes."""
+        doing = asyncio.create_task(work)
+        stopped = asyncio.create_task(self._stop.wait())
+        try:
+            await asyncio.wait({doing, stopped}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            stopped.cancel()
+            doing.cancel()
+        with suppress(asyncio.CancelledError):
+            await doing
 
     async def _break_link(self, error: Exception) -> None:
         now = time.monotonic()
