@@ -12,7 +12,6 @@ from fusebus.servicebus.amqp.frames import build_frame
 from fusebus.servicebus.amqp.performatives import (
     MANY,
     RECEIVER,
-    SENDER,
     Attach,
     Begin,
     Detach,
@@ -240,6 +239,3 @@ class Session:
         else:
             head = b"\x00\x53\x15\xd0" + (len(fields) + 4).to_bytes(4, "big") + (6).to_bytes(4, "big")
         self.connection.write(build_frame(self.channel, head + fields))
-
-
-__all__ = ["ACCEPTED", "RECEIVER", "SENDER", "Session", "Unsettled"]

@@ -60,10 +60,6 @@ class FrameReader:
         del self._buffer[:HEADER_BYTES]
         return header
 
-    def starts_with_protocol_header(self) -> bool:
-        """Whether a protocol header comes next (a frame cannot start so: it would be 1.1 GB long)."""
-        return self._buffer[:4] == b"AMQP"
-
     def next_frame(self) -> Frame | None:
         """The next frame, or None until it has arrived; raises CodecError."""
         buffer = self._buffer

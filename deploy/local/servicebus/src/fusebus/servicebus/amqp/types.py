@@ -88,4 +88,3 @@ class Described:
 
 
 NULL_BYTES = b"\x40"
-UINT32_MAX = 0xFFFFFFFF
