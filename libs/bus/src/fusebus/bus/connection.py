@@ -88,7 +88,8 @@ async def close_quietly(closable: Closable | None, seconds: float) -> None:
     if closable is None:
         return
     try:
-        await asyncio.wait_for(closable.close(), seconds)
+        async with asyncio.timeout(seconds):
+            await closable.close()
     except Exception as error:
         log.info("a link could not be closed: %r", error)
 

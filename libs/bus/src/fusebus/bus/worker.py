@@ -65,7 +65,7 @@ class Consumer:
         self._depth = depth
         self._settings = settings
         self._link = ReceiveLink(connection, source.topic, source.subscription, bus)
-        self._renewals = RenewalLink(connection, source.topic, source.subscription, bus)
+        self._renewals = RenewalLink(connection, source.topic, source.subscription, bus, settings.renew_seconds)
         self._work: set[Work] = set()
         self._draining = False
         self._longest_lock = 0.0
@@ -179,7 +179,8 @@ class Consumer:
             return None
         settlement = _settlement_of(work)
         try:
-            await asyncio.wait_for(self._link.settle(work.message, settlement), self._settings.settle_seconds)
+            async with asyncio.timeout(self._settings.settle_seconds):
+                await self._link.settle(work.message, settlement)
         except LockLost as error:
             log.warning("%s: lost the lock of %s when settling: %s", self._name, work.message.message_id, error)
             self.counts.add("lock_lost")
