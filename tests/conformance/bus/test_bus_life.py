@@ -118,7 +118,7 @@ async def test_a_consumer_without_a_working_link_is_dead(quick, recorder):
         connection=Secret(NOBODY),
         open_seconds=1.0,
     )
-    patience = msgspec.structs.replace(quick, stall_seconds=1.0)
+    patience = msgspec.structs.replace(quick, stall_seconds=1.0, idle_exit_seconds=0.2)  # blind is not idle
     async with Bus(settings) as bus:
         consumer = bus.consumer("images", "detect", recorder(), stop=asyncio.Event(), settings=patience)
         with pytest.raises(ConsumerDead, match="no working link"):

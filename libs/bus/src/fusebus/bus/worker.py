@@ -156,8 +156,9 @@ class Consumer:
         stopped.cancel()
 
     def _is_idle(self) -> bool:
+        """Whether nothing came for long enough; a consumer that can't reach the broker is not idle, it is blind."""
         limit = self._settings.idle_exit_seconds
-        return limit > 0 and not self._work and time.monotonic() - self._worked >= limit
+        return limit > 0 and self._link.is_open and not self._work and time.monotonic() - self._worked >= limit
 
     # Settling, by the loop: one answer of the broker for each message, all that are finished together.
 
@@ -228,6 +229,7 @@ class Consumer:
         except LinkBroken as error:
             await self._break_link(error)
         else:
+            self._worked = time.monotonic()
             if self._failures and self._link.is_open:
                 self.counts.add("rebuilt")
 
