@@ -78,7 +78,7 @@ def loses_the_answer_of(ledger: Ledger, monkeypatch: pytest.MonkeyPatch, method:
 async def test_the_first_upload_opens_a_run_and_the_next_joins_it(ledger: Ledger) -> None:
     first = await ledger.enter_upload(entry("1"), NOW)
     second = await ledger.enter_upload(entry("2"), NOW + timedelta(seconds=3))
-    assert (first.opened, second.opened, first.already) == (True, False, False)
+    assert (first.opened, second.opened) == (True, False)
     assert first.run_id == second.run_id == identity.run_id("acme", NOW, first.upload.upload_id)
     run = await ledger.run(first.run_id)
     assert run is not None
@@ -90,7 +90,7 @@ async def test_a_repeat_finds_its_own_row_with_the_verdict_entered_first(ledger:
     first = await ledger.enter_upload(entry(), NOW)
     await ledger.enter_upload(entry("another"), NOW)
     repeated = await other.enter_upload(entry(reject=RejectReason.BLOB_VANISHED), NOW + timedelta(hours=1))
-    assert repeated == Entered(upload=first.upload, opened=True, already=True)
+    assert repeated == Entered(upload=first.upload, opened=True)
     assert await other.find_upload(first.upload.upload_id) == repeated
 
 

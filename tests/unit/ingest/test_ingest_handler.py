@@ -78,18 +78,18 @@ class Book:
             self.fail_at = ""
             raise LedgerUnavailable("no answer")
 
-    def _entered(self, upload_id: str, already: bool) -> Entered:
-        return Entered(upload=self.rows[upload_id], opened=upload_id == next(iter(self.rows)), already=already)
+    def _entered(self, upload_id: str) -> Entered:
+        return Entered(upload=self.rows[upload_id], opened=upload_id == next(iter(self.rows)))
 
     async def find_upload(self, upload_id: str) -> Entered | None:
         self._step("find_upload")
-        return self._entered(upload_id, True) if upload_id in self.rows else None
+        return self._entered(upload_id) if upload_id in self.rows else None
 
     async def enter_upload(self, entry: UploadEntry, now: datetime) -> Entered:
         self._step("enter_upload")
         row = UploadRow(**msgspec.structs.asdict(entry), run_id="run", entered_at=now)
         self.rows.setdefault(entry.upload_id, row)
-        return self._entered(entry.upload_id, False)
+        return self._entered(entry.upload_id)
 
     async def upload(self, run_id: str, upload_id: str) -> UploadRow | None:
         self._step("upload")

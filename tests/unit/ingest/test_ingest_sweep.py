@@ -73,7 +73,7 @@ class World:
             entered_at=NOW,
             run_id="r",
         )
-        return Entered(upload=row, opened=False, already=True)
+        return Entered(upload=row, opened=False)
 
     async def publish(self, outgoing: Sequence[Outgoing]) -> None:
         if "bus" in self.broken:

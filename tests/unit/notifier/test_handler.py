@@ -356,7 +356,8 @@ async def test_the_upload_of_a_dead_letter_gets_a_failure_with_its_reason(world,
     assert world.run.state is RunState.COMPLETE
 
 
-async def test_an_event_that_ingest_gave_up_on_fails_the_upload_it_had_entered(world, make):
+def dead_event(world, **more) -> str:
+    """An event that ingest gave up on; the id of its upload."""
     event = BlobCreated(
         id="1",
         source="s",
@@ -364,12 +365,81 @@ async def test_an_event_that_ingest_gave_up_on_fails_the_upload_it_had_entered(w
         time=world.now,
         data=BlobCreatedData(e_tag='"e1"'),
     )
-    upload = identity.upload_id("in-northgrid", "a.jpg", "e1")
-    world.enter(upload)
-    world.dead.add("uploads/ingest", event, reason="gave_up", description="the bus was away")
+    world.dead.add("uploads/ingest", event, **more)
+    return identity.upload_id("in-northgrid", "a.jpg", "e1")
+
+
+async def test_an_event_that_ingest_gave_up_on_fails_the_upload_it_had_entered(world, make):
+    upload = dead_event(world, reason="gave_up", description="the bus was away")
+    world.enter("u1", upload)
+    await deliver(world, make, "u1")
     await close(world, make)
     assert await world.take(make.check()) == Done()
     assert world.ledger.rows[make.run_id, upload].final.reason == "gave_up"
+    assert world.run.state is RunState.COMPLETE
+
+
+async def test_a_run_whose_opening_event_is_dead_was_never_checked_and_completes_all_the_same(world, make):
+    upload = dead_event(world)
+    world.enter(upload, "u1")
+    await deliver(world, make, "u1")
+    await world.handler.watch_dead_letters()
+    assert world.run.state is RunState.OPEN
+    assert world.ledger.rows[make.run_id, upload].final.kind is FinalKind.FAILED
+    world.pass_time(600)
+    world.restart()  # what the watch remembers is not needed
+    await world.handler.watch_dead_letters()
+    assert world.run.state is RunState.COMPLETE
+    assert len(world.mailer.sent) == 1
+
+
+async def test_the_watch_goes_on_with_a_run_that_nobody_else_checks(world, make):
+    upload = dead_event(world)
+    world.enter(upload, "u1")
+    for _ in range(3):
+        await world.handler.watch_dead_letters()
+        world.pass_time(300)
+    assert world.run.state is RunState.CLOSED
+    await deliver(world, make, "u1")
+    assert world.run.state is RunState.COMPLETE
+
+
+async def test_an_upload_that_a_later_event_entered_is_not_failed_by_the_dead_one(world, make):
+    upload = dead_event(world)
+    world.pass_time(900)  # the sweep announced it again
+    world.enter(upload)
+    await close(world, make)
+    await world.handler.watch_dead_letters()
+    assert world.ledger.rows[make.run_id, upload].final is None
+    await deliver(world, make, upload)
+    assert world.ledger.rows[make.run_id, upload].final.kind is FinalKind.ANALYSED
+    assert world.run.state is RunState.COMPLETE
+
+
+async def test_a_dead_event_that_entered_nothing_is_only_logged(world, caplog):
+    dead_event(world, description="storage was away")
+    await world.handler.watch_dead_letters()
+    assert caplog.records[-1].description == "storage was away"
+
+
+async def test_a_run_that_can_not_be_finished_does_not_keep_the_watch_from_the_next(world, make):
+    other = identity.run_id("astra", world.now, "v0" * 4)
+    assert other < make.run_id, "it is looked at first"
+    world.enter("v1", run=other)
+    world.enter("u1")
+    await deliver(world, make, "u1")
+    world.dead.add("results/notifier", msgspec.structs.replace(make.check(), run_id=other))
+    world.dead.add("results/notifier", make.check())
+    scan = world.ledger.uploads
+
+    async def refuses_the_other(run_id):
+        if run_id == other:
+            raise ValueError("a row that nobody can read")
+        return await scan(run_id)
+
+    world.ledger.uploads = refuses_the_other
+    world.pass_time(600)
+    await world.handler.watch_dead_letters()
     assert world.run.state is RunState.COMPLETE
 
 

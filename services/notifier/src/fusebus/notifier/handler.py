@@ -45,7 +45,7 @@ class Handler:
     def __init__(self, ports: Ports) -> None:
         self._ports = ports
         self._watch = DeadLetterWatch(ports)
-        self._completion = Completion(ports, self._watch)
+        self._completion = Completion(ports)
 
     async def __call__(self, message: Message, context: Context) -> Outcome:
         """What became of the message. Raises what the world raised: the worker loop counts it as a failure."""
@@ -66,10 +66,13 @@ class Handler:
                     return Reject(reason="not_for_notifier", description=f"{work_id(message)[:100]} belongs elsewhere")
 
     async def watch_dead_letters(self) -> None:
-        """One look at all dead-letter queues, and at the runs that it concerns."""
+        """One look at all dead-letter queues, and at the runs that it concerns, whatever fails with one of them."""
         for run_id in sorted(await self._watch.look()):
             with log_fields(run=run_id):
-                await self._look(run_id)
+                try:
+                    await self._look(run_id)
+                except Exception:
+                    _log.exception("the run is left to its next check, or to the next look")
 
     async def _final(self, message: finals.FinalMessage, context: Context) -> Outcome:
         try:
@@ -145,7 +148,7 @@ class Handler:
     async def _finish(self, run: RunRow) -> bool:
         if await self._completion.finish(run):
             return True
-        if run.run_id in await self._watch.look() or self._watch.may_adopt:
+        if run.run_id in await self._watch.look():
             return await self._completion.finish(run)
         return False
 

@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Protocol
 
 from fusebus.bus import DeadLetter
-from fusebus.ledger import Final, FinalRecorded, MailMarker, MailState, RunRow, UploadRow
+from fusebus.ledger import Entered, Final, FinalRecorded, MailMarker, MailState, RunRow, UploadRow
 from fusebus.notifier.mailers import Mailer
 from fusebus.notifier.settings import NotifierSettings
 
@@ -18,6 +18,7 @@ class RunLedger(Protocol):
 
     async def run(self, run_id: str) -> RunRow | None: ...
     async def upload(self, run_id: str, upload_id: str) -> UploadRow | None: ...
+    async def find_upload(self, upload_id: str) -> Entered | None: ...
     async def uploads(self, run_id: str) -> list[UploadRow]: ...
     async def record_final(self, run_id: str, upload_id: str, final: Final) -> FinalRecorded: ...
     async def close_run(
