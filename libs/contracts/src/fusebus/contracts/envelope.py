@@ -80,7 +80,7 @@ def encode(message: Message) -> bytes:
     """JSON with deterministic key order. Raises ValueError above MAX_BODY_BYTES."""
     body = _encoder.encode(message)
     if len(body) > MAX_BODY_BYTES:
-        raise ValueError(f"{work_id(message)} has {len(body)} bytes, a message may have {MAX_BODY_BYTES}")
+        raise ValueError(f"{work_id(message)[:MAX_WORK_ID]} has {len(body)} bytes, a message may have {MAX_BODY_BYTES}")
     return body
 
 
