@@ -138,7 +138,7 @@ class UploadLedger(RunLedger):
     async def _name_run(self, entry: UploadEntry, current: Row | None, now: datetime) -> str | None:
         """The next run's name instead of the closed one's; None where a race was lost."""
         run_id = identity.run_id(entry.supplier, now, entry.upload_id)
-        if current is not None and run_id == current.columns["run_id"]:  # opened and closed within one second
+        while await self.run(run_id) is not None:  # opened and closed within this second: names don't come back
             now += timedelta(seconds=1)
             run_id = identity.run_id(entry.supplier, now, entry.upload_id)
         named = Row(entry.supplier, HEADER, {"run_id": run_id}, current.version if current else "")
