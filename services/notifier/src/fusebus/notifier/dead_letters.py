@@ -12,7 +12,7 @@ from fusebus.bus import BusError, DeadLetter
 from fusebus.contracts.messages import RunCheck
 from fusebus.contracts.topology import TOPICS
 from fusebus.host import log_fields
-from fusebus.ledger import Entered, Final, FinalRecorded
+from fusebus.ledger import Entered, Final, FinalRecorded, LedgerUnavailable
 from fusebus.notifier import finals
 from fusebus.notifier.ports import Ports
 
@@ -44,7 +44,7 @@ class DeadLetterWatch:
     async def look(self) -> set[str]:
         """Deal with every dead letter that is new; the runs that may have changed or need a check.
 
-        A queue that can't be read is passed over: the next look comes. Raises LedgerUnavailable, LedgerError.
+        A queue that can't be read is passed over: the next look comes. Raises LedgerUnavailable.
         """
         async with self._looking:
             runs: set[str] = set()
@@ -69,7 +69,13 @@ class DeadLetterWatch:
         key = (queue, dead.sequence, dead.message_id)
         if key in self._done:
             return self._done[key]
-        concern = await self._act_on(dead, queue)
+        try:
+            concern = await self._act_on(dead, queue)
+        except LedgerUnavailable:
+            raise  # nor would the others get further
+        except Exception:
+            _log.exception("a dead letter can't be dealt with, the next look tries again", extra={"queue": queue})
+            return ""
         if len(self._done) >= MOST_REMEMBERED:
             self._done.clear()
         self._done[key] = concern.run if concern.lasting else ""
