@@ -12,7 +12,7 @@ from fusebus.contracts.outcomes import Abandon, Done, Outgoing, Reject, Retry, d
 
 NOW = datetime(2026, 5, 4, 12, 0, tzinfo=UTC)
 SOURCE = Source(topic="results", subscription="notifier")
-SETTINGS = ConsumerSettings(max_attempts=3, retry_seconds=10, retry_most_seconds=15)
+SETTINGS = ConsumerSettings(max_attempts=3, max_passing_attempts=4, retry_seconds=10, retry_most_seconds=15)
 CLOSE = CloseRun(run_id="r1", supplier="acme", requested_by="ops")
 FLEET = FleetChanged(pool="gpu", nodes=1, workers=1, because="work waits", decided_at=NOW)
 
@@ -62,10 +62,11 @@ def test_a_retry_goes_back_to_its_own_topic_whatever_the_message():
     assert (parcel.topic, parcel.envelope.only) == ("x", "y")
 
 
-@pytest.mark.parametrize(("attempt", "gives_up"), [(1, False), (2, False), (3, True), (4, True)])
+@pytest.mark.parametrize(("attempt", "gives_up"), [(1, False), (3, False), (4, True), (5, True)])
 def test_the_last_attempt_is_given_up_with_the_reason(attempt, gives_up):
-    decided = decide(Retry(delay=1, reason="model_missing"), attempt)
-    assert (decided.settlement == DeadLetter("model_missing", f"gave up after {attempt} attempts")) == gives_up
+    decided = decide(Retry(delay=1, reason="storage_unavailable", description="503"), attempt)
+    given_up = DeadLetter("storage_unavailable", f"gave up after {attempt} attempts; last: 503")
+    assert (decided.settlement == given_up) == gives_up
     assert bool(decided.parcels) != gives_up
 
 

@@ -13,7 +13,8 @@ from PIL import Image
 from pycocotools import mask as coco
 
 from fusebus.blobs import StorageError, StorageUnavailable
-from fusebus.contracts.envelope import encode
+from fusebus.bus import Context
+from fusebus.contracts.envelope import Envelope, encode
 from fusebus.contracts.messages import ImageAnalysed, ImageFailed, ImageRejected, RejectReason
 from fusebus.contracts.outcomes import Done, Retry
 from fusebus.inferencer.codecs import Codecs
@@ -177,8 +178,11 @@ async def test_storage_that_does_not_answer_is_tried_again_later(
     monkeypatch.setattr(store, "write", silent)
     outcome = await detect(work, context_of(work))
     assert isinstance(outcome, Retry)
-    assert outcome.delay == 7
-    assert "503" in outcome.reason
+    assert (outcome.delay, outcome.reason) == (7, "storage_unavailable")
+    assert "503" in outcome.description
+    again = await detect(work, Context(envelope=Envelope(message=work, attempt=3)))
+    assert isinstance(again, Retry)
+    assert again.delay == 28, "an outage must not use up the attempts within a minute"
 
 
 async def test_a_missing_results_container_is_not_blamed_on_the_supplier(

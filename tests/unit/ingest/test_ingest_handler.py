@@ -27,7 +27,7 @@ from fusebus.contracts.outcomes import Done, Outcome, Reject, Retry
 from fusebus.host import load_settings
 from fusebus.ingest.handler import Ingest
 from fusebus.ingest.settings import IngestSettings
-from fusebus.ledger import Entered, Final, FinalKind, ImageClaim, LedgerUnavailable, UploadEntry, UploadRow
+from fusebus.ledger import Entered, Final, FinalKind, ImageClaim, LedgerError, LedgerUnavailable, UploadEntry, UploadRow
 from fusebus.vision import Damaged, ImageHeader, NotAnImage, TooManyPixels
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
@@ -72,11 +72,12 @@ class Book:
     rows: dict[str, UploadRow] = field(default_factory=dict)
     claims: dict[str, ImageClaim] = field(default_factory=dict)
     fail_at: str = ""
+    error: type[LedgerError] = LedgerUnavailable
 
     def _step(self, name: str) -> None:
         if self.fail_at == name:
             self.fail_at = ""
-            raise LedgerUnavailable("no answer")
+            raise self.error("no answer")
 
     def _entered(self, upload_id: str) -> Entered:
         return Entered(upload=self.rows[upload_id], opened=upload_id == next(iter(self.rows)))
@@ -250,12 +251,13 @@ async def test_a_redelivery_stands_by_the_first_verdict_whatever_became_of_the_b
     assert [await bench.told(accepted), await bench.told(duplicate)] == first
 
 
+@pytest.mark.parametrize("error", [LedgerUnavailable, LedgerError])
 @pytest.mark.parametrize("step", ["find_upload", "enter_upload", "claim_image"])
-async def test_a_ledger_that_fails_at_any_step_loses_nothing(bench: Bench, step: str) -> None:
+async def test_a_ledger_that_fails_at_any_step_loses_nothing(bench: Bench, step: str, error: type[LedgerError]) -> None:
     event = bench.upload("a")
-    bench.book.fail_at = step
+    bench.book.fail_at, bench.book.error = step, error
     failed = await bench.outcome(event)
-    assert isinstance(failed, Retry) and failed.reason.startswith("storage_unavailable")
+    assert isinstance(failed, Retry) and failed.reason == "storage_unavailable"
     (message,) = await bench.told(event)
     assert isinstance(message, ImageAccepted)
     assert len(bench.book.rows) == 1

@@ -55,8 +55,9 @@ async def test_a_result_outside_of_the_results_container_is_refused(world, make)
 async def test_an_unreachable_ledger_means_later_and_later(world, make):
     world.enter("u1")
     world.ledger.broken = True
-    assert await world.take(make.analysed("u1")) == Retry(delay=5, reason="ledger_unavailable")
-    assert await world.take(make.analysed("u1"), attempt=3) == Retry(delay=20, reason="ledger_unavailable")
+    for attempt, delay in ((1, 5), (3, 20)):
+        outcome = await world.take(make.analysed("u1"), attempt)
+        assert outcome == Retry(delay=delay, reason="ledger_unavailable", description="broken for this test")
 
 
 async def test_the_check_of_a_run_that_is_not_quiet_comes_back_when_it_would_be(world, make):
@@ -323,7 +324,9 @@ async def test_each_share_of_a_months_budget_is_told_once(world):
 
 async def test_an_alert_that_can_not_be_sent_is_tried_again(world):
     world.mailer.failures = [NotSent("connection refused", passing=True)]
-    assert await world.take(crossed(0.5)) == Retry(delay=30, reason="mail_outstanding")
+    assert await world.take(crossed(0.5)) == Retry(
+        delay=30, reason="mail_outstanding", description="see the mail's marker"
+    )
     assert await world.take(crossed(0.5), attempt=2) == Done()
     assert len(world.mailer.sent) == 1
 
@@ -420,6 +423,24 @@ async def test_a_dead_event_that_entered_nothing_is_only_logged(world, caplog):
     dead_event(world, description="storage was away")
     await world.handler.watch_dead_letters()
     assert caplog.records[-1].description == "storage was away"
+
+
+async def test_a_dead_letter_that_can_not_be_recorded_does_not_keep_the_watch_from_the_next(world, make, caplog):
+    world.enter("u1")
+    odd = msgspec.structs.replace(make.rejected("u1"), upload_id="no/key")
+    world.dead.add("results/notifier", odd)
+    world.dead.add("results/notifier", make.rejected("u1"))
+    record = world.ledger.record_final
+
+    async def refuses_odd_keys(run_id, upload_id, final):
+        if "/" in upload_id:
+            raise ValueError(f"{upload_id} can't be a key")
+        return await record(run_id, upload_id, final)
+
+    world.ledger.record_final = refuses_odd_keys
+    await world.handler.watch_dead_letters()
+    assert world.ledger.rows[make.run_id, "u1"].final is not None
+    assert "can't be a key" in caplog.text
 
 
 async def test_a_run_that_can_not_be_finished_does_not_keep_the_watch_from_the_next(world, make):

@@ -21,7 +21,7 @@ from fusebus.contracts.messages import (
     StageTimings,
     StoredBlob,
 )
-from fusebus.contracts.outcomes import Outcome, Retry, done
+from fusebus.contracts.outcomes import Outcome, done, retry
 from fusebus.host import log_fields
 from fusebus.inferencer.codecs import Codecs, DigestMismatch, prepare, render
 from fusebus.inferencer.ports import Model, Store
@@ -90,7 +90,7 @@ class Detect:
                 return done(self._failed(work, "too_large", str(error)))
             except StorageUnavailable as error:
                 _log.warning("storage did not answer: %s", error)
-                return Retry(delay=self.retry_seconds, reason=f"storage unavailable: {error}")
+                return retry("storage_unavailable", error, attempt=context.attempt, first_seconds=self.retry_seconds)
 
     async def _analyse(self, work: ImageAccepted) -> ImageAnalysed:
         laps, run, model = _Laps(), self.codecs.run, self.manifest

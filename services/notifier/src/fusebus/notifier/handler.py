@@ -22,9 +22,9 @@ from fusebus.contracts.messages import (
     RunCheck,
     work_id,
 )
-from fusebus.contracts.outcomes import Done, Outcome, Outgoing, Reject, Retry, done
+from fusebus.contracts.outcomes import Done, Outcome, Outgoing, Reject, Retry, done, retry
 from fusebus.host import log_fields
-from fusebus.ledger import LedgerUnavailable, RunRow
+from fusebus.ledger import LedgerError, RunRow
 from fusebus.notifier import finals, policy
 from fusebus.notifier.completion import Completion, envelope_of
 from fusebus.notifier.dead_letters import DeadLetterWatch
@@ -77,7 +77,7 @@ class Handler:
     async def _final(self, message: finals.FinalMessage, context: Context) -> Outcome:
         try:
             outcome = await finals.record(message, self._ports.ledger)
-        except LedgerUnavailable as error:
+        except LedgerError as error:
             return self._later(context, error)
         if finals.was_recorded(outcome):
             await self._complete_early(message.run_id)
@@ -117,7 +117,7 @@ class Handler:
             run = await self._ports.ledger.close_run(
                 message.run_id, self._ports.clock(), requested_by=message.requested_by
             )
-        except LedgerUnavailable as error:
+        except LedgerError as error:
             return self._later(context, error)
         if run is None:
             return Reject(reason="unknown_run", description=f"there is no run {message.run_id}")
@@ -172,12 +172,10 @@ class Handler:
 
         if await send_once(key, message_id(key, envelope), write, message.crossed_at, self._ports):
             return done()
-        delay = policy.retry_delay(context.attempt, self._ports.settings.recheck_seconds)
-        return Retry(delay=delay, reason="mail_outstanding")
+        first = self._ports.settings.recheck_seconds
+        return retry("mail_outstanding", "see the mail's marker", attempt=context.attempt, first_seconds=first)
 
     def _later(self, context: Context, error: Exception) -> Retry:
-        _log.warning("the ledger can't be reached: %s", error)
-        return Retry(
-            delay=policy.retry_delay(context.attempt, self._ports.settings.ledger_retry_seconds),
-            reason="ledger_unavailable",
-        )
+        _log.warning("the ledger did not take it: %s", error)
+        first = self._ports.settings.ledger_retry_seconds
+        return retry("ledger_unavailable", error, attempt=context.attempt, first_seconds=first)
