@@ -17,7 +17,7 @@ from fusebus.contracts.messages import (
     StoredBlob,
 )
 from fusebus.contracts.outcomes import Done, Outgoing, Reject, Retry
-from fusebus.ledger import FinalKind, MailState, RunState
+from fusebus.ledger import FinalKind, LedgerUnavailable, MailState, RunState
 from fusebus.notifier.finals import final_of
 from fusebus.notifier.mailers import NotSent, OutcomeUnknown
 
@@ -215,6 +215,26 @@ async def test_wherever_it_dies_the_run_completes_with_mails_of_one_id(world, ma
     assert world.run.state is RunState.COMPLETE
     assert len(set(world.mailer.ids)) == 1
     assert world.ledger.mails[make.run_id].state is MailState.DONE
+
+
+async def test_a_mail_whose_marker_can_not_say_that_it_is_out_is_not_sent_twice(world, make):
+    mail_done = world.ledger.mail_done
+
+    async def no_answer(run_id, now):
+        raise LedgerUnavailable("no answer")
+
+    world.ledger.mail_done = no_answer
+    world.enter("u1")
+    await deliver(world, make, "u1")
+    await close(world, make)
+    for sequence in range(3):
+        world.pass_time(60)
+        assert (await world.take(make.check(sequence))).publish, "the run is not complete yet"
+    world.ledger.mail_done = mail_done
+    assert await world.take(make.check(3)) == Done()
+    assert world.mailer.tries == 1
+    assert world.ledger.mails[make.run_id].state is MailState.DONE
+    assert world.run.state is RunState.COMPLETE
 
 
 async def test_an_intent_that_is_too_old_is_shown_to_the_operator_instead(world, make, caplog):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Protocol
 
@@ -51,7 +51,7 @@ Shrink = Callable[[bytes], Awaitable[bytes]]
 
 @dataclass(frozen=True, kw_only=True)
 class Ports:
-    """Everything a handler may touch. `life` names this process's life in mail markers."""
+    """Everything a handler may touch."""
 
     settings: NotifierSettings
     ledger: RunLedger
@@ -61,6 +61,9 @@ class Ports:
     shrink: Shrink
     clock: Callable[[], datetime]
     life: str
+    """Names this process's life in mail markers."""
+    handed_over: set[str] = field(default_factory=set)
+    """Keys of mails that are out although their markers could not say so yet."""
 
 
 Thumbnails = Mapping[str, bytes]
