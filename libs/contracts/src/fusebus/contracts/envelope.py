@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 import msgspec
 
+from fusebus.contracts.identity import ID_LENGTH, digest
 from fusebus.contracts.messages import (
     MESSAGE_TYPES,
     SCHEMA_VERSION,
@@ -54,7 +55,10 @@ class Envelope(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def message_id(self) -> str:
         """`work id/attempt/replay`: the same send has the same id, a retry or a replay another."""
-        return f"{work_id(self.message)[:MAX_WORK_ID]}/{self.attempt}/{self.replay}"
+        work = work_id(self.message)
+        if len(work) > MAX_WORK_ID:  # the end tells works apart, so none of it may be lost
+            work = f"{work[: MAX_WORK_ID - ID_LENGTH - 1]}~{digest(work)}"
+        return f"{work}/{self.attempt}/{self.replay}"
 
     def properties(self) -> dict[str, str | int]:
         """Application properties: what rules and people look at without decoding the body."""
