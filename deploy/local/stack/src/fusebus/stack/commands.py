@@ -122,8 +122,10 @@ def demo(out: Path) -> None:
     _clear(out, replace=True)
     photos_folder = out / "photos"
     shutil.rmtree(photos_folder, ignore_errors=True)
-    with Progress(console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task("drawing photos", total=None)
+    _step("drawing photos")
+    console = Console(stderr=True)
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
+        task = progress.add_task("", total=None)
         made = make_delivery(photos_folder, lambda done, total: progress.update(task, completed=done, total=total))
     with _failures_explained():
         photos = photos_in(photos_folder)
@@ -172,6 +174,8 @@ async def _deliver(
                 on_upload=display.sent,
                 on_look=display.show,
             )
+        if not quiet:
+            _step("fetching results, then stopping")
         async with Blobs(settings.blobs) as blobs:
             local = await fetch_results(blobs, delivered.last.runs, delivered.last.uploads, out)
     return delivered, local
