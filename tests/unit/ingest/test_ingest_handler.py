@@ -62,6 +62,7 @@ class Store:
     async def read(self, container: str, name: str, *, etag: str | None = None, max_bytes: int) -> bytes:
         if self.read_raises:
             raise self.read_raises
+        assert etag == self.blobs[name][0], "what is read must be what its properties were looked at of"
         return self.blobs[name][1]
 
 

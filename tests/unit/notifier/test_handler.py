@@ -1,3 +1,4 @@
+import asyncio
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
@@ -153,6 +154,58 @@ async def test_the_chain_of_checks_survives_a_mailer_that_crashes(world, make):
     assert world.run.state is RunState.COMPLETE
 
 
+async def test_a_run_whose_looks_take_long_is_looked_at_less_often(world, make):
+    world.enter("u1")
+    await close(world, make)
+    scan = world.ledger.uploads
+
+    async def slow(run_id):
+        world.pass_time(8)
+        return await scan(run_id)
+
+    world.ledger.uploads = slow
+    outcome = await world.take(make.check())
+    assert [outgoing.enqueue_at for outgoing in outcome.publish] == [world.now + timedelta(seconds=72)]
+    world.ledger.uploads = lambda run_id: (world.pass_time(100), scan(run_id))[1]
+    outcome = await world.take(make.check(1))
+    assert [outgoing.enqueue_at for outgoing in outcome.publish] == [world.now + timedelta(seconds=120)]
+
+
+async def test_an_upload_that_enters_while_its_quiet_run_is_looked_at_keeps_it_open(world, make):
+    world.enter("u1")
+    await deliver(world, make, "u1")
+    world.pass_time(600)
+    seen = world.ledger.run
+
+    async def enters_after_the_look(run_id):
+        found = await seen(run_id)
+        world.ledger.run = seen
+        world.enter("u2")
+        return found
+
+    world.ledger.run = enters_after_the_look
+    outcome = await world.take(make.check())
+    assert world.run.state is RunState.OPEN
+    assert outcome == Done((Outgoing(message=make.check(1), enqueue_at=world.now + timedelta(seconds=600)),))
+
+
+async def test_two_handlings_at_once_write_one_report(world, make):
+    world.enter("u1")
+    await world.ledger.record_final(make.run_id, "u1", final_of(make.analysed("u1")))
+    await world.ledger.close_run(make.run_id, world.now)
+    writes, write = [], world.results.write
+
+    async def slow(container, name, data, content_type):
+        writes.append(name)
+        await asyncio.sleep(0.01)
+        await write(container, name, data, content_type)
+
+    world.results.write = slow
+    assert await asyncio.gather(world.take(make.check()), world.take(make.check(1))) == [Done(), Done()]
+    assert sorted(writes) == [f"report/{make.run_id}/index.html", f"report/{make.run_id}/summary.json"]
+    assert len(world.mailer.sent) == 1
+
+
 async def test_a_repeated_check_arms_the_very_same_next_one(world, make):
     world.enter("u1")
     first, second = await world.take(make.check(3)), await world.take(make.check(3))
@@ -267,6 +320,7 @@ async def test_a_relay_that_is_down_delays_the_mail_without_doubling_it(world, m
     world.enter("u1")
     await deliver(world, make, "u1")
     await close(world, make)
+    del world.results[f"report/{make.run_id}/index.html"]  # written once: a mail is only meant after its report
     for sequence in range(19):  # ten minutes
         world.pass_time(30)
         assert (await world.take(make.check(sequence))).publish
@@ -274,6 +328,7 @@ async def test_a_relay_that_is_down_delays_the_mail_without_doubling_it(world, m
     assert await world.take(make.check(19)) == Done()
     assert len(world.mailer.sent) == 1
     assert world.run.state is RunState.COMPLETE
+    assert f"report/{make.run_id}/index.html" not in world.results
 
 
 async def test_a_refused_mail_does_not_hold_the_run(world, make):
@@ -340,6 +395,23 @@ async def test_each_share_of_a_months_budget_is_told_once(world):
         "Budget 2026-11: 50% spent",
         "Budget 2026-11: 80% spent",
     ]
+
+
+async def test_two_deliveries_of_an_alert_at_once_send_one_mail(world):
+    look, send = world.ledger.mail_marker, world.mailer.send
+
+    async def slow_look(key):
+        found = await look(key)
+        await asyncio.sleep(0.01)
+        return found
+
+    async def slow_send(message):
+        await asyncio.sleep(0.01)
+        await send(message)
+
+    world.ledger.mail_marker, world.mailer.send = slow_look, slow_send
+    await asyncio.gather(world.take(crossed(0.5)), world.take(crossed(0.5)))
+    assert len(world.mailer.sent) == 1
 
 
 async def test_an_alert_that_can_not_be_sent_is_tried_again(world):
