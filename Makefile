@@ -6,7 +6,7 @@ PACKAGES := $(wildcard libs/* services/* deploy/local/*)
 STAMP := $(VENV)/.set-up
 
 .DEFAULT_GOAL := help
-.PHONY: help setup check test test-model demo up lock clean
+.PHONY: help setup check test test-model bench demo up lock clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -30,6 +30,9 @@ test: $(STAMP)  ## every test that needs only Python (node comes along if it is 
 test-model: $(STAMP)  ## training and export of the demo model (installs torch and transformers)
 	scripts/setup-model
 	$(BIN)/pytest tests/model
+
+bench: $(STAMP)  ## figures: prints tables, writes benchmarks/*.json
+	@for bench in tests/benchmarks/*_bench.py; do echo "== $$bench"; $(BIN)/python $$bench || exit 1; done
 
 demo: $(STAMP)  ## the whole flow on this machine: 24 photos to pictures, JSON, report and mail in out/demo
 	@$(BIN)/fusebus demo --out out/demo
