@@ -136,7 +136,7 @@ def test_long_names_neither_break_the_limit_of_a_message_id_nor_make_two_works_o
 
 
 def test_an_envelope_survives_its_properties() -> None:
-    sent = wire.Envelope(message=EXAMPLES[1], attempt=2, replay=1, only="detect", traceparent="00-ab-cd-01")
+    sent = wire.Envelope(message=EXAMPLES[1], attempt=3, failures=1, replay=1, only="detect", traceparent="00-ab-cd-01")
     assert wire.envelope(wire.encode(sent.message), sent.properties()) == sent
 
 

@@ -64,11 +64,14 @@ class ConsumerSettings(msgspec.Struct, frozen=True, kw_only=True):
     ] = 8
     max_attempts: Annotated[
         int,
-        Meta(ge=1, description="Attempts after which a message is dead-lettered whose handler raised an exception."),
+        Meta(ge=1, description="Exceptions of the handler after which a message is dead-lettered."),
     ] = 5
     max_passing_attempts: Annotated[
         int,
-        Meta(ge=1, description="The same where it asked for a retry, as something did not answer; 50: about 4 hours."),
+        Meta(
+            ge=1,
+            description="Attempts after which a handler that asks for a retry is not given one; 50: about 4 hours.",
+        ),
     ] = 50
     retry_seconds: Annotated[
         float, Meta(ge=0, description="Delay of the first retry after a handler's exception; doubles, with jitter.")

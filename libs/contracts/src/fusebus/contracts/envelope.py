@@ -45,6 +45,8 @@ class Envelope(msgspec.Struct, frozen=True, kw_only=True):
     message: Message
     attempt: int = 1
     """Counts handler failures only (1 = first try), not deliveries."""
+    failures: int = 0
+    """How many of the attempts before this one ended in an exception; at the others something did not answer."""
     replay: int = 0
     """How often people put it back from a dead-letter queue, or the sweep repeated it."""
     only: str | None = None
@@ -73,6 +75,8 @@ class Envelope(msgspec.Struct, frozen=True, kw_only=True):
         if isinstance(self.message, ImageAccepted):
             found["job_kind"] = self.message.job_kind.value
             found["lane"] = self.message.lane.value
+        if self.failures:
+            found["failures"] = self.failures
         if self.only is not None:
             found["only"] = self.only
         if self.traceparent is not None:
@@ -125,6 +129,7 @@ def envelope(body: bytes, properties: Mapping[str, object]) -> Envelope:
     return Envelope(
         message=decode(body),
         attempt=max(1, counter("attempt", 1)),
+        failures=counter("failures", 0),
         replay=counter("replay", 0),
         only=text("only"),
         traceparent=text("traceparent"),
