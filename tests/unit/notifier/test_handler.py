@@ -397,6 +397,12 @@ async def test_each_share_of_a_months_budget_is_told_once(world):
     ]
 
 
+async def test_an_alert_waits_for_the_ledger_as_finals_do(world):
+    world.ledger.broken = True
+    outcome = await world.take(crossed(0.5), attempt=2)
+    assert outcome == Retry(delay=10, reason="ledger_unavailable", description="broken for this test")
+
+
 async def test_two_deliveries_of_an_alert_at_once_send_one_mail(world):
     look, send = world.ledger.mail_marker, world.mailer.send
 

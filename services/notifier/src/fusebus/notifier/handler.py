@@ -170,8 +170,11 @@ class Handler:
         async def write() -> EmailMessage:
             return budget_mail(message, envelope, self._ports.clock())
 
-        if await send_once(key, message_id(key, envelope), write, message.crossed_at, self._ports):
-            return done()
+        try:
+            if await send_once(key, message_id(key, envelope), write, message.crossed_at, self._ports):
+                return done()
+        except LedgerError as error:
+            return self._later(context, error)
         first = self._ports.settings.recheck_seconds
         return retry("mail_outstanding", "see the mail's marker", attempt=context.attempt, first_seconds=first)
 
