@@ -25,8 +25,10 @@ from fusebus.ledger import (
     LedgerError,
     LedgerSettings,
     LedgerUnavailable,
+    RunRow,
     RunState,
     UploadEntry,
+    UploadRow,
 )
 from fusebus.ledger.tables import Row
 
@@ -398,3 +400,52 @@ async def test_tables_that_do_not_answer_are_unavailable_within_the_set_time() -
     async with Ledger(nowhere) as ledger:
         with pytest.raises(LedgerUnavailable):
             await ledger.run("20260102T030405Z-acme-00000000")
+
+
+async def test_a_clock_that_is_behind_makes_no_run_quiet(ledger: Ledger, other: Ledger) -> None:
+    first = await ledger.enter_upload(entry("1"), NOW)
+    await other.enter_upload(entry("2"), NOW - timedelta(minutes=9))
+    run = await ledger.run(first.run_id)
+    assert run is not None and run.last_upload_at == NOW
+
+
+async def test_a_twin_that_enters_just_before_its_run_closes_is_seen(
+    ledger: Ledger, other: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The upload is read before its twin enters it, the header after the run has closed."""
+    first = await other.enter_upload(entry("1"), NOW)
+    mine = entry("2")
+    await ledger._tables.insert("assigned", Row(mine.upload_id, "upload", {"run_id": first.run_id}))
+    read_run, read_upload = ledger.run, ledger.upload
+    upload_read, headers = asyncio.Event(), 0
+
+    async def early_upload(run_id: str, upload_id: str) -> UploadRow | None:
+        found = await read_upload(run_id, upload_id)
+        if headers == 3:
+            upload_read.set()
+        return found
+
+    async def late_header(run_id: str) -> RunRow | None:
+        nonlocal headers
+        headers += 1
+        if headers == 3:  # after those for finding the upload and the open run: the look before it is inserted
+            async with asyncio.timeout(10):
+                await upload_read.wait()
+            await other.enter_upload(mine, NOW)
+            await other.close_run(run_id, NOW)
+        return await read_run(run_id)
+
+    monkeypatch.setattr(ledger, "upload", early_upload)
+    monkeypatch.setattr(ledger, "run", late_header)
+    entered = await ledger.enter_upload(mine, NOW)
+    assert upload_read.is_set(), "the race did not take place"
+    assert entered.run_id == first.run_id
+
+
+async def test_a_taken_over_intent_whose_answer_got_lost_is_still_ours(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    marker = await ledger.intend_mail("run", "<id@host>", "dead", NOW)
+    loses_the_answer_of(ledger, monkeypatch, "replace")
+    mine = await ledger.repeat_mail(marker, "alive", NOW + timedelta(minutes=1))
+    assert mine is not None and (mine.intended_by, mine.tries) == ("alive", 2)
