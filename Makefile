@@ -25,7 +25,7 @@ check: $(STAMP)  ## lint, format, types, import rules, each package alone
 	$(BIN)/python scripts/check-alone
 
 test: $(STAMP)  ## every test that needs only Python (node comes along if it is missing)
-	$(BIN)/pytest
+	$(BIN)/pytest -n 2 --dist loadgroup
 
 test-model: $(STAMP)  ## training and export of the demo model (installs torch and transformers)
 	scripts/setup-model
