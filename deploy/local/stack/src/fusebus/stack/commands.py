@@ -107,7 +107,7 @@ def run(folder: Path, out: Path, supplier: str, replace: bool, as_json: bool) ->
     with _failures_explained():
         delivered, local = asyncio.run(_deliver(photos, supplier, out, quiet=as_json, close=True))
     click.echo(results_json(delivered, local)) if as_json else Console().print(results_table(delivered, local, out))
-    sys.exit(_exit_code(delivered))
+    sys.exit(exit_code(delivered))
 
 
 @click.command()
@@ -258,7 +258,8 @@ def _clear(out: Path, replace: bool) -> None:
     out.mkdir(parents=True, exist_ok=True)
 
 
-def _exit_code(delivered: Delivered) -> int:
+def exit_code(delivered: Delivered) -> int:
+    """What `fusebus run` ends with: 4 where some failed, else 3 where some were rejected, else 0."""
     if delivered.failed:
         return EXIT_SOME_FAILED
     return EXIT_SOME_REJECTED if delivered.rejected else 0
