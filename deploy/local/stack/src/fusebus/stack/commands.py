@@ -96,7 +96,8 @@ def run(folder: Path, out: Path, supplier: str, replace: bool, as_json: bool) ->
 
     \b
     Example: fusebus run photos --out results
-    Exit codes: 0 all analysed, 1 the stack failed, 2 usage, 3 some rejected (duplicates too), 4 some failed.
+    Exit codes: 0 all analysed, 1 the stack failed, 2 usage, 3 some rejected (duplicates too), 4 some failed,
+    130 interrupted.
     """
     try:
         supplier_container(supplier)
