@@ -11,13 +11,21 @@ from fusebus.servicebus.engine.errors import (
     InvalidArgument,
     MessageLockLost,
     MessageNotFound,
+    MessageTooLarge,
     NotAllowed,
+    OperationTimeout,
     QuotaExceeded,
+    SessionCannotBeLocked,
+    SessionLockLost,
 )
-from fusebus.servicebus.engine.filters import CorrelationFilter, FalseFilter, Filter, SqlFilter, TrueFilter
+from fusebus.servicebus.engine.filters import Action, CorrelationFilter, FalseFilter, Filter, SqlFilter, TrueFilter
+from fusebus.servicebus.engine.journal import DuplicateImage, EntityImage, Journal, SessionImage, Snapshot
 from fusebus.servicebus.engine.messages import Delivery, Message, MessageState, ReceiveMode
 from fusebus.servicebus.engine.namespace import Namespace
+from fusebus.servicebus.engine.records import Record
+from fusebus.servicebus.engine.sessions import SessionConsumer, SessionWait
 from fusebus.servicebus.engine.settings import (
+    AuthorizationRule,
     EntityStatus,
     QueueSettings,
     Rule,
@@ -26,31 +34,45 @@ from fusebus.servicebus.engine.settings import (
 )
 
 __all__ = [
+    "Action",
+    "AuthorizationRule",
     "Consumer",
     "CorrelationFilter",
     "Delivery",
+    "DuplicateImage",
     "Engine",
     "EngineError",
     "Entity",
     "EntityDisabled",
     "EntityExists",
+    "EntityImage",
     "EntityKind",
     "EntityNotFound",
     "EntityStatus",
     "FalseFilter",
     "Filter",
     "InvalidArgument",
+    "Journal",
     "Message",
     "MessageLockLost",
     "MessageNotFound",
     "MessageState",
+    "MessageTooLarge",
     "Namespace",
     "NotAllowed",
+    "OperationTimeout",
     "QueueSettings",
     "QuotaExceeded",
     "ReceiveMode",
+    "Record",
     "Rule",
     "RuntimeCounts",
+    "SessionCannotBeLocked",
+    "SessionConsumer",
+    "SessionImage",
+    "SessionLockLost",
+    "SessionWait",
+    "Snapshot",
     "SqlFilter",
     "SubscriptionSettings",
     "TopicSettings",

@@ -8,6 +8,7 @@ from uuid import UUID
 from fusebus.servicebus.engine.timers import TimerQueue
 
 if TYPE_CHECKING:
+    from fusebus.servicebus.engine.journal import Journal
     from fusebus.servicebus.engine.mailbox import Mailbox
 
 
@@ -18,6 +19,7 @@ class Core:
         self.now = clock()
         self.timers = TimerQueue()
         self.new_token = new_token
+        self.journal: Journal | None = None
         self._clock = clock
         self._touched: deque[Mailbox] = deque()
         self._pumping = False

@@ -8,8 +8,10 @@ from fusebus.servicebus.engine.consumer import Consumer
 from fusebus.servicebus.engine.core import Core
 from fusebus.servicebus.engine.entities import Entity, EntityKind, Queue, RuntimeCounts, Topic
 from fusebus.servicebus.engine.errors import EngineError, EntityDisabled, NotAllowed, QuotaExceeded
+from fusebus.servicebus.engine.journal import Journal, Snapshot
 from fusebus.servicebus.engine.messages import Delivery, Message, ReceiveMode
 from fusebus.servicebus.engine.namespace import Namespace
+from fusebus.servicebus.engine.sessions import DEFAULT_ACCEPT_SECONDS, SessionConsumer, SessionWait
 
 _BYTES_PER_MEGABYTE: Final = 1024 * 1024
 
@@ -28,10 +30,32 @@ class Engine:
     `engine.namespace` creates, changes, lists and deletes entities (see Namespace).
     """
 
-    def __init__(self, clock: Callable[[], float], *, new_token: Callable[[], UUID] = uuid4) -> None:
-        """`new_token` makes lock tokens; give a seeded one for repeatable simulations."""
+    def __init__(
+        self,
+        clock: Callable[[], float],
+        *,
+        new_token: Callable[[], UUID] = uuid4,
+        journal: Journal | None = None,
+    ) -> None:
+        """`new_token` makes lock tokens; give a seeded one for repeatable simulations.
+
+        `journal` is told every durable change; None keeps nothing.
+        """
         self._core = Core(clock, new_token)
+        self._core.journal = journal
         self._namespace = Namespace(self._core)
+
+    def restore(self, snapshot: Snapshot) -> list[str]:
+        """Rebuild an engine that is still empty; the journal is not told what it knows already.
+
+        What was due meanwhile happens at the next call or `tick`, and the journal hears of it. Returns a sentence for
+        each thing in the snapshot that could not be used, for the log; raises ValueError if the engine is not empty.
+        """
+        raise NotImplementedError
+
+    def set_journal(self, journal: Journal | None) -> None:
+        """From now on; for an engine that was made before its store."""
+        self._core.journal = journal
 
     @property
     def now(self) -> float:
@@ -98,14 +122,83 @@ class Engine:
         return self._receivable(path).mailbox.receive(count, mode)
 
     def receive_deferred(
-        self, path: str, sequence_numbers: Sequence[int], mode: ReceiveMode = ReceiveMode.PEEK_LOCK
+        self,
+        path: str,
+        sequence_numbers: Sequence[int],
+        mode: ReceiveMode = ReceiveMode.PEEK_LOCK,
+        session_id: str | None = None,
     ) -> list[Delivery]:
-        """Deferred messages by number, all or none; raises MessageNotFound."""
+        """Deferred messages by number, all or none; raises MessageNotFound.
+
+        Of a session: `session_id` must be locked, and the messages live under its lock; raises SessionLockLost.
+        """
         return self._receivable(path).mailbox.receive_deferred(sequence_numbers, mode)
 
-    def peek(self, path: str, from_sequence_number: int, count: int) -> list[Delivery]:
-        """Look at up to `count` messages from that number on: active (locked too), deferred and scheduled."""
+    def peek(self, path: str, from_sequence_number: int, count: int, session_id: str | None = None) -> list[Delivery]:
+        """Look at up to `count` messages from that number on: active (locked too), deferred and scheduled.
+
+        With `session_id` only those of that session.
+        """
         return self._begin(path).mailbox.peek(from_sequence_number, count)
+
+    # Sessions: of a queue or subscription with `requires_session`; elsewhere all raise NotAllowed
+
+    def accept_session(
+        self,
+        path: str,
+        session_id: str,
+        on_delivery: Callable[[Delivery], None],
+        mode: ReceiveMode = ReceiveMode.PEEK_LOCK,
+        on_closed: Callable[[EngineError], None] | None = None,
+    ) -> SessionConsumer:
+        """Lock one session, with or without messages, now; raises SessionCannotBeLocked, EntityDisabled.
+
+        The consumer has `session_id` and `locked_until`; credit as with `attach_consumer`. `detach()` releases the
+        session and its messages at once. When the lock expires (0.5 s after `locked_until`, for slow clocks)
+        the messages come back with delivery count + 1 and `on_closed` is called with SessionLockLost.
+        Messages are settled with their own tokens, as everywhere, but live as long as the session's lock:
+        settling one after that raises SessionLockLost.
+        """
+        raise NotImplementedError
+
+    def accept_next_session(
+        self,
+        path: str,
+        on_accepted: Callable[[SessionConsumer], None],
+        on_refused: Callable[[EngineError], None],
+        on_delivery: Callable[[Delivery], None],
+        mode: ReceiveMode = ReceiveMode.PEEK_LOCK,
+        on_closed: Callable[[EngineError], None] | None = None,
+        timeout_seconds: float = DEFAULT_ACCEPT_SECONDS,
+    ) -> SessionWait:
+        """Lock the next free session that has a message ready: at once or when there is one, in the order of asking.
+
+        Exactly one of `on_accepted` and `on_refused` is called, perhaps before this returns, unless `cancel()` of
+        what is returned comes first (it is harmless later). `on_refused` gets OperationTimeout after
+        `timeout_seconds`, or why the entity went away. Raises EntityDisabled.
+        """
+        raise NotImplementedError
+
+    def renew_session_lock(self, path: str, session_id: str, holder: SessionConsumer | None = None) -> float:
+        """Lock it again for the entity's lock duration from now; returns the new `locked_until`.
+
+        `holder`, here and below: who asks; None trusts that it is the one. Raises SessionLockLost.
+        """
+        raise NotImplementedError
+
+    def session_state(self, path: str, session_id: str, holder: SessionConsumer | None = None) -> bytes | None:
+        """What was set last; raises SessionLockLost."""
+        raise NotImplementedError
+
+    def set_session_state(
+        self, path: str, session_id: str, state: bytes | None, holder: SessionConsumer | None = None
+    ) -> None:
+        """None clears it; raises SessionLockLost."""
+        raise NotImplementedError
+
+    def list_sessions(self, path: str, updated_since: float | None = None, skip: int = 0, top: int = 100) -> list[str]:
+        """Ids of sessions with messages or a state; with `updated_since` those whose state was set since then."""
+        raise NotImplementedError
 
     # Settling: `path` is that of the entity the message was received from; all raise MessageLockLost
 

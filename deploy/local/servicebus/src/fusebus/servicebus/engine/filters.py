@@ -15,6 +15,16 @@ class Filter(Protocol):
         """Whether the rule takes the message."""
 
 
+class Action(Protocol):
+    """What a rule does to the copy of a message that it takes; pure."""
+
+    def apply(self, message: Message) -> Message:
+        """The changed message, made with `dataclasses.replace`; `raw` stays as it is, the front rewrites it.
+
+        Raises EngineError when the expression cannot be evaluated for this message.
+        """
+
+
 @dataclass(frozen=True, slots=True)
 class TrueFilter:
     """Every message."""
