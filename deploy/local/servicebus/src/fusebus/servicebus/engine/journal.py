@@ -74,7 +74,8 @@ class Journal(Protocol):
     def message_changed(self, mailbox_id: int, record: Record) -> None:
         """Delivery count, state or modified properties changed."""
 
-    def message_removed(self, mailbox_id: int, sequence_number: int) -> None: ...
+    def message_removed(self, mailbox_id: int, record: Record) -> None:
+        """Said before the record gets another number elsewhere."""
 
     def numbers_taken(self, mailbox_id: int, last: int) -> None:
         """Every sequence number up to `last` has been given in this mailbox; said before the number is used."""

@@ -26,6 +26,7 @@ class Record:
         "enqueued_sequence_number",
         "expires_at",
         "hops",
+        "journal_place",
         "lock_token",
         "locked_until",
         "message",
@@ -62,6 +63,8 @@ class Record:
         self.dead_letter_source = dead_letter_source
         self.hops = hops
         """How often it was forwarded."""
+        self.journal_place = 0
+        """For the journal's own use."""
         self.lock_token: UUID | None = None
         self.locked_until: float | None = None
         self.session: Session | None = None
