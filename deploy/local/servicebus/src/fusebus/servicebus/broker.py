@@ -6,7 +6,7 @@ import asyncio
 import tempfile
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -15,6 +15,7 @@ from aiohttp import web
 
 from fusebus.servicebus import config
 from fusebus.servicebus.amqp.performatives import Error
+from fusebus.servicebus.bounds import ClientBounds
 from fusebus.servicebus.ca import Authority, ensure_authority, kept_key
 from fusebus.servicebus.conditions import DETACH_FORCED
 from fusebus.servicebus.connection import Connection
@@ -24,6 +25,7 @@ from fusebus.servicebus.gateway import Gateway
 from fusebus.servicebus.http import HttpFront
 from fusebus.servicebus.nodes import EntityReceiver
 from fusebus.servicebus.server import Listener
+from fusebus.servicebus.tier import Tier
 
 KEY_NAME = "RootManageSharedAccessKey"
 STOP_SECONDS = 2.0  # what clients get to take the goodbye before their sockets are cut
@@ -36,7 +38,7 @@ class BrokerOptions:
 
     `port` 0 takes a free one. `topology` is a file or its contents (see config.py). `key` None makes one, kept in
     `ca_directory`; `ca_directory` None uses a temporary one. `insecure` accepts any token. `faults` opens POST
-    /$faults.
+    /$faults. `tier` sets the largest message. `bounds` limits what a client may cost.
     """
 
     host: str = "127.0.0.1"
@@ -47,6 +49,8 @@ class BrokerOptions:
     ca_directory: Path | None = None
     insecure: bool = False
     faults: bool = False
+    tier: Tier = Tier.STANDARD
+    bounds: ClientBounds = field(default_factory=ClientBounds)
 
 
 class Broker:
@@ -63,7 +67,13 @@ class Broker:
         self.options = options or BrokerOptions()
         self.engine = Engine(clock)
         self.gateway = Gateway(
-            engine=self.engine, clock=clock, key_name=KEY_NAME, key="", insecure=self.options.insecure
+            engine=self.engine,
+            clock=clock,
+            key_name=KEY_NAME,
+            key="",
+            insecure=self.options.insecure,
+            tier=self.options.tier,
+            bounds=self.options.bounds,
         )
         self._clock = clock
         self._timer: asyncio.TimerHandle | None = None
@@ -118,7 +128,7 @@ class Broker:
         assert self._runner is not None
         server = self._runner.server
         assert server is not None
-        listener = Listener(lambda: Connection(self.gateway), server, authority.server_context())
+        listener = Listener(self.gateway, lambda: Connection(self.gateway), server, authority.server_context())
         bound = listener.start(self.options.host, port)
         self._listeners.append(listener)
         return bound
@@ -135,6 +145,7 @@ class Broker:
         for listener in self._listeners:
             await listener.stop()
         self._listeners.clear()
+        self.gateway.lobby.close()
         for connection in list(self.gateway.connections):
             connection.close(Error(condition="amqp:connection:forced", description="the broker stops"))
         await self._connections_gone()

@@ -26,14 +26,15 @@ from fusebus.servicebus.amqp.types import CodecError
 from fusebus.servicebus.conditions import DECODE_ERROR, FRAMING_ERROR, INTERNAL_ERROR, NOT_ALLOWED, Refusal
 from fusebus.servicebus.gateway import Gateway
 from fusebus.servicebus.link import Link
+from fusebus.servicebus.lobby import Guest
 from fusebus.servicebus.nodes import open_link
 from fusebus.servicebus.session import Session
+from fusebus.servicebus.watch import Watch
 
 logger = logging.getLogger(__name__)
 
 MAX_SESSIONS = 256  # per connection; the SDK opens one
 MIN_FRAME_BYTES = 512  # the least that AMQP lets a peer announce
-HANDSHAKE_SECONDS = 60.0  # a client that has not opened by then is cut off
 
 
 class Stage(Enum):
@@ -64,18 +65,21 @@ class Connection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._loop = asyncio.get_running_loop()
+        self._guest: Guest | None = None
+        self._watch = Watch(self)
 
     # --- asyncio.Protocol
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
-        self.gateway.connections.add(self)
-        self._timer = self._loop.call_later(HANDSHAKE_SECONDS, self._end_transport)
+        self._guest = self.gateway.lobby.enter(self.abort)
 
     def connection_lost(self, error: Exception | None) -> None:
         self._stage = Stage.ENDED
         self.gateway.connections.discard(self)
+        self._leave_lobby()
+        self._watch.stop()
         if self._timer is not None:
             self._timer.cancel()
         for session in list(self._sessions.values()):
@@ -89,12 +93,14 @@ class Connection(asyncio.Protocol):
 
     def _set_paused(self, paused: bool) -> None:
         self.output_paused = paused
+        self._watch.paused_changed(paused)
         for link in self.links():
             link.paused_changed()
 
     def data_received(self, data: bytes) -> None:
         if self._stage is Stage.ENDED:
             return
+        self._watch.heard()
         self._reader.feed(data)
         try:
             while self._step():
@@ -173,14 +179,23 @@ class Connection(asyncio.Protocol):
         self.remote_max_frame = min(max(opened.max_frame_size, MIN_FRAME_BYTES), MAX_FRAME_BYTES)
         self._reader.limit = MAX_FRAME_BYTES
         self._stage = Stage.RUNNING
+        self._leave_lobby()
+        self.gateway.connections.add(self)
+        self._watch.start()
         reply = Open(
-            container_id=self.gateway.container_id, max_frame_size=MAX_FRAME_BYTES, channel_max=MAX_SESSIONS - 1
+            container_id=self.gateway.container_id,
+            max_frame_size=MAX_FRAME_BYTES,
+            channel_max=MAX_SESSIONS - 1,
+            idle_time_out=round(self.gateway.bounds.idle_seconds * 1000) or None,
         )
         self.write(build_frame(0, reply.encoded()))
-        assert self._timer is not None
-        self._timer.cancel()
         if opened.idle_time_out:
             self._keep_alive(max(opened.idle_time_out / 2000, 0.05))
+
+    def _leave_lobby(self) -> None:
+        if self._guest is not None:
+            self.gateway.lobby.leave(self._guest)
+            self._guest = None
 
     def _keep_alive(self, seconds: float) -> None:
         """Sends empty frames at half of the client's idle time-out."""
@@ -254,7 +269,15 @@ class Connection(asyncio.Protocol):
     def _flush(self) -> None:
         output, self._output = self._output, []
         if output and self._transport is not None and not self._transport.is_closing():
+            self.gateway.before_output()
             self._transport.write(b"".join(output))
+            if self.output_paused:
+                self._watch.output_grew(self.output_bytes)
+
+    def read_on(self, on: bool) -> None:
+        """Whether anything more is read from the client."""
+        if self._transport is not None and not self._transport.is_closing():
+            (self._transport.resume_reading if on else self._transport.pause_reading)()
 
     def close(self, error: Error | None) -> None:
         """Says goodbye, with the reason if there is one, and ends the transport once that is sent."""

@@ -7,13 +7,18 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from fusebus.servicebus import sas
+from fusebus.servicebus.bounds import ClientBounds, Tallies, tallies
 from fusebus.servicebus.engine.engine import Engine
 from fusebus.servicebus.faults import Faults
+from fusebus.servicebus.lobby import Lobby
+from fusebus.servicebus.tier import Tier
 
 if TYPE_CHECKING:
     from fusebus.servicebus.connection import Connection
 
-DEFAULT_MAX_MESSAGE_BYTES = 262_144  # the Standard tier's
+
+def _nothing() -> None:
+    pass
 
 
 @dataclass(slots=True)
@@ -26,9 +31,27 @@ class Gateway:
     key: str
     insecure: bool = False
     container_id: str = "fusebus-servicebus"
-    max_message_bytes: int = DEFAULT_MAX_MESSAGE_BYTES
+    tier: Tier = Tier.STANDARD
+    bounds: ClientBounds = field(default_factory=ClientBounds)
+    tallies: Tallies = field(default_factory=tallies)
+    lobby: Lobby = field(init=False)
     faults: Faults = field(default_factory=Faults)
     connections: set[Connection] = field(default_factory=set)
+    before_output: Callable[[], None] = _nothing
+    """Called before a connection hands one turn's output to its socket: what clients are told must be kept by then."""
+
+    def __post_init__(self) -> None:
+        self.lobby = Lobby(self.bounds, self.tallies)
+
+    @property
+    def max_message_bytes(self) -> int:
+        """Of one message or batch."""
+        return self.tier.max_message_bytes
+
+    @property
+    def full(self) -> bool:
+        """Whether one more connection would be too many."""
+        return len(self.connections) + len(self.lobby) >= self.bounds.connections
 
     def verify(self, token: str) -> sas.Claim:
         """The claim of a token; raises SasError. Without security every token claims everything for ever."""

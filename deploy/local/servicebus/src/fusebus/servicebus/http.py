@@ -7,9 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
 
+from fusebus.servicebus import websocket
 from fusebus.servicebus.admin import Administration
 from fusebus.servicebus.conditions import DETACH_FORCED, SERVER_BUSY
+from fusebus.servicebus.connection import Connection
 from fusebus.servicebus.engine.errors import EngineError
+from fusebus.servicebus.websocket import WEBSOCKET_PATH
 
 if TYPE_CHECKING:
     from fusebus.servicebus.broker import Broker
@@ -26,6 +29,9 @@ class HttpFront:
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         """Answers one request."""
+        self._broker.gateway.lobby.request_arrived(request.transport)
+        if request.path == WEBSOCKET_PATH:
+            return await websocket.serve(request, lambda: Connection(self._broker.gateway))
         if request.path == FAULTS_PATH and self._broker.options.faults:
             return await self._order(request)
         return await self._administration.handle(request)
