@@ -23,9 +23,9 @@ from fusebus.servicebus.engine.journal import DuplicateImage, EntityImage, Journ
 from fusebus.servicebus.engine.messages import Delivery, Message, MessageState, ReceiveMode
 from fusebus.servicebus.engine.namespace import Namespace
 from fusebus.servicebus.engine.records import Record
+from fusebus.servicebus.engine.rights import AuthorizationRule, Right
 from fusebus.servicebus.engine.sessions import SessionConsumer, SessionWait
 from fusebus.servicebus.engine.settings import (
-    AuthorizationRule,
     EntityStatus,
     QueueSettings,
     Rule,
@@ -65,6 +65,7 @@ __all__ = [
     "QuotaExceeded",
     "ReceiveMode",
     "Record",
+    "Right",
     "Rule",
     "RuntimeCounts",
     "SessionCannotBeLocked",

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from fusebus.servicebus.engine.filters import Action, Filter, TrueFilter
+from fusebus.servicebus.engine.rights import AuthorizationRule
 
 DEFAULT_LOCK_SECONDS = 60.0
 MAX_LOCK_SECONDS = 300.0
@@ -30,18 +31,6 @@ class EntityStatus(Enum):
     @property
     def can_receive(self) -> bool:
         return self in (EntityStatus.ACTIVE, EntityStatus.SEND_DISABLED)
-
-
-@dataclass(frozen=True, slots=True)
-class AuthorizationRule:
-    """A key of one entity; `rights` of "Send", "Listen" and "Manage". The engine only keeps it."""
-
-    name: str
-    rights: frozenset[str]
-    primary_key: str
-    secondary_key: str
-    created_at: float = 0.0
-    modified_at: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
