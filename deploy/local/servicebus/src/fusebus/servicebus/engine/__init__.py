@@ -1,5 +1,6 @@
 """The broker without a network: pure, single-threaded, on an injected clock."""
 
+from fusebus.servicebus.engine.actions import Action, Changes, SqlAction, apply_changes
 from fusebus.servicebus.engine.consumer import Consumer
 from fusebus.servicebus.engine.engine import Engine
 from fusebus.servicebus.engine.entities import Entity, EntityKind, RuntimeCounts
@@ -8,6 +9,7 @@ from fusebus.servicebus.engine.errors import (
     EntityDisabled,
     EntityExists,
     EntityNotFound,
+    FilterError,
     InvalidArgument,
     MessageLockLost,
     MessageNotFound,
@@ -18,7 +20,7 @@ from fusebus.servicebus.engine.errors import (
     SessionCannotBeLocked,
     SessionLockLost,
 )
-from fusebus.servicebus.engine.filters import Action, CorrelationFilter, FalseFilter, Filter, SqlFilter, TrueFilter
+from fusebus.servicebus.engine.filters import CorrelationFilter, FalseFilter, Filter, SqlFilter, TrueFilter
 from fusebus.servicebus.engine.journal import DuplicateImage, EntityImage, Journal, SessionImage, Snapshot
 from fusebus.servicebus.engine.messages import Delivery, Message, MessageState, ReceiveMode
 from fusebus.servicebus.engine.namespace import Namespace
@@ -36,6 +38,7 @@ from fusebus.servicebus.engine.settings import (
 __all__ = [
     "Action",
     "AuthorizationRule",
+    "Changes",
     "Consumer",
     "CorrelationFilter",
     "Delivery",
@@ -51,6 +54,7 @@ __all__ = [
     "EntityStatus",
     "FalseFilter",
     "Filter",
+    "FilterError",
     "InvalidArgument",
     "Journal",
     "Message",
@@ -74,8 +78,10 @@ __all__ = [
     "SessionLockLost",
     "SessionWait",
     "Snapshot",
+    "SqlAction",
     "SqlFilter",
     "SubscriptionSettings",
     "TopicSettings",
     "TrueFilter",
+    "apply_changes",
 ]

@@ -51,3 +51,7 @@ class SessionCannotBeLocked(EngineError):
 
 class OperationTimeout(EngineError):
     """No session became available in time (com.microsoft:timeout)."""
+
+
+class FilterError(EngineError):
+    """A rule's filter or action cannot be evaluated for a message: a division by zero, a string minus a number."""

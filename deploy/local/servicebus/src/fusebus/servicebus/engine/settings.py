@@ -4,7 +4,8 @@ import math
 from dataclasses import dataclass
 from enum import Enum
 
-from fusebus.servicebus.engine.filters import Action, Filter, TrueFilter
+from fusebus.servicebus.engine.actions import Action
+from fusebus.servicebus.engine.filters import Filter, TrueFilter
 from fusebus.servicebus.engine.rights import AuthorizationRule
 
 DEFAULT_LOCK_SECONDS = 60.0
