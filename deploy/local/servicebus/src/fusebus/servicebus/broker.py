@@ -23,7 +23,7 @@ from fusebus.servicebus.engine import Engine
 from fusebus.servicebus.faults import Faults
 from fusebus.servicebus.gateway import Gateway
 from fusebus.servicebus.http import HttpFront
-from fusebus.servicebus.nodes import EntityReceiver
+from fusebus.servicebus.receivers import EntityReceiver
 from fusebus.servicebus.server import Listener
 from fusebus.servicebus.tier import Tier
 

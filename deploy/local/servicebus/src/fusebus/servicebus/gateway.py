@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from fusebus.servicebus import sas
 from fusebus.servicebus.bounds import ClientBounds, Tallies, tallies
 from fusebus.servicebus.engine.engine import Engine
+from fusebus.servicebus.engine.rights import AuthorizationRule, Right
 from fusebus.servicebus.faults import Faults
+from fusebus.servicebus.keyring import Keyring
 from fusebus.servicebus.lobby import Lobby
 from fusebus.servicebus.tier import Tier
 
@@ -29,6 +31,8 @@ class Gateway:
     clock: Callable[[], float]
     key_name: str
     key: str
+    rules: Sequence[AuthorizationRule] = ()
+    """Keys for the whole namespace besides the root key."""
     insecure: bool = False
     container_id: str = "fusebus-servicebus"
     tier: Tier = Tier.STANDARD
@@ -48,6 +52,10 @@ class Gateway:
         """Of one message or batch."""
         return self.tier.max_message_bytes
 
+    def max_message_bytes_of(self, path: str) -> int:
+        """Of one message or batch sent to the entity at `path`."""
+        return self.max_message_bytes
+
     @property
     def full(self) -> bool:
         """Whether one more connection would be too many."""
@@ -57,13 +65,22 @@ class Gateway:
         """The claim of a token; raises SasError. Without security every token claims everything for ever."""
         if self.insecure:
             return sas.Claim("", float("inf"))
-        return sas.verify(token, self.key_name, self.key, self.clock())
+        keyring = Keyring(self.engine.namespace, self.key_name, self.key, self.rules)
+        return sas.verify(token, keyring.find, self.clock())
 
-    def authorizes(self, authorization: str | None, path: str) -> bool:
-        """Whether an HTTP Authorization header allows the entity at `path`."""
+    def log_in(self, name: str, key: str) -> sas.Claim | None:
+        """The claim of a key for the whole namespace, given by its name; None if it is not that key."""
+        keyring = Keyring(self.engine.namespace, self.key_name, self.key, self.rules)
+        for rule in keyring.find(name, ""):
+            if sas.is_key(rule, key):
+                return sas.Claim("", float("inf"), rule.granted)
+        return None
+
+    def authorizes(self, authorization: str | None, path: str, right: Right = Right.MANAGE) -> bool:
+        """Whether an HTTP Authorization header gives that right to the entity at `path`; "" is the namespace."""
         if self.insecure:
             return True
         try:
-            return self.verify(authorization or "").covers(path, self.clock())
+            return self.verify(authorization or "").allows(path, right, self.clock())
         except sas.SasError:
             return False

@@ -18,6 +18,7 @@ from fusebus.servicebus.amqp.performatives import (
 )
 from fusebus.servicebus.amqp.types import Symbol, UInt
 from fusebus.servicebus.conditions import INVALID_FIELD, Refusal
+from fusebus.servicebus.engine.rights import Right
 
 if TYPE_CHECKING:
     from fusebus.servicebus.session import Session
@@ -29,18 +30,32 @@ BATCH_SIZE_PROPERTY = Symbol("com.microsoft:max-message-batch-size")
 class Link:
     """One end of a link on a session; `entity` is the engine's path, empty for the broker's own nodes."""
 
+    rights: tuple[Right, ...] = ()
+    """Any of them, to `guarded`, must be claimed as long as the link is attached; none are needed if it is empty."""
+
     def __init__(self, session: Session, attach: Attach, entity: str = "") -> None:
         self.session = session
         self.attach = attach
         self.name = attach.name
         self.handle = attach.handle  # both sides use the client's number: it is unique in the session
-        self.entity = entity
+        self.entity = self.guarded = entity
+        self.attached = False  # our attach was sent
         self.delivery_count = 0
         self.credit = 0
+
+    def start(self) -> None:
+        """Accepts the attach, now or later; raises Refusal or EngineError to refuse it."""
+        self.session.accept(self)
 
     def reply(self) -> Attach:
         """The attach that accepts the client's."""
         raise NotImplementedError
+
+    @property
+    def authorized(self) -> bool:
+        """Whether the client still has a claim to what the link is for."""
+        connection = self.session.connection
+        return not self.rights or any(connection.claims.allow(self.guarded, right) for right in self.rights)
 
     def opened(self) -> None:
         """Called once, after the attach was answered."""

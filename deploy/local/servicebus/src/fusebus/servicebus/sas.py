@@ -93,6 +93,14 @@ def _signed_with(raw: dict[str, str], key: str) -> bool:
     return bool(key) and _same(unquote(raw["sig"]), signature(raw["sr"], raw["se"], key))
 
 
+def is_key(rule: AuthorizationRule, key: str) -> bool:
+    """Whether `key` is one of the rule's."""
+    given = key.encode("utf-8")
+    return any(
+        own and hmac.compare_digest(given, own.encode("utf-8")) for own in (rule.primary_key, rule.secondary_key)
+    )
+
+
 def _expiry(text: str) -> float:
     try:
         return float(int(text))

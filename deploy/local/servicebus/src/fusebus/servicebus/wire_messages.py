@@ -8,7 +8,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from fusebus.servicebus.amqp import sections
-from fusebus.servicebus.amqp.types import CodecError, Int, Long, Timestamp
+from fusebus.servicebus.amqp.decoding import decode_exactly
+from fusebus.servicebus.amqp.types import CodecError, Encoded, Int, Long, Timestamp
 from fusebus.servicebus.engine.messages import EMPTY, Delivery, Message, MessageState
 
 PARTITION_KEY = "x-opt-partition-key"
@@ -47,12 +48,21 @@ def engine_message(data: bytes) -> Message:
         reply_to_session_id=_text(fields.get("reply_to_group_id")),
         session_id=_text(fields.get("group_id")),
         content_type=_text(fields.get("content_type")),
-        partition_key=_text(parsed.annotations.get(PARTITION_KEY)),
+        partition_key=_text(_annotation(parsed, PARTITION_KEY)),
         ttl_seconds=None if ttl is None else ttl / 1000,
-        scheduled_enqueue_time=_seconds(parsed.annotations.get(SCHEDULED_TIME)),
-        application_properties=_plain(parsed.application_properties),
-        annotations={key: value for key, value in parsed.annotations.items() if key not in _BROKER_ANNOTATIONS},
+        scheduled_enqueue_time=_seconds(_annotation(parsed, SCHEDULED_TIME)),
+        application_properties=plain_properties(parsed.application_properties),
+        annotations=_own_annotations(parsed.annotations),
     )
+
+
+def _annotation(parsed: sections.Sections, name: str) -> Any:
+    encoded = parsed.annotations.get(name)
+    return None if encoded is None else decode_exactly(encoded)
+
+
+def _own_annotations(annotations: dict[Any, Encoded]) -> Mapping[str, Any]:
+    return {key: value for key, value in annotations.items() if key not in _BROKER_ANNOTATIONS} or EMPTY
 
 
 def _text(value: Any) -> str | None:
@@ -69,7 +79,8 @@ def _seconds(value: Any) -> float | None:
     return value / 1000
 
 
-def _plain(properties: dict[Any, Any]) -> Mapping[str, Any]:
+def plain_properties(properties: dict[Any, Any]) -> Mapping[str, Any]:
+    """Application properties as filters compare them."""
     if not properties:
         return EMPTY
     return {str(key): _datetime(value) if type(value) is Timestamp else value for key, value in properties.items()}

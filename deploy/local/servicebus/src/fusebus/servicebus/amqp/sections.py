@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
 
-from fusebus.servicebus.amqp.decoding import decode, skip
+from fusebus.servicebus.amqp.decoding import decode, map_entries, skip
 from fusebus.servicebus.amqp.encoding import encode, encode_map_body, encode_uint
-from fusebus.servicebus.amqp.types import CodecError, Symbol, Timestamp, ULong
+from fusebus.servicebus.amqp.types import CodecError, Encoded, Symbol, Timestamp, ULong
 
 HEADER, DELIVERY_ANNOTATIONS, MESSAGE_ANNOTATIONS = 0x70, 0x71, 0x72
 PROPERTIES, APPLICATION_PROPERTIES, DATA, SEQUENCE, VALUE, FOOTER = 0x73, 0x74, 0x75, 0x76, 0x77, 0x78
@@ -40,7 +40,8 @@ class Sections:
 
     bare: bytes
     ttl_milliseconds: int | None = None
-    annotations: dict[Any, Any] = field(default_factory=dict)
+    annotations: dict[Any, Encoded] = field(default_factory=dict)
+    """Values stay encoded, so that they can be passed on as they came."""
     properties: dict[str, Any] = field(default_factory=dict)
     application_properties: dict[Any, Any] = field(default_factory=dict)
 
@@ -86,7 +87,7 @@ def parse_message(data: bytes) -> Sections:
             header = _expect(list, data, start)
             found.ttl_milliseconds = _milliseconds(header[_TTL]) if len(header) > _TTL else None
         elif code == MESSAGE_ANNOTATIONS:
-            found.annotations = _expect(dict, data, start)
+            found.annotations = {key: Encoded(data[at:after]) for key, at, after in map_entries(data, start)}
         elif code == PROPERTIES:
             fields = _expect(list, data, start)
             found.properties = dict(zip(PROPERTY_NAMES, fields, strict=False))
@@ -126,16 +127,19 @@ def body_value(data: bytes) -> Any:
 
 def with_message_id(bare: bytes, message_id: str) -> bytes:
     """The bare message with its message-id set."""
-    return _rewrite(bare, PROPERTIES, list, lambda fields: [message_id, *fields[1:]])
+    return rewritten(bare, PROPERTIES, list, lambda fields: [message_id, *fields[1:]])
 
 
 def with_application_properties(bare: bytes, changes: Mapping[str, Any]) -> bytes:
     """The bare message with some application properties added or replaced."""
-    return _rewrite(bare, APPLICATION_PROPERTIES, dict, lambda found: {**found, **changes})
+    return rewritten(bare, APPLICATION_PROPERTIES, dict, lambda found: {**found, **changes})
 
 
-def _rewrite(bare: bytes, wanted: int, kind: type, change: Any) -> bytes:
-    """Replaces one section, or adds it in its place: sections come in the order of their codes."""
+def rewritten(bare: bytes, wanted: int, kind: type, change: Any) -> bytes:
+    """The bare message with `change` made to the value of one section, which is added if it is missing.
+
+    Sections come in the order of their codes. Raises CodecError.
+    """
     parts: list[bytes] = []
     done = False
     for code, start, end in sections_of(bare):
@@ -201,7 +205,7 @@ def annotations_section(
         count += 2
     for group in (own, extra):
         for key, value in group.items():
-            parts += (encode(Symbol(key)), encode(value))
+            parts += (encode(Symbol(key) if type(key) is str else key), encode(value))
             count += 2
     return _start(MESSAGE_ANNOTATIONS) + encode_map_body(count, b"".join(parts))
 

@@ -1,0 +1,52 @@
+"""Links over which clients send to queues and topics."""
+
+from __future__ import annotations
+
+from fusebus.servicebus.amqp.performatives import RECEIVER, Attach, Error, Rejected, Transfer
+from fusebus.servicebus.amqp.sections import BATCH_FORMAT, unpack_batch
+from fusebus.servicebus.amqp.types import CodecError
+from fusebus.servicebus.conditions import ARGUMENT_ERROR, MESSAGE_SIZE_EXCEEDED, NOT_ALLOWED, Refusal, error_of
+from fusebus.servicebus.engine.errors import EngineError
+from fusebus.servicebus.engine.rights import Right
+from fusebus.servicebus.gateway import Gateway
+from fusebus.servicebus.link import Inbound
+from fusebus.servicebus.session import ACCEPTED, Session
+from fusebus.servicebus.wire_messages import engine_message
+
+
+class EntitySender(Inbound):
+    """The client sends to a queue or topic."""
+
+    rights = (Right.SEND,)
+
+    def __init__(self, gateway: Gateway, session: Session, attach: Attach, path: str) -> None:
+        super().__init__(session, attach, path)
+        self._engine = gateway.engine
+        self.max_message_bytes = gateway.max_message_bytes_of(path)
+
+    def start(self) -> None:
+        if not self._engine.resolve(self.entity).can_send:
+            raise Refusal(NOT_ALLOWED, f"nothing can be sent to {self.entity}")
+        super().start()
+
+    def arrived(self, first: Transfer, payload: bytes, size: int) -> None:
+        state = ACCEPTED
+        try:
+            self._enqueue(first, payload, size)
+        except CodecError as error:
+            state = _rejected(Error(condition=ARGUMENT_ERROR, description=f"malformed message: {error}"))
+        except (Refusal, EngineError) as error:
+            state = _rejected(error_of(error))
+        if not first.settled:
+            assert first.delivery_id is not None
+            self.session.send_disposition(RECEIVER, first.delivery_id, state)
+
+    def _enqueue(self, first: Transfer, payload: bytes, size: int) -> None:
+        if size > self.max_message_bytes:
+            raise Refusal(MESSAGE_SIZE_EXCEEDED, f"{size} bytes; at most {self.max_message_bytes} are allowed")
+        encoded = unpack_batch(payload) if first.message_format == BATCH_FORMAT else [payload]
+        self._engine.send(self.entity, [engine_message(data) for data in encoded])
+
+
+def _rejected(error: Error) -> bytes:
+    return Rejected(error=error).encoded()
