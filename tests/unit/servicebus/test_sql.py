@@ -177,7 +177,7 @@ def test_an_error_says_where(expression: str, position: int, problem: str) -> No
         ("n / 0 = 1", "division by zero"),
         ("n % (n - 7) = 1", "division by zero"),
         ("s - 1 = 1", "no operator - for a string and an integer"),
-        ("-s = 1", "no operator - for an integer and a string"),
+        ("-s = 1", "no operator - for a string"),
         ("+flag = 1", r"no operator \+ for a boolean"),
         ("flag * 2 = 1", "no operator \\* for a boolean and an integer"),
         ("9223372036854775807 * 4 = 1", "beyond 64 bits"),

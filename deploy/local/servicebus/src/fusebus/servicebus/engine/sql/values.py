@@ -59,14 +59,22 @@ def arithmetic(operator: str, left: Any, right: Any) -> Any:
 
 def negative(value: Any) -> Any:
     """Unary minus; raises FilterError."""
-    return None if value is None else arithmetic("-", 0 if isinstance(value, int) else -0.0, value)
+    if value is None:
+        return None
+    _check_signed("-", value)
+    return -value if isinstance(value, float) else _bounded(-value)
 
 
 def positive(value: Any) -> Any:
     """Unary plus; raises FilterError."""
-    if value is not None and not _is_number(value):
-        raise FilterError(f"no operator + for {_kind(value)}")
+    if value is not None:
+        _check_signed("+", value)
     return value
+
+
+def _check_signed(sign: str, value: Any) -> None:
+    if not _is_number(value):
+        raise FilterError(f"no operator {sign} for {_kind(value)}")
 
 
 def text(value: Any) -> str:
