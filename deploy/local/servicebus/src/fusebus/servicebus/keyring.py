@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from fusebus.servicebus.engine import AuthorizationRule, EntityNotFound, Namespace
-from fusebus.servicebus.engine.entities import Queue, Topic
-from fusebus.servicebus.engine.namespace import MAX_ENTITY_NAME
+from fusebus.servicebus.engine import AuthorizationRule, EntityNotFound, Namespace, Queue, Topic
+from fusebus.servicebus.engine.checks import MAX_ENTITY_NAME
 from fusebus.servicebus.engine.rights import ALL_RIGHTS
 
 

@@ -8,8 +8,17 @@ from xml.etree import ElementTree
 
 from fusebus.servicebus.admin.atom import COUNTS, description, element, tag, text_of
 from fusebus.servicebus.admin.durations import FOREVER, format_duration, format_instant, parse_duration
-from fusebus.servicebus.engine import EntityStatus, InvalidArgument, QueueSettings, SubscriptionSettings, TopicSettings
-from fusebus.servicebus.engine.entities import Queue, RuntimeCounts, Subscription, Topic
+from fusebus.servicebus.engine import (
+    EntityStatus,
+    InvalidArgument,
+    Queue,
+    QueueSettings,
+    RuntimeCounts,
+    Subscription,
+    SubscriptionSettings,
+    Topic,
+    TopicSettings,
+)
 from fusebus.servicebus.engine.settings import DEFAULT_DUPLICATE_DETECTION_SECONDS
 
 Settings = TypeVar("Settings", QueueSettings, TopicSettings, SubscriptionSettings)

@@ -12,12 +12,14 @@ from fusebus.servicebus.engine import (
     EntityNotFound,
     InvalidArgument,
     Namespace,
+    Queue,
     QueueSettings,
     Rule,
+    Subscription,
     SubscriptionSettings,
+    Topic,
     TopicSettings,
 )
-from fusebus.servicebus.engine.entities import Queue, Subscription, Topic
 from fusebus.servicebus.engine.settings import DEFAULT_RULE_NAME
 
 

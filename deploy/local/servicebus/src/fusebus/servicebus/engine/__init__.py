@@ -24,6 +24,7 @@ from fusebus.servicebus.engine.filters import CorrelationFilter, FalseFilter, Fi
 from fusebus.servicebus.engine.journal import DuplicateImage, EntityImage, Journal, SessionImage, Snapshot
 from fusebus.servicebus.engine.messages import Delivery, Message, MessageState, ReceiveMode
 from fusebus.servicebus.engine.namespace import Namespace
+from fusebus.servicebus.engine.queues import Queue
 from fusebus.servicebus.engine.records import Record
 from fusebus.servicebus.engine.rights import AuthorizationRule, Right
 from fusebus.servicebus.engine.sessions import SessionConsumer, SessionWait
@@ -34,6 +35,8 @@ from fusebus.servicebus.engine.settings import (
     SubscriptionSettings,
     TopicSettings,
 )
+from fusebus.servicebus.engine.subscription import Subscription
+from fusebus.servicebus.engine.topic import Topic
 
 __all__ = [
     "Action",
@@ -65,6 +68,7 @@ __all__ = [
     "Namespace",
     "NotAllowed",
     "OperationTimeout",
+    "Queue",
     "QueueSettings",
     "QuotaExceeded",
     "ReceiveMode",
@@ -80,7 +84,9 @@ __all__ = [
     "Snapshot",
     "SqlAction",
     "SqlFilter",
+    "Subscription",
     "SubscriptionSettings",
+    "Topic",
     "TopicSettings",
     "TrueFilter",
     "apply_changes",

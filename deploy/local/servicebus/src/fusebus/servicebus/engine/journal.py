@@ -22,7 +22,7 @@ TRANSFER_DEAD_LETTER_OFFSET: Final = 2
 class EntityImage:
     """A queue, topic or subscription without its messages.
 
-    `id` is a multiple of IDS_PER_ENTITY that is never given again; the entity's own mailbox has that number, its
+    `id` is a multiple of IDS_PER_ENTITY that no living entity shares; the entity's own mailbox has that number, its
     dead-letter queue `id` + 1, its transfer dead-letter queue `id` + 2. What it is follows from `settings`.
     """
 
@@ -57,11 +57,14 @@ class DuplicateImage:
 class Journal(Protocol):
     """One method per kind of durable change, called in the order in which the changes happen."""
 
+    refusal: str | None
+    """Why nothing new can be stored at the moment, such as a full disk; sends are refused with this sentence."""
+
     def entity_saved(self, image: EntityImage) -> None:
         """Created, or settings changed: replaces what is known of this id."""
 
     def entity_deleted(self, entity_id: int) -> None:
-        """Gone with its rules, sessions, history, and the messages of its mailboxes (`id` to `id` + 3)."""
+        """Gone with its rules, sessions and history; the messages of its mailboxes were removed one by one before."""
 
     def rule_saved(self, entity_id: int, rule: Rule) -> None:
         """Created or changed; names are unique in a subscription whatever their case."""
@@ -78,7 +81,7 @@ class Journal(Protocol):
         """Said before the record gets another number elsewhere."""
 
     def numbers_taken(self, mailbox_id: int, last: int) -> None:
-        """Every sequence number up to `last` has been given in this mailbox; said before the number is used."""
+        """The sequence number `last` was given without storing a message under it, as topics do."""
 
     def session_saved(self, mailbox_id: int, session_id: str, state: bytes | None, updated_at: float) -> None:
         """The session's state was set; None: there is none any more."""
@@ -101,7 +104,7 @@ class Snapshot:
     rules: Iterable[tuple[int, Rule]] = ()
     """(entity id, rule)"""
     last_numbers: Mapping[int, int] = field(default_factory=dict)
-    """Mailbox id -> the last number taken."""
+    """Mailbox id -> the last number taken or stored, even if that message is gone: numbers never repeat."""
     sessions: Iterable[SessionImage] = ()
     records: Iterable[tuple[int, Record]] = ()
     """(mailbox id, record), with growing sequence numbers within a mailbox."""

@@ -2,13 +2,10 @@
 
 import math
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from uuid import UUID
 
 from fusebus.servicebus.engine.messages import EMPTY, Delivery, Message, MessageState
-
-if TYPE_CHECKING:
-    from fusebus.servicebus.engine.sessions import Session
 
 
 class Record:
@@ -32,7 +29,6 @@ class Record:
         "message",
         "modified",
         "sequence_number",
-        "session",
         "state",
     )
 
@@ -67,7 +63,16 @@ class Record:
         """For the journal's own use."""
         self.lock_token: UUID | None = None
         self.locked_until: float | None = None
-        self.session: Session | None = None
+
+    @property
+    def session_id(self) -> str:
+        """In a mailbox with sessions, where every message has one."""
+        return self.message.session_id or ""
+
+    def modify(self, properties: Mapping[str, Any] | None) -> None:
+        """Set application properties."""
+        if properties:
+            self.modified = {**self.modified, **properties}
 
     def delivery(self) -> Delivery:
         """What a receiver sees of it now."""
@@ -84,3 +89,14 @@ class Record:
             self.lock_token,
             self.locked_until,
         )
+
+
+def dead_letter_reason(reason: str, description: str) -> dict[str, str]:
+    """The application properties that say why."""
+    return {"DeadLetterReason": reason, "DeadLetterErrorDescription": description}
+
+
+def expiry(message: Message, now: float, limit_seconds: float) -> float:
+    """When a message that is enqueued now expires, in an entity where nothing lives longer than that."""
+    own = message.ttl_seconds
+    return now + (limit_seconds if own is None or limit_seconds < own else own)
