@@ -5,11 +5,10 @@ import random
 import ssl
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
 from uuid import UUID
 
 import pytest
-from amqp_client import ANSWER_SECONDS, QUIET_SECONDS, Client, connected, dialled
+from amqp_client import ANSWER_SECONDS, QUIET_SECONDS, connected, dialled, put_token
 
 from fusebus.servicebus import sas
 from fusebus.servicebus.amqp import sections
@@ -89,17 +88,6 @@ async def test_a_refused_receiver_gets_a_null_source_and_a_reason(broker: Broker
         assert (await client.receiver(address)).source is None
         detach = await client.expect(Detach)
         assert (detach.closed, detach.error.condition, detach.error.info) == (True, condition, {})
-
-
-async def put_token(client: Client, name: str, token: str) -> dict[str, Any]:
-    request = sections.message(
-        ["id-1"], {"operation": "put-token", "type": "servicebus.windows.net:sastoken", "name": name}, token
-    )
-    client.send(Transfer(handle=1, delivery_id=0, delivery_tag=b"1", settled=True), payload=request)
-    _, payload = await client.message()
-    answer = sections.parse_message(payload)
-    assert answer.properties["correlation_id"] == "id-1"
-    return answer.application_properties
 
 
 async def test_claims_are_judged_with_the_status_codes_that_clients_know(broker: Broker) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from fusebus.servicebus.amqp import sections
 from fusebus.servicebus.amqp.fields import Composite
 from fusebus.servicebus.amqp.frames import AMQP_HEADER, SASL_FRAME, SASL_HEADER, FrameReader, build_frame
 from fusebus.servicebus.amqp.performatives import (
@@ -115,7 +116,7 @@ class Client:
             Flow(
                 next_incoming_id=more.pop("next_incoming_id", 0),
                 incoming_window=more.pop("window", 1000),
-                handle=0,
+                handle=more.pop("handle", 0),
                 delivery_count=delivery_count,
                 link_credit=credit,
                 **more,
@@ -137,3 +138,15 @@ async def connected(broker: Broker, **opened: Any) -> AsyncIterator[Client]:
     async with dialled(broker) as client:
         assert await client.handshake(KEY_NAME, "key", **opened) == 0
         yield client
+
+
+async def put_token(client: Client, name: str, token: str) -> dict[str, Any]:
+    """The application properties of `$cbs`'s answer; its links must be attached with the handles 0 and 1."""
+    request = sections.message(
+        ["id-1"], {"operation": "put-token", "type": "servicebus.windows.net:sastoken", "name": name}, token
+    )
+    client.send(Transfer(handle=1, delivery_id=0, delivery_tag=b"1", settled=True), payload=request)
+    _, payload = await client.message()
+    answer = sections.parse_message(payload)
+    assert answer.properties["correlation_id"] == "id-1"
+    return answer.application_properties
