@@ -5,7 +5,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, Final
 
 from fusebus.servicebus.amqp import sections
 from fusebus.servicebus.amqp.decoding import decode_exactly
@@ -29,30 +29,36 @@ _BROKER_ANNOTATIONS = frozenset(
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
+_ABSENT: Final = (None,) * len(sections.PROPERTY_NAMES)
+
+
 def engine_message(data: bytes) -> Message:
     """The engine's message from an encoded one; a missing message-id is made up. Raises CodecError."""
     parsed = sections.parse_message(data)
-    fields = parsed.properties
-    bare, message_id = parsed.bare, _text(fields.get("message_id"))
+    texts = [value if value is None or type(value) is str else _text(value) for value in parsed.fields]
+    texts += _ABSENT[len(texts) :]
+    message_id, _, to, subject, reply_to, correlation_id, content_type, _, _, _, session_id, _, reply_session = texts[
+        :13
+    ]
+    bare, annotations, ttl = parsed.bare, parsed.annotations, parsed.ttl_milliseconds
     if message_id is None:  # the JavaScript client cannot settle a message without one
         message_id = uuid.uuid4().hex
         bare = sections.with_message_id(bare, message_id)
-    ttl = parsed.ttl_milliseconds
     return Message(
         raw=bare,
         message_id=message_id,
-        correlation_id=_text(fields.get("correlation_id")),
-        subject=_text(fields.get("subject")),
-        to=_text(fields.get("to")),
-        reply_to=_text(fields.get("reply_to")),
-        reply_to_session_id=_text(fields.get("reply_to_group_id")),
-        session_id=_text(fields.get("group_id")),
-        content_type=_text(fields.get("content_type")),
-        partition_key=_text(_annotation(parsed, PARTITION_KEY)),
+        correlation_id=correlation_id,
+        subject=subject,
+        to=to,
+        reply_to=reply_to,
+        reply_to_session_id=reply_session,
+        session_id=session_id,
+        content_type=content_type,
+        partition_key=_text(_annotation(parsed, PARTITION_KEY)) if annotations else None,
         ttl_seconds=None if ttl is None else ttl / 1000,
-        scheduled_enqueue_time=_seconds(_annotation(parsed, SCHEDULED_TIME)),
+        scheduled_enqueue_time=_seconds(_annotation(parsed, SCHEDULED_TIME)) if annotations else None,
         application_properties=plain_properties(parsed.application_properties),
-        annotations=_own_annotations(parsed.annotations),
+        annotations=_own_annotations(annotations) if annotations else EMPTY,
     )
 
 
@@ -61,7 +67,7 @@ def _annotation(parsed: sections.Sections, name: str) -> Any:
     return None if encoded is None else decode_exactly(encoded)
 
 
-def _own_annotations(annotations: dict[Any, Encoded]) -> Mapping[str, Any]:
+def _own_annotations(annotations: Mapping[Any, Encoded]) -> Mapping[str, Any]:
     return {key: value for key, value in annotations.items() if key not in _BROKER_ANNOTATIONS} or EMPTY
 
 
@@ -79,7 +85,7 @@ def _seconds(value: Any) -> float | None:
     return value / 1000
 
 
-def plain_properties(properties: dict[Any, Any]) -> Mapping[str, Any]:
+def plain_properties(properties: Mapping[Any, Any]) -> Mapping[str, Any]:
     """Application properties as filters compare them."""
     if not properties:
         return EMPTY

@@ -226,7 +226,9 @@ class Store:
         if state is None:
             self._state("DELETE FROM sessions WHERE mailbox = ? AND session = ?", (mailbox_id, session_id))
         else:
-            self._state("INSERT OR REPLACE INTO sessions VALUES (?, ?, ?, ?)", (mailbox_id, session_id, state, updated_at))
+            self._state(
+                "INSERT OR REPLACE INTO sessions VALUES (?, ?, ?, ?)", (mailbox_id, session_id, state, updated_at)
+            )
 
     def duplicate_seen(self, image: DuplicateImage) -> None:
         self._state(
