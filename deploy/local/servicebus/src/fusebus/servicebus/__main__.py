@@ -13,6 +13,7 @@ from pathlib import Path
 
 from fusebus.servicebus.broker import Broker, BrokerOptions
 from fusebus.servicebus.config import ConfigError
+from fusebus.servicebus.store import Sync
 
 USAGE, FAILED = 2, 1
 DEFAULT_PORT = 5672
@@ -54,6 +55,16 @@ def parser() -> argparse.ArgumentParser:
         default=os.environ.get("FUSEBUS_SERVICEBUS_KEY"),
         help="shared access key (default: FUSEBUS_SERVICEBUS_KEY, or one made at the first start and kept in --ca-dir)",
     )
+    made.add_argument("--data", type=Path, metavar="DIR", help="keep everything there over restarts and crashes")
+    made.add_argument(
+        "--data-sync",
+        type=Sync,
+        choices=list(Sync),
+        default=Sync.PROCESS,
+        metavar="process|power",
+        help="what acknowledged messages survive: the broker's own end, kill -9 included, or also the machine's, which"
+        " waits for the disk at each commit (default: process)",
+    )
     made.add_argument("--faults", action="store_true", help="open POST /$faults, by which tests order failures")
     made.add_argument("--log-level", default="warning", choices=("debug", "info", "warning", "error"))
     return made
@@ -93,6 +104,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         ca_directory=given.ca_dir,
         insecure=given.insecure,
         faults=given.faults,
+        data=given.data,
+        data_sync=given.data_sync,
     )
     try:
         asyncio.run(serve(options))

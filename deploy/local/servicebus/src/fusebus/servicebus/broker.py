@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import tempfile
 import time
 from collections.abc import Callable, Mapping
@@ -25,7 +26,10 @@ from fusebus.servicebus.gateway import Gateway
 from fusebus.servicebus.http import HttpFront
 from fusebus.servicebus.receivers import EntityReceiver
 from fusebus.servicebus.server import Listener
+from fusebus.servicebus.store import DEFAULT_RESERVE_BYTES, GroupCommit, Store, Sync
 from fusebus.servicebus.tier import Tier
+
+logger = logging.getLogger(__name__)
 
 KEY_NAME = "RootManageSharedAccessKey"
 STOP_SECONDS = 2.0  # what clients get to take the goodbye before their sockets are cut
@@ -38,7 +42,9 @@ class BrokerOptions:
 
     `port` 0 takes a free one. `topology` is a file or its contents (see config.py). `key` None makes one, kept in
     `ca_directory`; `ca_directory` None uses a temporary one. `insecure` accepts any token. `faults` opens POST
-    /$faults. `tier` sets the largest message. `bounds` limits what a client may cost.
+    /$faults. `tier` sets the largest message. `bounds` limits what a client may cost. `data` is the directory that
+    keeps everything over restarts, None for memory only; what is stored there wins over `topology`. `data_sync` says
+    which crash that survives, `data_reserve_bytes` what is held free there for a disk that fills up.
     """
 
     host: str = "127.0.0.1"
@@ -51,6 +57,9 @@ class BrokerOptions:
     faults: bool = False
     tier: Tier = Tier.STANDARD
     bounds: ClientBounds = field(default_factory=ClientBounds)
+    data: Path | None = None
+    data_sync: Sync = Sync.PROCESS
+    data_reserve_bytes: int = DEFAULT_RESERVE_BYTES
 
 
 class Broker:
@@ -65,7 +74,7 @@ class Broker:
 
     def __init__(self, options: BrokerOptions | None = None, clock: Callable[[], float] = time.time) -> None:
         self.options = options or BrokerOptions()
-        self.engine = Engine(clock)
+        self.engine = Engine(clock, max_message_bytes=self.options.tier.max_message_bytes)
         self.gateway = Gateway(
             engine=self.engine,
             clock=clock,
@@ -77,6 +86,7 @@ class Broker:
         )
         self._clock = clock
         self._timer: asyncio.TimerHandle | None = None
+        self._durability: GroupCommit | None = None
         self._listeners: list[Listener] = []
         self._runner: web.ServerRunner | None = None
         self._temporary: tempfile.TemporaryDirectory[str] | None = None
@@ -98,10 +108,12 @@ class Broker:
     async def start(self) -> None:
         """Reads the topology, makes what is missing of key and certificates, and listens.
 
-        Raises config.ConfigError, OSError (port in use, directory not writable).
+        Raises config.ConfigError, OSError (port in use, directory not writable or used by another broker).
         """
+        if self.options.data is not None:
+            self._remember(self.options.data)
         if self.options.topology is not None:
-            config.load_topology(self.engine, self.options.topology)
+            config.load_topology(self.engine, self.options.topology, keep_existing=self.options.data is not None)
         authority = self._secure()
         self.engine.on_next_timer(self._arm)
         self._arm(self.engine.next_timer())
@@ -113,6 +125,18 @@ class Broker:
         self.ca_path = authority.ca_path
         self.connection_string = self._connection_string(self.port)
         self.admin_connection_string = self._connection_string(self.admin_port or self.port)
+
+    def _remember(self, directory: Path) -> None:
+        """Take up what the data directory has, and keep it up to date from now on."""
+        store = Store(directory, self.options.data_sync, self.options.data_reserve_bytes)
+        for complaint in store.restore(self.engine):
+            logger.warning("%s: %s", directory, complaint)
+        self._durability = GroupCommit(store, lambda: list(self.gateway.connections))
+        self.gateway.before_output = self._durability.before_output
+
+    def committed(self) -> bool:
+        """Makes everything durable that the engine was told so far; False if that is impossible at the moment."""
+        return self._durability is None or self._durability.commit()
 
     def _secure(self) -> Authority:
         directory = self.options.ca_directory
@@ -153,6 +177,9 @@ class Broker:
             await self._runner.cleanup()
         self._arm(None)
         self.engine.on_next_timer(None)
+        if self._durability is not None:
+            self._durability.close()
+            self._durability = None
         if self._temporary is not None:
             self._temporary.cleanup()
 

@@ -23,6 +23,7 @@ from fusebus.servicebus.engine import (
     CorrelationFilter,
     Engine,
     EngineError,
+    EntityExists,
     FalseFilter,
     Filter,
     QueueSettings,
@@ -93,9 +94,12 @@ class Topology:
     topics: tuple[TopicPlan, ...] = ()
 
 
-def load_topology(engine: Engine, source: Path | Mapping[str, Any]) -> None:
-    """Create the entities of a topology file, or of its contents read already; raises ConfigError, OSError."""
-    apply(parse(_read(source) if isinstance(source, Path) else source), engine)
+def load_topology(engine: Engine, source: Path | Mapping[str, Any], keep_existing: bool = False) -> None:
+    """Create the entities of a topology file, or of its contents read already; raises ConfigError, OSError.
+
+    With `keep_existing`, what there is already stays as it is, settings and rules included.
+    """
+    apply(parse(_read(source) if isinstance(source, Path) else source), engine, keep_existing)
 
 
 def _read(file: Path) -> Any:
@@ -114,26 +118,28 @@ def parse(document: Any) -> Topology:
     return Topology(queues, topics)
 
 
-def apply(topology: Topology, engine: Engine) -> None:
+def apply(topology: Topology, engine: Engine, keep_existing: bool = False) -> None:
     """Create what the topology names; raises ConfigError for what the engine refuses, such as a name twice."""
     namespace = engine.namespace
     for index, queue in enumerate(topology.queues):
-        with _place(f"queues[{index}]"):
+        with _place(f"queues[{index}]", keep_existing):
             namespace.create_queue(queue.name, queue.settings)
     for index, topic in enumerate(topology.topics):
-        with _place(f"topics[{index}]"):
+        with _place(f"topics[{index}]", keep_existing):
             namespace.create_topic(topic.name, topic.settings)
         for position, plan in enumerate(topic.subscriptions):
-            with _place(f"topics[{index}].subscriptions[{position}]"):
+            with _place(f"topics[{index}].subscriptions[{position}]", keep_existing):
                 namespace.create_subscription(topic.name, plan.name, plan.settings, plan.rules)
 
 
 @contextmanager
-def _place(where: str) -> Iterator[None]:
+def _place(where: str, keep_existing: bool = False) -> Iterator[None]:
     """A refusal of the engine becomes a ConfigError that says where."""
     try:
         yield
     except EngineError as error:
+        if keep_existing and isinstance(error, EntityExists):
+            return
         raise ConfigError(where, str(error)) from error
 
 

@@ -25,7 +25,7 @@ class HttpFront:
 
     def __init__(self, broker: Broker) -> None:
         self._broker = broker
-        self._administration = Administration(broker.engine, broker.gateway.authorizes)
+        self._administration = Administration(broker.engine, broker.gateway.authorizes, broker.gateway.tier)
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         """Answers one request."""
@@ -34,7 +34,10 @@ class HttpFront:
             return await websocket.serve(request, lambda: Connection(self._broker.gateway))
         if request.path == FAULTS_PATH and self._broker.options.faults:
             return await self._order(request)
-        return await self._administration.handle(request)
+        answer = await self._administration.handle(request)
+        if not self._broker.committed():
+            return web.Response(status=503, text="the broker cannot write to its disk; what was asked may be lost")
+        return answer
 
     async def _order(self, request: web.BaseRequest) -> web.Response:
         """POST {"action": ...}: answers {"count": how many links, locks or renewals it concerns}."""

@@ -37,9 +37,7 @@ def engine_message(data: bytes) -> Message:
     parsed = sections.parse_message(data)
     texts = [value if value is None or type(value) is str else _text(value) for value in parsed.fields]
     texts += _ABSENT[len(texts) :]
-    message_id, _, to, subject, reply_to, correlation_id, content_type, _, _, _, session_id, _, reply_session = texts[
-        :13
-    ]
+    message_id, _, to, subject, reply_to, correlation_id, content_type, _, _, _, session_id, _, answers = texts[:13]
     bare, annotations, ttl = parsed.bare, parsed.annotations, parsed.ttl_milliseconds
     if message_id is None:  # the JavaScript client cannot settle a message without one
         message_id = uuid.uuid4().hex
@@ -51,7 +49,7 @@ def engine_message(data: bytes) -> Message:
         subject=subject,
         to=to,
         reply_to=reply_to,
-        reply_to_session_id=reply_session,
+        reply_to_session_id=answers,
         session_id=session_id,
         content_type=content_type,
         partition_key=_text(_annotation(parsed, PARTITION_KEY)) if annotations else None,

@@ -190,6 +190,7 @@ def read(block: bytes) -> Iterator[Entry]:
 
 
 def _read_stored(block: bytes, position: int, before: bytes) -> tuple[Stored, int]:
+    fields: list[Any]
     (_, *fields, flags, size) = _STORED.unpack_from(block, position)
     position += _STORED.size
     extras = b""
@@ -198,11 +199,7 @@ def _read_stored(block: bytes, position: int, before: bytes) -> tuple[Stored, in
         extras = _exactly(block, position + _SIZE.size, length)
         position += _SIZE.size + length
     message = before if flags & SAME_MESSAGE else _exactly(block, position, size)
-    return _made(fields, message, extras), position + size
-
-
-def _made(fields: list[Any], message: bytes, extras: bytes) -> Stored:
-    return Stored(*fields, message, extras)
+    return Stored(*fields, message, extras), position + size  # type: ignore[call-arg]
 
 
 def _exactly(block: bytes, start: int, size: int) -> bytes:

@@ -88,11 +88,11 @@ def _value(found: dict[str, Any]) -> Any:
     if name in _SEQUENCES:
         return _SEQUENCES[name](found["items"])
     if name == "map":
-        return {key: item for key, item in found["items"]}
+        return dict(found["items"])
     if name not in _CLASSES:
         raise UnknownImage(f"no class {name} is kept")
     kind = _CLASSES[name]
     if issubclass(kind, Enum):
         return kind(found["value"])
-    known = {each.name for each in fields(kind) if each.init}
+    known = {each.name for each in fields(kind) if each.init}  # type: ignore[arg-type]
     return kind(**{key: item for key, item in found.items() if key in known})

@@ -113,7 +113,7 @@ def recover(database: sqlite3.Connection, last_commit: int) -> Recovered:
     reader = Reader(database)
     found = Recovered(complaints=reader.complaints)
     found.tables = {name: reader.rows(name) for name in ("entities", "rules", "sessions", "duplicates")}
-    found.last_numbers = {mailbox: last for mailbox, last in reader.rows("numbers")}
+    found.last_numbers = dict(reader.rows("numbers"))
     newest = _replay(reader, found)
     found.next_block = newest + 1
     found.damaged = bool(reader.complaints)

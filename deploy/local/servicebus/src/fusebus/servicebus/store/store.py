@@ -108,6 +108,7 @@ class Store:
         return recovered
 
     def _unfinished(self) -> list[str]:
+        assert self._database is not None
         frames = unfinished_frames(self._path, self._database)
         if not frames:
             return []
