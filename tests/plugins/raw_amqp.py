@@ -154,6 +154,24 @@ class RawClient:
                 self.socket.sendall(b"".join(answers))
         return received
 
+    def deliveries(self, count: int) -> Iterator[tuple[int, bytes]]:
+        """(delivery-id, encoded message) of the next `count` deliveries; each must fit into one frame."""
+        received = 0
+        while received < count:
+            for code, frame in self.frames():
+                if code == TRANSFER:
+                    received += 1
+                    yield _delivery_id(frame), _parsed(frame).payload
+
+    def accept(self, delivery_id: int) -> bytes:
+        """The frame that completes one delivery."""
+        return accept(delivery_id)
+
+    def confirmed(self, count: int) -> None:
+        """Waits for so many confirmations."""
+        while count > 0:
+            count -= sum(code == DISPOSITION for code, _ in self.frames())
+
     # --- frames
 
     def frames(self) -> Iterator[tuple[int, bytes]]:

@@ -16,6 +16,7 @@ logger = logging.getLogger(__name__)
 FILE_NAME: Final = "broker.sqlite3"
 FORMAT: Final = 1  # raised when old files can no longer be read
 PAGE_BYTES: Final = 8192  # measured: 4096 costs more for large blocks, 16384 for single messages
+MAX_PAGES: Final = 0xFFFFFFFE  # SQLite's own limit
 CHECKPOINT_PAGES: Final = 8192  # 64 MB: most messages are gone, and their pages used again, before they are copied
 LARGEST_ID: Final = 2**63 - 1
 _SCHEMA: Final = """
@@ -112,8 +113,9 @@ def write_tables(database: sqlite3.Connection, tables: dict[str, list[tuple[Any,
     """Fills an empty database."""
     database.execute("BEGIN IMMEDIATE")
     for name, rows in tables.items():
-        places = ", ".join("?" * len(rows[0])) if rows else ""
-        database.executemany(f"INSERT OR REPLACE INTO {name} VALUES ({places})", rows)  # noqa: S608 - our own names
+        for row in rows:
+            places = ", ".join("?" * len(row))
+            database.execute(f"INSERT OR REPLACE INTO {name} VALUES ({places})", row)  # noqa: S608 - our own names
     database.execute("COMMIT")
 
 

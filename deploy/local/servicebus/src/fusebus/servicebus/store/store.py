@@ -19,7 +19,16 @@ from fusebus.servicebus.engine.messages import Message
 from fusebus.servicebus.engine.records import Record
 from fusebus.servicebus.engine.settings import Rule
 from fusebus.servicebus.store import entries, images
-from fusebus.servicebus.store.database import FILE_NAME, Sync, opened, set_aside, unfinished_frames, write_tables
+from fusebus.servicebus.store.database import (
+    FILE_NAME,
+    MAX_PAGES,
+    PAGE_BYTES,
+    Sync,
+    opened,
+    set_aside,
+    unfinished_frames,
+    write_tables,
+)
 from fusebus.servicebus.store.marks import CommitMark, Reserve
 from fusebus.servicebus.store.recovery import Recovered, recover
 
@@ -251,6 +260,22 @@ class Store:
             self.on_pending()
 
     # --- writing
+
+    @property
+    def log_bytes(self) -> int:
+        """What the log holds at the moment, finished blocks not yet dropped included."""
+        return self._log_bytes
+
+    def checkpoint(self) -> None:
+        """Moves everything from the write-ahead log into the database file."""
+        assert self._database is not None
+        self._database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
+    def limit_bytes(self, limit: int | None) -> None:
+        """Lets the database grow no further than that, as a disk of that size would; None: as far as it can."""
+        assert self._database is not None
+        pages = MAX_PAGES if limit is None else max(1, limit // PAGE_BYTES)
+        self._database.execute(f"PRAGMA max_page_count={pages}")
 
     @property
     def pending(self) -> bool:
