@@ -83,6 +83,7 @@ class Broker:
             insecure=self.options.insecure,
             tier=self.options.tier,
             bounds=self.options.bounds,
+            faults=Faults(clock),
         )
         self._clock = clock
         self._timer: asyncio.TimerHandle | None = None
@@ -215,6 +216,21 @@ class Broker:
         found = [link for connection in self.gateway.connections for link in connection.links() if link.entity == path]
         for link in found:
             link.detach(Error(condition=condition, description=description))
+        return len(found)
+
+    def reset_connections(self, entity: str | None = None) -> int:
+        """Cuts every AMQP connection with a link to one entity, or all, without a goodbye; returns how many.
+
+        Raises EntityNotFound.
+        """
+        path = None if entity is None else self.engine.resolve(entity).path
+        found = [
+            connection
+            for connection in self.gateway.connections
+            if path is None or any(link.entity == path for link in connection.links())
+        ]
+        for connection in found:
+            connection.abort()
         return len(found)
 
     def lose_locks(self, entity: str) -> int:

@@ -58,6 +58,7 @@ class Connection(asyncio.Protocol):
         if gateway.insecure:
             self.claims.add("", gateway.verify(""))
         self.output_paused = False
+        self._delayed_until = 0.0  # of the loop's clock
         self.container_id = ""
         self._stage = Stage.SASL_HEADER
         self._reader = FrameReader()
@@ -284,9 +285,18 @@ class Connection(asyncio.Protocol):
             self.gateway.before_output()  # which may abort this connection
         output, self._output = self._output, []
         if output and self._transport is not None and not self._transport.is_closing():
-            self._transport.write(b"".join(output))
+            self._put(self._transport, b"".join(output))
             if self.output_paused:
                 self._watch.output_grew(self.output_bytes)
+
+    def _put(self, transport: asyncio.Transport, data: bytes) -> None:
+        """Writes at once, unless a latency was ordered; what waits for it goes out in its order."""
+        latency, now = self.gateway.faults.latency_seconds, self._loop.time()
+        if latency or self._delayed_until > now:
+            self._delayed_until = max(self._delayed_until, now + latency)
+            self._loop.call_at(self._delayed_until, transport.write, data)
+        else:
+            transport.write(data)
 
     def read_on(self, on: bool) -> None:
         """Whether anything more is read from the client."""

@@ -101,9 +101,10 @@ class Management:
     def _schedule(self, body: Body) -> Response:
         encoded = [item(entry, "message", bytes) for entry in items(body, "messages", dict)]
         largest = max((len(data) for data in encoded), default=0)
-        limit = self._gateway.max_message_bytes_of(self._path)
+        limit = self._engine.message_limit(self._path)
         if largest > limit:
             raise MessageTooLarge(f"{largest} bytes; at most {limit} are allowed")
+        self._gateway.faults.before_send(self._path, len(encoded))
         messages = [engine_message(data) for data in encoded]
         if any(message.scheduled_enqueue_time is None for message in messages):
             raise InvalidArgument("a message to schedule has no scheduled enqueue time")
@@ -129,6 +130,7 @@ class Management:
     def _update_disposition(self, body: Body) -> Response:
         outcome = _disposition(body)
         tokens = items(body, "lock-tokens", UUID)
+        self._gateway.faults.before_settlement(self._path)
         for token in tokens:
             outcome.settle(self._engine, self._path, token)
         return ok({})

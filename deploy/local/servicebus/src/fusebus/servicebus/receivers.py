@@ -6,7 +6,7 @@ import asyncio
 
 from fusebus.servicebus import outcomes
 from fusebus.servicebus.amqp.performatives import SENDER, SETTLED, Attach, Disposition, Rejected
-from fusebus.servicebus.conditions import error_of
+from fusebus.servicebus.conditions import Refusal, error_of
 from fusebus.servicebus.engine.consumer import Consumer
 from fusebus.servicebus.engine.errors import EngineError
 from fusebus.servicebus.engine.messages import Delivery, ReceiveMode
@@ -136,10 +136,11 @@ class EntityReceiver(Outbound):
         self.session.unsettled.pop(delivery_id, None)
         state = outcome.confirmation
         try:
+            self._gateway.faults.before_settlement(self.entity)
             outcome.apply(self._engine, self.entity, delivery)
-        except EngineError as error:
+        except (Refusal, EngineError) as error:
             state = Rejected(error=error_of(error)).encoded()
-        if not disposition.settled:
+        if not disposition.settled and not self._gateway.faults.drops_acknowledgement(self.entity):
             self.session.send_disposition(SENDER, delivery_id, state)
         if self._held_back is not None:
             self._held_back.cancel()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from fusebus.servicebus.amqp.performatives import RECEIVER, Attach, Error, Rejected, Transfer
 from fusebus.servicebus.amqp.sections import BATCH_FORMAT, unpack_batch
 from fusebus.servicebus.amqp.types import CodecError
-from fusebus.servicebus.conditions import ARGUMENT_ERROR, MESSAGE_SIZE_EXCEEDED, NOT_ALLOWED, Refusal, error_of
+from fusebus.servicebus.conditions import ARGUMENT_ERROR, MESSAGE_SIZE_EXCEEDED, Refusal, error_of
 from fusebus.servicebus.engine.errors import EngineError
 from fusebus.servicebus.engine.rights import Right
 from fusebus.servicebus.gateway import Gateway
@@ -22,11 +22,12 @@ class EntitySender(Inbound):
     def __init__(self, gateway: Gateway, session: Session, attach: Attach, path: str) -> None:
         super().__init__(session, attach, path)
         self._engine = gateway.engine
-        self.max_message_bytes = gateway.max_message_bytes_of(path)
+        self._faults = gateway.faults
+        self.max_message_bytes = self._engine.message_limit(path)
+        self.max_batch_bytes = min(self.max_message_bytes, gateway.max_message_bytes)
 
     def start(self) -> None:
-        if not self._engine.resolve(self.entity).can_send:
-            raise Refusal(NOT_ALLOWED, f"nothing can be sent to {self.entity}")
+        self._engine.check_sendable(self.entity)
         super().start()
 
     def arrived(self, first: Transfer, payload: bytes, size: int) -> None:
@@ -37,7 +38,7 @@ class EntitySender(Inbound):
             state = _rejected(Error(condition=ARGUMENT_ERROR, description=f"malformed message: {error}"))
         except (Refusal, EngineError) as error:
             state = _rejected(error_of(error))
-        if not first.settled:
+        if not first.settled and not self._faults.drops_acknowledgement(self.entity):
             assert first.delivery_id is not None
             self.session.send_disposition(RECEIVER, first.delivery_id, state)
 
@@ -45,6 +46,7 @@ class EntitySender(Inbound):
         if size > self.max_message_bytes:
             raise Refusal(MESSAGE_SIZE_EXCEEDED, f"{size} bytes; at most {self.max_message_bytes} are allowed")
         encoded = unpack_batch(payload) if first.message_format == BATCH_FORMAT else [payload]
+        self._faults.before_send(self.entity, len(encoded))
         self._engine.send(self.entity, [engine_message(data) for data in encoded])
 
 
