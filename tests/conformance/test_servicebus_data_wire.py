@@ -12,6 +12,7 @@ from amqp_client import ANSWER_SECONDS, QUIET_SECONDS, connected, dialled, put_t
 
 from fusebus.servicebus import sas
 from fusebus.servicebus.amqp import sections
+from fusebus.servicebus.amqp.codec import encode
 from fusebus.servicebus.amqp.fields import Composite
 from fusebus.servicebus.amqp.frames import SASL_HEADER, build_frame
 from fusebus.servicebus.amqp.performatives import (
@@ -192,6 +193,42 @@ async def test_a_message_in_many_transfers_is_put_together_and_an_aborted_one_is
         client.send(Transfer(handle=0, delivery_id=8, delivery_tag=b"u", aborted=True))
         await client.quiet()
         assert broker.engine.counts("work").active == 1
+
+
+# Annotation values in encodings that ours would not choose: a long in eight bytes, a string with a long length, a
+# described list, an array of symbols.
+ANNOTATIONS = {
+    "x-wide": b"\x81" + bytes(7) + b"\x05",
+    "x-long-string": b"\xb1\x00\x00\x00\x01s",
+    "x-described": b"\x00\xa3\x03a:b\xc0\x03\x01\x54\x07",
+    "x-array": b"\xe0\x06\x02\xa3\x01a\x01b",
+}
+BODIES = {
+    "data": b"\x00\x53\x75\xb0\x00\x00\x00\x02\x00\xff",
+    "several data sections": b"\x00\x53\x75\xa0\x01a" * 3,
+    "value": b"\x00\x53\x77\xd1\x00\x00\x00\x10\x00\x00\x00\x02\xa1\x01k\x81" + bytes(8),
+    "null": b"\x00\x53\x77\x40",
+    "sequence": b"\x00\x53\x76\xc0\x05\x02\x54\x01\xa1\x00",
+    "sequences and a footer": b"\x00\x53\x76\x45" * 2 + b"\x00\x53\x78\xc1\x05\x02\xa3\x01f\x41",
+}
+
+
+@pytest.mark.parametrize("kind", BODIES)
+async def test_bodies_and_annotations_are_passed_on_byte_for_byte(broker: Broker, kind: str) -> None:
+    entries = b"".join(encode(Symbol(key)) + value for key, value in ANNOTATIONS.items())
+    annotations = b"\x00\x53\x72\xc1" + bytes((len(entries) + 1, len(ANNOTATIONS) * 2)) + entries
+    head = b"\x00\x53\x73\xc0\x05\x01\xa1\x02id\x00\x53\x74\xc1\x09\x02\xa1\x01n\x71\x00\x00\x00\x01"
+    bare = head + BODIES[kind]
+    async with connected(broker) as client:
+        await client.sender("work", handle=1)
+        await client.receiver("work")
+        client.send(Transfer(handle=1, delivery_id=0, delivery_tag=b"t"), payload=annotations + bare)
+        assert (await client.expect(Disposition)).state == Accepted()
+        client.credit(1)
+        _, payload = await client.message()
+    assert payload.endswith(bare)
+    found = sections.parse_message(payload).annotations
+    assert {key: bytes(found[key]) for key in ANNOTATIONS} == ANNOTATIONS
 
 
 async def test_a_refused_message_is_rejected_with_three_fields(broker: Broker) -> None:

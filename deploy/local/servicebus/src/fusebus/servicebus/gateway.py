@@ -49,12 +49,8 @@ class Gateway:
 
     @property
     def max_message_bytes(self) -> int:
-        """Of one message or batch."""
+        """Of one batch, and of one message where the entity has no limit of its own."""
         return self.tier.max_message_bytes
-
-    def max_message_bytes_of(self, path: str) -> int:
-        """Of one message or batch sent to the entity at `path`."""
-        return self.max_message_bytes
 
     @property
     def full(self) -> bool:

@@ -83,6 +83,7 @@ class Inbound(Link):
     """The client sends, we receive: grants credit and puts messages together from their transfers."""
 
     max_message_bytes = 0  # 0: no limit but memory; see subclasses
+    max_batch_bytes = 0  # 0: nothing is said about batches
 
     def __init__(self, session: Session, attach: Attach, entity: str = "") -> None:
         super().__init__(session, attach, entity)
@@ -93,8 +94,8 @@ class Inbound(Link):
 
     def reply(self) -> Attach:
         properties: dict[Any, Any] = {}
-        if self.max_message_bytes:
-            properties[BATCH_SIZE_PROPERTY] = UInt(self.max_message_bytes)
+        if self.max_batch_bytes:
+            properties[BATCH_SIZE_PROPERTY] = UInt(self.max_batch_bytes)
         return Attach(
             name=self.name,
             handle=self.handle,
