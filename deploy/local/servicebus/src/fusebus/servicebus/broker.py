@@ -25,6 +25,7 @@ from fusebus.servicebus.faults import Faults
 from fusebus.servicebus.gateway import Gateway
 from fusebus.servicebus.http import HttpFront
 from fusebus.servicebus.receivers import EntityReceiver
+from fusebus.servicebus.rewriting import rewrite
 from fusebus.servicebus.server import Listener
 from fusebus.servicebus.store import DEFAULT_RESERVE_BYTES, GroupCommit, Store, Sync
 from fusebus.servicebus.tier import Tier
@@ -74,7 +75,7 @@ class Broker:
 
     def __init__(self, options: BrokerOptions | None = None, clock: Callable[[], float] = time.time) -> None:
         self.options = options or BrokerOptions()
-        self.engine = Engine(clock, max_message_bytes=self.options.tier.max_message_bytes)
+        self.engine = Engine(clock, max_message_bytes=self.options.tier.max_message_bytes, rewrite=rewrite)
         self.gateway = Gateway(
             engine=self.engine,
             clock=clock,

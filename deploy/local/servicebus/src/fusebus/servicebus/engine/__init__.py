@@ -35,6 +35,7 @@ from fusebus.servicebus.engine.settings import (
     SubscriptionSettings,
     TopicSettings,
 )
+from fusebus.servicebus.engine.sql import SqlSyntaxError
 from fusebus.servicebus.engine.subscription import Subscription
 from fusebus.servicebus.engine.topic import Topic
 
@@ -84,6 +85,7 @@ __all__ = [
     "Snapshot",
     "SqlAction",
     "SqlFilter",
+    "SqlSyntaxError",
     "Subscription",
     "SubscriptionSettings",
     "Topic",
