@@ -3,12 +3,15 @@
 from collections import deque
 from collections.abc import Container
 from heapq import heapify, heappop, heappush
+from typing import Final
+
+MAX_STALE: Final = 64
 
 
 class Backlog:
     """A line for what is new and a heap for what comes back to an earlier place.
 
-    Numbers of messages that are gone stay until they are taken or `keep` is called.
+    Numbers of messages that are gone stay until they are taken or `sweep` finds too many.
     """
 
     __slots__ = ("_back", "_new")
@@ -28,8 +31,10 @@ class Backlog:
             return heappop(self._back)
         return self._new.popleft() if self._new else None
 
-    def keep(self, live: Container[int]) -> None:
-        """Drop the numbers that are not in `live`."""
+    def sweep(self, live: Container[int], count: int) -> None:
+        """Drop the numbers that are not in `live`, if that is most of them; `count` are."""
+        if len(self) <= 2 * count + MAX_STALE:
+            return
         self._new = deque(number for number in self._new if number in live)
         self._back = [number for number in self._back if number in live]
         heapify(self._back)

@@ -7,6 +7,7 @@ from uuid import UUID
 
 from fusebus.servicebus.engine.actions import Changes, apply_changes
 from fusebus.servicebus.engine.messages import Message
+from fusebus.servicebus.engine.meters import Meter
 from fusebus.servicebus.engine.timers import TimerQueue
 
 if TYPE_CHECKING:
@@ -27,6 +28,8 @@ class Core:
         self.new_token = new_token
         self.rewrite: Callable[[Message, Changes], Message] = apply_changes
         """Makes the message that a rule's action wants; the front's also changes the encoded one."""
+        self.meter = Meter()
+        """Of all entities together."""
         self.journal: Journal | None = None
         self._clock = clock
         self._touched: deque[Mailbox] = deque()

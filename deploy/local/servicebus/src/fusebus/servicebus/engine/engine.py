@@ -331,6 +331,11 @@ class Engine:
         self._core.begin()
         return self._namespace.find(path).counts()
 
+    @property
+    def held_bytes(self) -> int:
+        """Of all messages in all entities; so that a process can give memory back after a drain."""
+        return self._core.meter.bytes
+
     def purge(self, path: str) -> int:
         """Remove every message of one entity (not of its dead-letter queue); returns how many."""
         return self._begin(path).mailbox.purge()

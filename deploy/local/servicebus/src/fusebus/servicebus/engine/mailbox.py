@@ -369,7 +369,7 @@ class Mailbox:
         """Give back the memory of what is gone: dictionaries and lists do not shrink by themselves."""
         self._records = dict(self._records)
         self._order = list(self._records)
-        self._ready.keep(self._records)
+        self._ready.sweep(self._records, self.count_by_state[MessageState.ACTIVE])
         self._lives.sweep(len(self._records))
 
     # The whole

@@ -1,8 +1,8 @@
-"""How many bytes an entity holds, counted as they come and go."""
+"""How many bytes entities hold, counted as they come and go."""
 
 
 class Meter:
-    """`bytes` of messages in an entity with its sub-queues; what a subscription holds counts for its topic too."""
+    """`bytes` of messages in a mailbox and below: what a part holds counts for the whole too."""
 
     __slots__ = ("bytes", "parent")
 
@@ -12,6 +12,7 @@ class Meter:
 
     def add(self, size: int) -> None:
         """`size` in bytes, negative when something goes."""
-        self.bytes += size
-        if self.parent is not None:
-            self.parent.bytes += size
+        meter: Meter | None = self
+        while meter is not None:
+            meter.bytes += size
+            meter = meter.parent

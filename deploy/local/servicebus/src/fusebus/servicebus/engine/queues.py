@@ -15,7 +15,7 @@ class Queue(Holder, Destination):
     settings: QueueSettings
 
     def __init__(self, core: Core, number: int, name: str, settings: QueueSettings) -> None:
-        super().__init__(core, number, name, settings, Meter())
+        super().__init__(core, number, name, settings, Meter(core.meter))
         self.mailbox.on_due = self.enqueue
         self.apply(settings)
 

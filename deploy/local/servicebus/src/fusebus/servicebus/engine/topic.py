@@ -25,7 +25,7 @@ class Topic(Destination):
     def __init__(self, core: Core, number: int, name: str, settings: TopicSettings) -> None:
         super().__init__(core, number, name)
         self.subscriptions: dict[str, Subscription] = {}  # by name in lower case
-        self.meter = Meter()
+        self.meter = Meter(core.meter)
         self.mailbox = Mailbox(core, number, name, QueueSettings(), self.meter)
         self.mailbox.on_due = self.enqueue
         self.apply(settings)
