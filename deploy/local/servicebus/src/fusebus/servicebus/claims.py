@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from fusebus.servicebus import sas
@@ -97,6 +98,8 @@ class ClaimsNode:
                 self._gateway.engine.resolve(_without_management(path))
             except EngineError as error:
                 return _answer(refusal_of(error).status, str(error))
+        # The JavaScript SDK signs for the management node, the Python SDK for its entity.
+        claim = replace(claim, path=_without_management(claim.path))
         if not self._connection.claims.add(path.lower(), claim):
             return _answer(403, "too many claims on one connection")
         return _answer(202, "Accepted")
