@@ -6,7 +6,7 @@ from fusebus.servicebus.engine.entities import EntityKind
 from fusebus.servicebus.engine.holders import Holder
 from fusebus.servicebus.engine.messages import Message
 from fusebus.servicebus.engine.meters import Meter
-from fusebus.servicebus.engine.records import Record, expiry
+from fusebus.servicebus.engine.records import Record, expiry, forwarded_expiry
 from fusebus.servicebus.engine.settings import QueueSettings
 
 
@@ -29,5 +29,5 @@ class Queue(Holder, Destination):
         return self.mailbox.append(Record(message, now, expiry(message, now, self.settings.ttl_seconds)))
 
     def _take_forwarded(self, record: Record) -> int:
-        record.expires_at = expiry(record.message, record.enqueued_at, self.settings.ttl_seconds)
+        record.expires_at = forwarded_expiry(record, self.settings.ttl_seconds)
         return self.take(record)

@@ -100,3 +100,10 @@ def expiry(message: Message, now: float, limit_seconds: float) -> float:
     """When a message that is enqueued now expires, in an entity where nothing lives longer than that."""
     own = message.ttl_seconds
     return now + (limit_seconds if own is None or limit_seconds < own else own)
+
+
+def forwarded_expiry(record: Record, limit_seconds: float) -> float:
+    """As `expiry`, for what comes from another entity; a dead letter's own time to live is over and counts no more."""
+    if record.dead_letter_source is not None:
+        return record.enqueued_at + limit_seconds
+    return expiry(record.message, record.enqueued_at, limit_seconds)

@@ -10,7 +10,7 @@ from fusebus.servicebus.engine.errors import EngineError
 from fusebus.servicebus.engine.holders import Holder
 from fusebus.servicebus.engine.messages import Message
 from fusebus.servicebus.engine.meters import Meter
-from fusebus.servicebus.engine.records import Record, dead_letter_reason, expiry
+from fusebus.servicebus.engine.records import Record, dead_letter_reason, forwarded_expiry
 from fusebus.servicebus.engine.settings import Rule, SubscriptionSettings
 from fusebus.servicebus.engine.topic import Topic
 
@@ -46,7 +46,7 @@ class Subscription(Holder):
             return
         limit = min(topic_ttl_seconds, self.settings.ttl_seconds)
         for message in copies:
-            self.take(_copied(original, message, expiry(message, original.enqueued_at, limit)))
+            self.take(_copied(original, message, forwarded_expiry(original, limit)))
 
     def _copies(self, message: Message) -> Iterator[Message]:
         """One for all rules without an action, one more for each with one."""
