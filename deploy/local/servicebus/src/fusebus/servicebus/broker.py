@@ -115,7 +115,9 @@ class Broker:
         if self.options.data is not None:
             self._remember(self.options.data)
         if self.options.topology is not None:
-            config.load_topology(self.engine, self.options.topology, keep_existing=self.options.data is not None)
+            kept = self.options.data is not None
+            topology = config.load_topology(self.engine, self.options.topology, keep_existing=kept)
+            self.gateway.rules = topology.authorization_rules
         authority = self._secure()
         self.engine.on_next_timer(self._arm)
         self._arm(self.engine.next_timer())
@@ -133,8 +135,11 @@ class Broker:
         store = Store(directory, self.options.data_sync, self.options.data_reserve_bytes)
         for complaint in store.restore(self.engine):
             logger.warning("%s: %s", directory, complaint)
-        self._durability = GroupCommit(store, lambda: list(self.gateway.connections))
+        self._durability = GroupCommit(store, lambda: list(self.gateway.connections), self._answer_at_once)
         self.gateway.before_output = self._durability.before_output
+
+    def _answer_at_once(self, at_once: bool) -> None:
+        self.gateway.answer_at_once = at_once
 
     def committed(self) -> bool:
         """Makes everything durable that the engine was told so far; False if that is impossible at the moment."""
