@@ -122,6 +122,16 @@ def test_new_forwarding_takes_along_what_is_there_and_ends_receivers(engine: Eng
     assert [found.message.raw for found in engine.receive("to", 9)] == [b"1"]
 
 
+def test_a_consumer_of_the_target_gets_a_newly_forwarded_backlog_at_once(engine: Engine) -> None:
+    engine.namespace.create_queue("to")
+    engine.namespace.create_queue("from")
+    engine.send("from", [Message(b"1")])
+    got: list[bytes] = []
+    engine.attach_consumer("to", lambda found: got.append(found.message.raw)).set_credit(1)
+    engine.namespace.update_queue("from", QueueSettings(forward_to="to"))
+    assert got == [b"1"]
+
+
 def test_dead_letters_are_forwarded_with_their_source_and_reason(engine: Engine, clock: Clock) -> None:
     engine.namespace.create_queue("graves")
     settings = QueueSettings(forward_dead_lettered_to="graves", dead_letter_on_expiry=True)

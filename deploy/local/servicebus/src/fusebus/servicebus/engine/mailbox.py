@@ -1,11 +1,10 @@
 """The messages of one queue, subscription or dead-letter queue, from enqueueing to settlement."""
 
 import math
-from bisect import bisect_left
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import islice
-from typing import Any, Final
+from typing import Any
 from uuid import UUID
 
 from fusebus.servicebus.engine.backlog import Backlog
@@ -17,12 +16,11 @@ from fusebus.servicebus.engine.messages import Delivery, Message, MessageState, 
 from fusebus.servicebus.engine.meters import Meter
 from fusebus.servicebus.engine.records import Record, dead_letter_reason
 from fusebus.servicebus.engine.settings import QueueSettings, SubscriptionSettings
+from fusebus.servicebus.engine.shelf import MAX_STALE, Shelf
 
-MAX_STALE: Final = 64  # entries of removed messages an index may keep beyond the number of live ones
 
-
-class Mailbox:
-    """Numbers grow, so the order of the numbers is the order of arrival; scheduled messages get a new one when due.
+class Mailbox(Shelf):
+    """A shelf from which messages are handed out; scheduled messages get a new number when due.
 
     A dead-letter queue is a mailbox without `dead_letters`: nothing expires there and nothing is given up.
     """
@@ -37,20 +35,12 @@ class Mailbox:
     def __init__(
         self, core: Core, number: int, path: str, settings: QueueSettings | SubscriptionSettings, meter: Meter
     ) -> None:
-        """`number` is the journal's for this mailbox."""
-        self.id = number
-        self.path = path
+        super().__init__(core, number, path, meter)
         self.settings = settings
-        self.meter = meter
         self.consumers: dict[Consumer, None] = {}  # in the order of attachment, so that runs repeat
         self.left_at = core.now
         """When a consumer left last."""
         self.touched = False
-        self.count_by_state = [0, 0, 0]  # indexed by MessageState
-        self.last_number = 0
-        self._core = core
-        self._records: dict[int, Record] = {}
-        self._order: list[int] = []  # every number in `_records`, ascending; stale ones among them
         self._ready = Backlog()
         self._locks: dict[int, Record] = {}  # by the token's number, which is quicker to hash than the token
         self._lock_ends = Deadlines(core, self._ends_at, self._lock_expired)
@@ -62,21 +52,10 @@ class Mailbox:
         """Whether somebody receives from it."""
         return bool(self.consumers)
 
-    def record(self, number: int) -> Record | None:
-        """What is here under that number."""
-        return self._records.get(number)
-
     def is_locked(self, token: UUID) -> bool:
         return token.int in self._locks
 
     # Arrival
-
-    def take_number(self) -> int:
-        """For something that is not stored under it."""
-        self.last_number = number = self.last_number + 1
-        if self._core.journal is not None:
-            self._core.journal.numbers_taken(self.id, number)
-        return number
 
     def append(self, record: Record) -> int:
         """Enqueue at the end; the record gets its number here and keeps an earlier one as the original."""
@@ -127,21 +106,6 @@ class Mailbox:
         self.forward(record)
         return number
 
-    def _insert(self, record: Record) -> int:
-        self.last_number = number = self.last_number + 1
-        record.sequence_number = number
-        record.enqueued_sequence_number = record.enqueued_sequence_number or number
-        self._add(record, number)
-        if self._core.journal is not None:
-            self._core.journal.message_stored(self.id, record)
-        return number
-
-    def _add(self, record: Record, number: int) -> None:
-        self._records[number] = record
-        self._order.append(number)
-        self.count_by_state[record.state] += 1
-        self.meter.add(len(record.message.raw))
-
     def _make_ready(self, record: Record) -> None:
         self._ready.add(record.sequence_number)
         self._core.touch(self)
@@ -191,9 +155,6 @@ class Mailbox:
             raise MessageNotFound(f"{self.path}: deferred messages {locked} are locked by another receiver")
         return [self._hand_over(record, mode) for record in records]
 
-    def peek(self, from_number: int, count: int, session_id: str | None = None) -> list[Delivery]:
-        return [record.delivery() for record in islice(self._from(from_number, session_id), max(0, count))]
-
     def delete_ready(self, count: int, before: float, session_id: str | None = None) -> int:
         """The first `count` messages that nobody holds and that were enqueued before that instant."""
         found = (record for record in self._from(0, session_id) if _is_ready(record) and record.enqueued_at < before)
@@ -201,16 +162,6 @@ class Mailbox:
         for record in records:
             self._remove(record)
         return len(records)
-
-    def _from(self, number: int, session_id: str | None) -> Iterator[Record]:
-        for record in self._walk(self._order, number):
-            if session_id is None or record.message.session_id == session_id:
-                yield record
-
-    def _walk(self, order: list[int], number: int) -> Iterator[Record]:
-        for index in range(bisect_left(order, number), len(order)):
-            if record := self._records.get(order[index]):
-                yield record
 
     def _next_ready(self) -> Record | None:
         while (number := self._ready.take()) is not None:
@@ -352,49 +303,19 @@ class Mailbox:
         record.dead_letter_source = self.path
         self.dead_letters.append(record)
 
-    def _keep(self, record: Record) -> None:
-        if self._core.journal is not None:
-            self._core.journal.message_changed(self.id, record)
-
-    def _remove(self, record: Record) -> None:
-        del self._records[record.sequence_number]
-        self.count_by_state[record.state] -= 1
-        self.meter.add(-len(record.message.raw))
-        if self._core.journal is not None:
-            self._core.journal.message_removed(self.id, record)
-        if len(self._order) > 2 * len(self._records) + MAX_STALE:
-            self._sweep()
+    # The whole
 
     def _sweep(self) -> None:
-        """Give back the memory of what is gone: dictionaries and lists do not shrink by themselves."""
-        self._records = dict(self._records)
-        self._order = list(self._records)
+        super()._sweep()
         self._ready.sweep(self._records, self.count_by_state[MessageState.ACTIVE])
         self._lives.sweep(len(self._records))
 
-    # The whole
-
-    def _find(self, numbers: Sequence[int], state: MessageState) -> list[Record]:
-        found = [self._records.get(number) for number in dict.fromkeys(numbers)]
-        records = [record for record in found if record is not None and record.state is state]
-        if len(records) != len(found):
-            raise MessageNotFound(f"{self.path}: no {state.name.lower()} message with one of the numbers {[*numbers]}")
-        return records
-
     def purge(self) -> int:
-        """Remove everything; returns how many there were."""
-        records, self._records = self._records, {}
-        self.meter.add(-sum(len(record.message.raw) for record in records.values()))
-        self.count_by_state = [0, 0, 0]
-        self._order = []
         self._ready = Backlog()
         self._locks = {}
         self._lock_ends.clear()
         self._lives.clear()
-        if self._core.journal is not None:
-            for record in records.values():
-                self._core.journal.message_removed(self.id, record)
-        return len(records)
+        return super().purge()
 
     def close(self, error: EngineError) -> None:
         """Detach every consumer and tell it why."""

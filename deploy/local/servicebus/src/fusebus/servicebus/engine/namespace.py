@@ -164,6 +164,7 @@ class Namespace:
         queue.apply(settings)
         self._changed(queue)
         queue.forward_backlog()
+        self._core.pump()
         return queue
 
     def update_topic(self, name: str, settings: TopicSettings) -> Topic:
@@ -180,6 +181,7 @@ class Namespace:
         subscription.apply(settings)
         self._changed(subscription)
         subscription.forward_backlog()
+        self._core.pump()
         return subscription
 
     def update_rule(self, topic: str, subscription: str, rule: Rule) -> Rule:

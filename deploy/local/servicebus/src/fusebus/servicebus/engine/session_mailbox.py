@@ -16,12 +16,13 @@ from fusebus.servicebus.engine.errors import (
     SessionCannotBeLocked,
     SessionLockLost,
 )
-from fusebus.servicebus.engine.mailbox import MAX_STALE, Mailbox
+from fusebus.servicebus.engine.mailbox import Mailbox
 from fusebus.servicebus.engine.messages import Delivery, ReceiveMode
 from fusebus.servicebus.engine.meters import Meter
 from fusebus.servicebus.engine.records import Record
 from fusebus.servicebus.engine.sessions import LOCK_GRACE_SECONDS, Session, SessionConsumer, SessionWait
 from fusebus.servicebus.engine.settings import QueueSettings, SubscriptionSettings
+from fusebus.servicebus.engine.shelf import MAX_STALE
 
 _NOT_WITHOUT: Final = "the entity requires sessions: accept one to receive its messages"
 
