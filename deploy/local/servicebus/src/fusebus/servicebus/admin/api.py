@@ -87,7 +87,8 @@ class AdministrationApi:
             target = self._target(request)
         except EngineError as refusal:
             return refused(refusal)
-        if not self._authorize(request.headers.get(AUTHORIZATION), target.entity, Right.MANAGE):
+        authorization = request.headers.get(AUTHORIZATION)
+        if not any(self._authorize(authorization, path, Right.MANAGE) for path in (target.entity, target.address)):
             return refusal_answer(
                 401, "The token is missing, invalid, expired or gives no right to manage this."
             )

@@ -120,7 +120,10 @@ def _life(entity: Queue | Topic | Subscription) -> tuple[str, ...]:
 
 
 def _count_details(counts: RuntimeCounts) -> str:
-    """The service counts deferred messages among the active ones."""
+    """The service counts deferred messages among the active ones.
+
+    The one place with a prefix: the JavaScript SDK looks for the service's own.
+    """
     figures = {
         "ActiveMessageCount": counts.active + counts.deferred,
         "DeadLetterMessageCount": counts.dead_letter,
@@ -128,5 +131,5 @@ def _count_details(counts: RuntimeCounts) -> str:
         "TransferMessageCount": counts.transfer,
         "TransferDeadLetterMessageCount": counts.transfer_dead_letter,
     }
-    inside = "".join(f"<{name} xmlns={quoteattr(COUNTS)}>{figure}</{name}>" for name, figure in figures.items())
-    return f"<CountDetails>{inside}</CountDetails>"
+    inside = "".join(element(f"d2p1:{name}", figure) for name, figure in figures.items())
+    return f"<CountDetails xmlns:d2p1={quoteattr(COUNTS)}>{inside}</CountDetails>"

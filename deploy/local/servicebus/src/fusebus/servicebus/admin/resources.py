@@ -162,9 +162,12 @@ class Rules:
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """What a request's path means; `entity` is the path that the sender must be allowed to manage."""
+    """What a request's path means; the sender must be allowed to manage `entity`, or just this `address`."""
 
+    address: str
+    """The path itself, decoded: the JavaScript SDK makes a token for every single one."""
     entity: str
+    """The queue or topic; empty for the namespace."""
     collection: Collection | None
     name: str | None
     """None: the collection itself. Without a collection: the namespace."""
@@ -174,21 +177,23 @@ def find_target(raw_path: str, namespace: Namespace, site: Site) -> Target:
     """Raises EntityNotFound for a path that means nothing. Names may have slashes, encoded or not."""
     parts = [unquote(part) for part in raw_path.partition("?")[0].strip("/").split("/")]
     lower = [part.lower() for part in parts]
+    address = "/".join(parts)
     if lower == ["$namespaceinfo"]:
-        return Target("", None, None)
+        return Target(address, "", None, None)
     if lower[0] == "$resources" and lower[1:] in (["queues"], ["topics"]):
-        return Target("", Entities(namespace, site, lower[1].capitalize()), None)
+        return Target(address, "", Entities(namespace, site, lower[1].capitalize()), None)
     if "subscriptions" not in lower[1:]:
-        return Target("/".join(parts), Entities(namespace, site), "/".join(parts))
-    at = lower.index("subscriptions", 1)
-    return _below_topic("/".join(parts[:at]), parts[at + 1 :], namespace, site)
+        return Target(address, address, Entities(namespace, site), address)
+    topic = "/".join(parts[: lower.index("subscriptions", 1)])
+    collection, name = _below_topic(topic, parts[lower.index("subscriptions", 1) + 1 :], namespace, site)
+    return Target(address, topic, collection, name)
 
 
-def _below_topic(topic: str, rest: list[str], namespace: Namespace, site: Site) -> Target:
+def _below_topic(topic: str, rest: list[str], namespace: Namespace, site: Site) -> tuple[Collection, str | None]:
     if len(rest) <= 1:
-        return Target(topic, Subscriptions(namespace, site, topic), rest[0] if rest else None)
+        return Subscriptions(namespace, site, topic), rest[0] if rest else None
     if rest[1].lower() == "rules" and len(rest) <= 3:
-        return Target(topic, Rules(namespace, topic, rest[0]), rest[2] if rest[2:] else None)
+        return Rules(namespace, topic, rest[0]), rest[2] if rest[2:] else None
     raise EntityNotFound(f"'{topic}/subscriptions/{'/'.join(rest)}' is not an address of this service.")
 
 
