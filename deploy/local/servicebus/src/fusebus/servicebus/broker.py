@@ -135,11 +135,8 @@ class Broker:
         store = Store(directory, self.options.data_sync, self.options.data_reserve_bytes)
         for complaint in store.restore(self.engine):
             logger.warning("%s: %s", directory, complaint)
-        self._durability = GroupCommit(store, lambda: list(self.gateway.connections), self._answer_at_once)
+        self._durability = GroupCommit(store, self.gateway)
         self.gateway.before_output = self._durability.before_output
-
-    def _answer_at_once(self, at_once: bool) -> None:
-        self.gateway.answer_at_once = at_once
 
     def committed(self) -> bool:
         """Makes everything durable that the engine was told so far; False if that is impossible at the moment."""

@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 from enum import Enum, auto
+from typing import Final
 
 from fusebus.servicebus.amqp import sasl
 from fusebus.servicebus.amqp.fields import Composite
@@ -48,6 +49,9 @@ class Stage(Enum):
     ENDED = auto()
 
 
+_RUNNING: Final = Stage.RUNNING  # looked up for every frame
+
+
 class Connection(asyncio.Protocol):
     """Everything that one client may do; no byte from it raises out of here."""
 
@@ -59,10 +63,17 @@ class Connection(asyncio.Protocol):
             self.claims.add("", gateway.verify(""))
         self.output_paused = False
         self._delayed_until = 0.0  # of the loop's clock
+        self._flush_planned = self._receiving = False
         self.container_id = ""
         self._stage = Stage.SASL_HEADER
         self._reader = FrameReader()
         self._sessions: dict[int, Session] = {}
+        self._handlers: dict[type[Composite] | type[None], Callable[[Frame], None]] = {
+            Open: self._on_open,
+            Begin: self._on_begin,
+            End: self._on_end,
+            Close: self._on_close,
+        }
         self._output: list[bytes] = []
         self._transport: asyncio.Transport | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -105,6 +116,7 @@ class Connection(asyncio.Protocol):
             return
         self._watch.heard()
         self._reader.feed(data)
+        self._receiving = self.gateway.reading = True
         try:
             while self._step():
                 pass
@@ -117,11 +129,30 @@ class Connection(asyncio.Protocol):
         except Exception:
             logger.exception("a connection failed")
             self.close(Error(condition=INTERNAL_ERROR, description="the broker failed; its log says how"))
+        self._receiving = self.gateway.reading = False
+        if self._flush_planned:
+            return
+        if self.gateway.answer_at_once:
+            self._flush()
+        else:
+            self._plan_flush()
 
     # --- from the client
 
     def _step(self) -> bool:
         """Handles the next header or frame; False if it has not arrived completely, or nothing more is wanted."""
+        if self._stage is not _RUNNING:
+            return self._step_of_handshake()
+        frame = self._reader.next_frame()
+        if frame is None:
+            return False
+        if frame.performative is not None:  # else a heartbeat
+            if frame.kind == SASL_FRAME:
+                raise CodecError("a frame of another layer")
+            self._handlers.get(type(frame.performative), self._on_session_frame)(frame)
+        return True
+
+    def _step_of_handshake(self) -> bool:
         if self._stage is Stage.ENDED:
             return False
         if self._stage in (Stage.SASL_HEADER, Stage.AMQP_HEADER):
@@ -151,17 +182,7 @@ class Connection(asyncio.Protocol):
             return  # a heartbeat
         if (frame.kind == SASL_FRAME) != (self._stage is Stage.SASL_INIT):
             raise CodecError("a frame of another layer")
-        handler = self._handler(frame)
-        handler(frame)
-
-    def _handler(self, frame: Frame) -> Callable[[Frame], None]:
-        if self._stage is Stage.SASL_INIT:
-            return self._on_sasl_init
-        if self._stage is Stage.OPEN:
-            return self._on_open
-        return {Open: self._on_open, Begin: self._on_begin, End: self._on_end, Close: self._on_close}.get(
-            type(frame.performative), self._on_session_frame
-        )
+        (self._on_sasl_init if self._stage is Stage.SASL_INIT else self._on_open)(frame)
 
     def _on_sasl_init(self, frame: Frame) -> None:
         init = frame.performative
@@ -265,9 +286,13 @@ class Connection(asyncio.Protocol):
 
     def write(self, data: bytes) -> None:
         """Queues bytes; everything queued in one turn of the event loop goes out in one write."""
-        if not self._output:
-            self._loop.call_soon(self._flush)
+        if not self._flush_planned and not self._receiving:
+            self._plan_flush()
         self._output.append(data)
+
+    def _plan_flush(self) -> None:
+        self._flush_planned = True
+        self._loop.call_soon(self._flush)
 
     @property
     def output_bytes(self) -> int:
@@ -281,8 +306,8 @@ class Connection(asyncio.Protocol):
         return bool(self._output)
 
     def _flush(self) -> None:
-        if self._output:
-            self.gateway.before_output()  # which may abort this connection
+        self._flush_planned = False
+        self.gateway.before_output()  # which may abort this connection
         output, self._output = self._output, []
         if output and self._transport is not None and not self._transport.is_closing():
             self._put(self._transport, b"".join(output))

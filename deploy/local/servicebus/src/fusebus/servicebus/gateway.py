@@ -43,6 +43,10 @@ class Gateway:
     connections: set[Connection] = field(default_factory=set)
     before_output: Callable[[], None] = _nothing
     """Called before a connection hands one turn's output to its socket: what clients are told must be kept by then."""
+    answer_at_once: bool = True
+    """Whether a connection answers when it has read what there was, rather than at the end of the loop's turn."""
+    reading: bool = False
+    """Whether a connection is handling what it has read: `before_output` will be called soon."""
 
     def __post_init__(self) -> None:
         self.lobby = Lobby(self.bounds, self.tallies)
@@ -51,6 +55,11 @@ class Gateway:
     def max_message_bytes(self) -> int:
         """Of one batch, and of one message where the entity has no limit of its own."""
         return self.tier.max_message_bytes
+
+    @property
+    def clients(self) -> set[Connection]:
+        """All that are connected and have opened."""
+        return self.connections
 
     @property
     def full(self) -> bool:

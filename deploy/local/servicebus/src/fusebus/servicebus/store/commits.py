@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable
-from typing import Protocol
+from collections.abc import Iterable
+from typing import Final, Protocol
 
 from fusebus.servicebus.store.store import RETRY_SECONDS, Store
+
+BUSY_SECONDS: Final = 0.0003  # commits closer to each other than this are worth putting together
 
 logger = logging.getLogger(__name__)
 
@@ -23,14 +25,31 @@ class Client(Protocol):
         """Drop them and cut the connection."""
 
 
-class GroupCommit:
-    """Commits before answers go out. If that fails, clients with answers waiting are cut off rather than misled."""
+class Front(Protocol):
+    """Where the clients are; the Gateway is one."""
 
-    def __init__(self, store: Store, clients: Callable[[], Iterable[Client]]) -> None:
+    answer_at_once: bool
+    reading: bool
+
+    @property
+    def clients(self) -> Iterable[Client]:
+        """All that are connected."""
+
+
+class GroupCommit:
+    """Commits before answers go out. If that fails, clients with answers waiting are cut off rather than misled.
+
+    While several clients are busy at the same time, their answers wait for the end of the loop's turn, and for one
+    commit; a single one gets its answer at once.
+    """
+
+    def __init__(self, store: Store, front: Front) -> None:
         self._store = store
-        self._clients = clients
+        self._front = front
         self._loop = asyncio.get_running_loop()
         self._retry: asyncio.TimerHandle | None = None
+        self._committed_at = 0.0
+        self._shared = 0  # answers that needed no commit of their own since the last
         store.on_pending = self._plan
         self._watch()
 
@@ -38,7 +57,7 @@ class GroupCommit:
         """What was said to the engine so far is durable when this returns True."""
         committed = self._store.commit()
         if not committed:
-            cut = [client for client in self._clients() if client.has_output]
+            cut = [client for client in list(self._front.clients) if client.has_output]
             for client in cut:
                 client.abort()
             logger.error("%d connections were cut: what they wait for could not be written", len(cut))
@@ -48,8 +67,13 @@ class GroupCommit:
 
     def before_output(self) -> None:
         """See Gateway.before_output."""
-        if self._store.pending:
-            self.commit()
+        if not self._store.pending:
+            self._shared += 1
+            return
+        now = self._loop.time()
+        self._front.answer_at_once = not self._shared and now - self._committed_at > BUSY_SECONDS
+        self._committed_at, self._shared = now, 0
+        self.commit()
 
     def close(self) -> None:
         """Commits what is left; nothing happens by itself any more."""
@@ -60,7 +84,9 @@ class GroupCommit:
         self._store.close()
 
     def _plan(self) -> None:
-        self._loop.call_soon(self.before_output)
+        """Something is to be committed though perhaps nobody waits for it."""
+        if not self._front.reading:
+            self._loop.call_soon(self.commit)
 
     def _watch(self) -> None:
         if self._retry is None and self._store.refusal is not None:

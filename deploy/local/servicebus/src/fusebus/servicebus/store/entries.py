@@ -26,6 +26,9 @@ _HEADER, _ANNOTATIONS = bytes((0x00, 0x53, HEADER)), bytes((0x00, 0x53, MESSAGE_
 MAX_TTL_MILLISECONDS: Final = 0xFFFFFFFF  # what the header has room for
 MAX_HOPS: Final = 255  # more than the engine ever allows
 
+stored_head = _STORED.pack
+"""The usual STORED entry without its message, which follows: (STORED, mailbox, number, original number, enqueued at,
+expires at, delivery count, state, hops, flags 0, bytes of the message)"""
 short = _SHORT.pack
 """(REMOVED or NUMBERED, mailbox, number) -> entry"""
 

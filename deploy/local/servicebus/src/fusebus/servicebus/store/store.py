@@ -136,7 +136,8 @@ class Store:
             for number, (_, entry) in list(mailbox.items()):
                 mailbox[number] = (self._current.number, entry)
                 self._pending.append(entry.encoded())
-                self._count_stored()
+                self._current.stored += 1
+                self._current.live += 1
         self._numbers.update(recovered.last_numbers)
         self.commit()
         return recovered
@@ -177,12 +178,31 @@ class Store:
     def message_stored(self, mailbox_id: int, record: Record) -> None:
         if not self._pending:
             self._wake()
-        record.journal_place = self._current.number
-        message = record.message
-        body = None if message is self._last_message else entries.message_bytes(message)
-        self._last_message = message
-        self._pending.append(entries.stored(mailbox_id, record, body))
-        self._count_stored()
+        block, message = self._current, record.message
+        record.journal_place = block.number
+        block.stored += 1
+        block.live += 1
+        same, self._last_message = message is self._last_message, message
+        if same or record.modified or record.dead_letter_source is not None:
+            self._pending.append(entries.stored(mailbox_id, record, None if same else entries.message_bytes(message)))
+            return
+        body = message.raw
+        if message.ttl_seconds is not None or message.annotations:
+            body = entries.message_bytes(message)
+        head = entries.stored_head(
+            entries.STORED,
+            mailbox_id,
+            record.sequence_number,
+            record.enqueued_sequence_number,
+            record.enqueued_at,
+            record.expires_at,
+            record.delivery_count,
+            record.state,
+            record.hops,
+            0,
+            len(body),
+        )
+        self._pending += (head, body)  # not put together: one copy less
 
     def message_changed(self, mailbox_id: int, record: Record) -> None:
         self._forget(record.journal_place)
@@ -198,12 +218,6 @@ class Store:
         if not self._numbers:
             self._wake()
         self._numbers[mailbox_id] = last
-
-    def _count_stored(self) -> None:
-        self._current.stored += 1
-        self._current.live += 1
-        self._stored_entries += 1
-        self._live_entries += 1
 
     def _forget(self, place: int) -> None:
         block = self._current if place == self._current.number else self._blocks.get(place)
@@ -355,11 +369,14 @@ class Store:
         for record in self._moved:
             self._forget(record.journal_place)
             record.journal_place = block.number
-            self._count_stored()
+            block.stored += 1
+            block.live += 1
         block.size_bytes = size
         self._blocks[block.number] = block
         self._order.append(block)
         self._log_bytes += size
+        self._stored_entries += block.stored
+        self._live_entries += block.stored  # those removed since are counted already
         self._current = _Block(block.number + 1, 0, 0, 0)
         self._numbers_since_drop.update(self._numbers)
         self._pending, self._statements, self._numbers, self._moved = [], [], {}, []
