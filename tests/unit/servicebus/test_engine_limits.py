@@ -195,6 +195,16 @@ def test_receivers_and_scheduled_messages_keep_a_queue(engine: Engine, clock: Cl
         engine.resolve("q")
 
 
+def test_idleness_begins_when_the_last_receiver_leaves_however_quiet_it_was(engine: Engine, clock: Clock) -> None:
+    engine.namespace.create_queue("q", QueueSettings(auto_delete_on_idle_seconds=IDLE))
+    consumer = engine.attach_consumer("q", lambda found: None)
+    clock.now += IDLE - 1
+    consumer.detach()
+    clock.now += IDLE - 1
+    engine.tick()
+    assert engine.resolve("q")
+
+
 def test_a_topic_is_in_use_as_long_as_a_subscription_is(engine: Engine, clock: Clock) -> None:
     namespace = engine.namespace
     namespace.create_topic("t", TopicSettings(auto_delete_on_idle_seconds=IDLE))

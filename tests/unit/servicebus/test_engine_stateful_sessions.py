@@ -32,7 +32,7 @@ LOCK_SECONDS, GRACE_SECONDS = 10.0, 0.5
 PATIENCE_SECONDS = 20.0
 MAX_DELIVERY_COUNT = 3
 ENTRY, QUEUE = "in", "s"
-DEAD, STUCK = f"{QUEUE}/$DeadLetterQueue", f"{ENTRY}/$Transfer/$DeadLetterQueue"
+GRAVES, DEAD, STUCK = "graves", f"{QUEUE}/$DeadLetterQueue", f"{ENTRY}/$Transfer/$DeadLetterQueue"
 SESSIONS = ["a", "b"]
 a_session = st.sampled_from(SESSIONS)
 
@@ -72,18 +72,25 @@ class SessionMachine(RuleBasedStateMachine):
         self.serial = count(1)
         self.ended: list[EngineError] = []
         self.open = True
+        self.graves: str | None = None  # where dead letters are forwarded to
 
     def new_engine(self) -> Engine:
         return Engine(lambda: self.now, new_token=lambda: UUID(int=next(self.tokens)), journal=self.journal)
 
-    @initialize()
-    def create(self) -> None:
+    @initialize(graves=st.booleans())
+    def create(self, graves: bool) -> None:
+        self.graves = GRAVES if graves else None
+        self.engine.namespace.create_queue(GRAVES)
         self.engine.namespace.create_queue(QUEUE, self.queue_settings())
         self.engine.namespace.create_queue(ENTRY, QueueSettings(forward_to=QUEUE))
 
     def queue_settings(self, status: EntityStatus = EntityStatus.ACTIVE) -> QueueSettings:
         return QueueSettings(
-            lock_seconds=LOCK_SECONDS, max_delivery_count=MAX_DELIVERY_COUNT, requires_session=True, status=status
+            lock_seconds=LOCK_SECONDS,
+            max_delivery_count=MAX_DELIVERY_COUNT,
+            requires_session=True,
+            status=status,
+            forward_dead_lettered_to=self.graves,
         )
 
     # The model
@@ -291,7 +298,7 @@ class SessionMachine(RuleBasedStateMachine):
                 if found.session == session and found.state in ("ready", "deferred")
             ]
             assert [found.message.raw for found in self.engine.peek(QUEUE, 1, 10_000, session)] == present
-        for path, state in ((DEAD, "dead"), (STUCK, "stuck")):
+        for path, state in ((self.graves or DEAD, "dead"), (STUCK, "stuck")):
             here = sorted(found.message.raw for found in self.engine.peek(path, 1, 10_000))
             assert here == sorted(found.name for found in self.messages if found.state == state)
 
@@ -303,12 +310,12 @@ class SessionMachine(RuleBasedStateMachine):
             state: sum(1 for f in self.messages if f.state == state) for state in ("ready", "deferred", "dead", "stuck")
         }
         counts, entry = self.engine.counts(QUEUE), self.engine.counts(ENTRY)
-        assert (counts.active, counts.deferred, counts.dead_letter) == tuple(
-            by_state[key] for key in ("ready", "deferred", "dead")
-        )
+        assert (counts.active, counts.deferred) == (by_state["ready"], by_state["deferred"])
+        assert counts.dead_letter == (0 if self.graves else by_state["dead"])
         assert (entry.active, entry.transfer, entry.transfer_dead_letter) == (0, 0, by_state["stuck"])
-        held = sum(len(found.name) for found in self.messages if found.state not in ("gone", "stuck"))
-        assert counts.size_bytes == held
+        elsewhere = ("gone", "stuck", "dead") if self.graves else ("gone", "stuck")
+        assert counts.size_bytes == sum(len(found.name) for found in self.messages if found.state not in elsewhere)
+        assert self.engine.held_bytes == sum(len(found.name) for found in self.messages if found.state != "gone")
 
     @invariant()
     def sessions_are_listed(self) -> None:

@@ -139,6 +139,7 @@ class Mailbox(Shelf):
     def leave(self, consumer: Consumer) -> None:
         """The consumer has no credit any more; it stays in line until that is noticed, or many do."""
         self.consumers.pop(consumer, None)
+        self._core.set_time()  # the last call of the engine may be long ago
         self.left_at = self._core.now
         if len(self._line) > 2 * len(self.consumers) + MAX_STALE:
             self._line = deque(found for found in self._line if found.attached)

@@ -287,5 +287,6 @@ def subscription_path(topic: str, name: str) -> str:
 
 def _existing(found: dict[str, T], name: str, what: str, parent: str = "") -> T:
     if (entity := found.get(name.lower())) is None:
-        raise EntityNotFound(f"The {what} '{parent}{name}' could not be found.")
+        # The JavaScript SDK knows a missing entity by this wording.
+        raise EntityNotFound(f"The messaging entity '{parent}{name}' could not be found: there is no such {what}.")
     return entity
