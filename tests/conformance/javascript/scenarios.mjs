@@ -239,7 +239,7 @@ export const scenarios = {
     await rules.createRule("correlation", correlation);
     await rules.deleteRule("$Default");
     const found = {};
-    for await (const rule of rules.getRules()) found[rule.name] = rule;
+    for await (const rule of rules.listRules()) found[rule.name] = rule;
     assert.deepEqual(Object.keys(found).sort(), ["correlation", "sql"]);
     assert.equal(found.sql.filter.sqlExpression, "size > 3");
     assert.equal(found.sql.action.sqlExpression, "SET grade = 'big'");
