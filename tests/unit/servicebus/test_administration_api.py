@@ -160,6 +160,37 @@ def test_an_etag_guards_against_changing_what_somebody_else_changed() -> None:
     assert ask(served, "PUT", "/none", described("Queue"), {"If-Match": "*"}).status == 404
 
 
+def test_an_idle_entity_deletes_itself() -> None:
+    now = [0.0]
+    served = api(Engine(lambda: now[0]))
+    assert ask(served, "PUT", "/orders", described("Queue", "<AutoDeleteOnIdle>PT5M</AutoDeleteOnIdle>")).status == 201
+    now[0] = 299.0
+    assert "<AutoDeleteOnIdle>PT5M</AutoDeleteOnIdle>" in ask(served, "GET", "/orders").text
+    now[0] = 299.0 + 301.0
+    assert ask(served, "GET", "/orders").status == 404
+
+
+def test_keys_are_dated() -> None:
+    now = [0.0]
+    served = api(Engine(lambda: now[0]))
+    rights = "<Rights><AccessRights>{right}</AccessRights></Rights>"
+    rule = f"<AuthorizationRule>{rights}<KeyName>k</KeyName></AuthorizationRule>"
+
+    def put(right: str, headers: dict[str, str]) -> ElementTree.Element:
+        rules = f"<AuthorizationRules>{rule.format(right=right)}</AuthorizationRules>"
+        return ElementTree.fromstring(ask(served, "PUT", "/orders", described("Queue", rules), headers).text)
+
+    def told(found: ElementTree.Element, name: str) -> str | None:
+        return found.findtext(f".//{{{CONNECT}}}AuthorizationRule/{{{CONNECT}}}{name}")
+
+    first = put("Send", {})
+    now[0] = 86_400.0
+    same, other = put("Send", {"If-Match": "*"}), put("Listen", {"If-Match": "*"})
+    assert told(first, "PrimaryKey") == told(same, "PrimaryKey") == told(other, "PrimaryKey")
+    assert told(same, "ModifiedTime") == told(other, "CreatedTime") == "1970-01-01T00:00:00.000000Z"
+    assert told(other, "ModifiedTime") == "1970-01-02T00:00:00.000000Z"
+
+
 def test_who_may_not_manage_is_refused_before_anything_is_read() -> None:
     asked: list[tuple[str | None, str, Right]] = []
 

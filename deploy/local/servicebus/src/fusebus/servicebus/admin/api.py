@@ -89,9 +89,7 @@ class AdministrationApi:
             return refused(refusal)
         authorization = request.headers.get(AUTHORIZATION)
         if not any(self._authorize(authorization, path, Right.MANAGE) for path in (target.entity, target.address)):
-            return refusal_answer(
-                401, "The token is missing, invalid, expired or gives no right to manage this."
-            )
+            return refusal_answer(401, "The token is missing, invalid, expired or gives no right to manage this.")
         return None
 
     def answer(self, request: Request, body: bytes) -> Answer:
@@ -104,7 +102,8 @@ class AdministrationApi:
             return refused(refusal)
 
     def _target(self, request: Request) -> Target:
-        return find_target(request.raw_path, self._engine.namespace, Site(request.host, self._tier))
+        site = Site(request.host, self._tier, self._engine.now)
+        return find_target(request.raw_path, self._engine.namespace, site)
 
     def _answer(self, request: Request, target: Target, body: bytes) -> Answer:
         if target.collection is None:

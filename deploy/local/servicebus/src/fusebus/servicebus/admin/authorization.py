@@ -3,6 +3,7 @@
 import base64
 import secrets
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import Final
 from xml.etree.ElementTree import Element
 
@@ -32,10 +33,10 @@ def _describe(rule: AuthorizationRule) -> str:
     )
 
 
-def read_rules(found: Element, current: Sequence[AuthorizationRule]) -> tuple[AuthorizationRule, ...]:
+def read_rules(found: Element, current: Sequence[AuthorizationRule], now: float) -> tuple[AuthorizationRule, ...]:
     """Keys that are left out are those of the `current` rule of the name, or made. Raises InvalidArgument."""
     known = {rule.name: rule for rule in current}
-    rules = tuple(_read(given, known) for given in found.iterfind(tag("AuthorizationRule")))
+    rules = tuple(_read(given, known, now) for given in found.iterfind(tag("AuthorizationRule")))
     if len(rules) > MAX_RULES:
         raise InvalidArgument(f"AuthorizationRules: more than {MAX_RULES}.")
     if len({rule.name for rule in rules}) < len(rules):
@@ -43,19 +44,19 @@ def read_rules(found: Element, current: Sequence[AuthorizationRule]) -> tuple[Au
     return rules
 
 
-def _read(found: Element, known: dict[str, AuthorizationRule]) -> AuthorizationRule:
+def _read(found: Element, known: dict[str, AuthorizationRule], now: float) -> AuthorizationRule:
     name = (text_of(found, "KeyName") or "").strip()
     if not name or len(name) > MAX_NAME_CHARACTERS:
         raise InvalidArgument(f"AuthorizationRules: KeyName must have 1 to {MAX_NAME_CHARACTERS} characters.")
     old = known.get(name)
-    return AuthorizationRule(
-        name,
-        read_rights(name, (given.text or "" for given in found.iterfind(f"{tag('Rights')}/{tag('AccessRights')}"))),
-        text_of(found, "PrimaryKey") or (old.primary_key if old else new_key()),
-        text_of(found, "SecondaryKey") or (old.secondary_key if old else new_key()),
-        old.created_at if old else 0.0,
-        old.modified_at if old else 0.0,
+    rights = read_rights(name, (given.text or "" for given in found.iterfind(f"{tag('Rights')}/{tag('AccessRights')}")))
+    primary, secondary = text_of(found, "PrimaryKey"), text_of(found, "SecondaryKey")
+    if old is None:
+        return AuthorizationRule(name, rights, primary or new_key(), secondary or new_key(), now, now)
+    new = replace(
+        old, rights=rights, primary_key=primary or old.primary_key, secondary_key=secondary or old.secondary_key
     )
+    return new if new == old else replace(new, modified_at=now)
 
 
 def read_rights(rule: str, texts: Iterable[str]) -> frozenset[Right]:

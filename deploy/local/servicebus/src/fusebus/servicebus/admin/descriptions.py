@@ -14,10 +14,14 @@ from fusebus.servicebus.tier import Tier
 
 @dataclass(frozen=True, slots=True)
 class Site:
-    """What descriptions say that no entity knows: the host that a client reached, and the tier."""
+    """What descriptions say that no entity knows: the host that a client reached, the tier, and the time of asking.
+
+    Seconds since the epoch, UTC.
+    """
 
     host: str
     tier: Tier
+    now: float
 
 
 def describe_queue(queue: Queue, site: Site) -> str:

@@ -99,8 +99,11 @@ FIELDS: Final[dict[str, Field]] = {
 }
 
 
-def read_settings(found: Element, current: Settings, tier: Tier) -> Settings:
-    """`current` with what the description says; raises InvalidArgument that begins with the element's name."""
+def read_settings(found: Element, current: Settings, tier: Tier, now: float) -> Settings:
+    """`current` with what the description says; raises InvalidArgument that begins with the element's name.
+
+    `now`: seconds since the epoch, for what has a date of its own.
+    """
     known = {field.name for field in fields(current)}
     changes: dict[str, Any] = {}
     for name, field in FIELDS.items():
@@ -113,7 +116,7 @@ def read_settings(found: Element, current: Settings, tier: Tier) -> Settings:
         changes["duplicate_detection_seconds"] = _duplicate_window(found, current.duplicate_detection_seconds)
         rules = found.find(tag("AuthorizationRules"))
         if rules is not None:
-            changes["authorization_rules"] = read_rules(rules, current.authorization_rules)
+            changes["authorization_rules"] = read_rules(rules, current.authorization_rules, now)
     new = {name: value for name, value in changes.items() if value != getattr(current, name)}
     _check_limits(new, tier)  # what is only written back may be what a configuration file allowed itself
     return replace(current, **new)

@@ -68,14 +68,18 @@ class Entities:
 
     def create(self, name: str, found: Element) -> Entry:
         if _is_queue(found):
-            return self._entry(self.namespace.create_queue(name, read_settings(found, QueueSettings(), self.site.tier)))
-        return self._entry(self.namespace.create_topic(name, read_settings(found, TopicSettings(), self.site.tier)))
+            return self._entry(
+                self.namespace.create_queue(name, read_settings(found, QueueSettings(), self.site.tier, self.site.now))
+            )
+        return self._entry(
+            self.namespace.create_topic(name, read_settings(found, TopicSettings(), self.site.tier, self.site.now))
+        )
 
     def update(self, name: str, found: Element) -> Entry:
         if _is_queue(found):
-            queue_settings = read_settings(found, self.namespace.queue(name).settings, self.site.tier)
+            queue_settings = read_settings(found, self.namespace.queue(name).settings, self.site.tier, self.site.now)
             return self._entry(self.namespace.update_queue(name, queue_settings))
-        topic_settings = read_settings(found, self.namespace.topic(name).settings, self.site.tier)
+        topic_settings = read_settings(found, self.namespace.topic(name).settings, self.site.tier, self.site.now)
         return self._entry(self.namespace.update_topic(name, topic_settings))
 
     def delete(self, name: str) -> None:
@@ -111,14 +115,16 @@ class Subscriptions:
 
     def create(self, name: str, found: Element) -> Entry:
         _expect(found, "SubscriptionDescription")
-        settings = read_settings(found, SubscriptionSettings(), self.site.tier)
+        settings = read_settings(found, SubscriptionSettings(), self.site.tier, self.site.now)
         given = found.find(tag("DefaultRuleDescription"))
         rule = Rule() if given is None else read_rule(given, given.findtext(tag("Name")) or DEFAULT_RULE_NAME)
         return self._entry(self.namespace.create_subscription(self.topic, name, settings, (rule,)))
 
     def update(self, name: str, found: Element) -> Entry:
         _expect(found, "SubscriptionDescription")
-        settings = read_settings(found, self.namespace.subscription(self.topic, name).settings, self.site.tier)
+        settings = read_settings(
+            found, self.namespace.subscription(self.topic, name).settings, self.site.tier, self.site.now
+        )
         return self._entry(self.namespace.update_subscription(self.topic, name, settings))
 
     def delete(self, name: str) -> None:

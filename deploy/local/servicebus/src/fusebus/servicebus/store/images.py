@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from fusebus.servicebus.amqp.decoding import decode_exactly
 from fusebus.servicebus.amqp.encoding import encode
-from fusebus.servicebus.engine import filters, settings
+from fusebus.servicebus.engine import actions, filters, rights, settings
 
 KIND: Final = "$"  # the key that tells what an object stands for
 
@@ -28,7 +28,7 @@ def _classes(*modules: ModuleType) -> dict[str, type]:
     return {kind.__name__: kind for kind in found if is_dataclass(kind) or issubclass(kind, Enum)}
 
 
-_CLASSES: Final = _classes(filters, settings)
+_CLASSES: Final = _classes(actions, filters, rights, settings)
 
 
 def dumps(value: Any) -> str:
