@@ -184,6 +184,8 @@ class Outbound(Link):
             granted = (flow.delivery_count or 0) + flow.link_credit - self.delivery_count
             self.credit = max(0, granted if granted <= MANY else granted - MANY - 1)
         self.draining = flow.drain
+        if not self.attached:
+            return  # our attach comes first; what is granted meanwhile counts from then on
         if flow.link_credit is not None:
             self.credit_changed()
         self.end_drain()

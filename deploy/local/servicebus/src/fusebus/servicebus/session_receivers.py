@@ -59,6 +59,7 @@ class SessionReceiver(EntityReceiver):
         self.holder = self._consumer = consumer
         self.session.accept(self)
         self.credit_changed()  # the client may have granted some while it waited
+        self.end_drain()
 
     def _refused(self, error: EngineError) -> None:
         if self.session.has(self):
