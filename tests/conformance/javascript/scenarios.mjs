@@ -296,6 +296,17 @@ export const scenarios = {
     await over.close();
   },
 
+  async "everything works over tls"() {
+    const name = await queue();
+    const over = new ServiceBusClient(connectionString.replace(";UseDevelopmentEmulator=true", ""), { retryOptions });
+    await send(name, { body: "x".repeat(150_000) }, over);
+    const receiver = over.createReceiver(name);
+    const [message] = await receive(receiver);
+    assert.equal(message.body.length, 150_000);
+    await receiver.completeMessage(message);
+    await over.close();
+  },
+
   async "an unknown entity is refused clearly"() {
     await assert.rejects(send(`missing-${randomUUID()}`, { body: 1 }), (error) =>
       ["MessagingEntityNotFound", "UnauthorizedAccess"].includes(error.code),
