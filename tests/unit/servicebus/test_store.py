@@ -24,13 +24,12 @@ from fusebus.servicebus.engine import (
     Message,
     MessageState,
     QueueSettings,
-    QuotaExceeded,
     Rule,
     SqlFilter,
     SubscriptionSettings,
     TopicSettings,
 )
-from fusebus.servicebus.store import DataDirectoryInUse, Store, database
+from fusebus.servicebus.store import DataDirectoryInUse, Store, database, journal_file
 from fusebus.servicebus.wire_messages import engine_message
 
 
@@ -216,7 +215,7 @@ def test_copies_for_several_subscriptions_share_their_bytes(running: Running) ->
 
 def test_the_log_stays_short_while_old_messages_remain(running: Running, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("fusebus.servicebus.store.store.MIN_LOG_BYTES_TO_TIDY", 200_000)
-    monkeypatch.setattr("fusebus.servicebus.store.store.MIN_BYTES_TO_DROP", 20_000)
+    monkeypatch.setattr("fusebus.servicebus.store.store.MAX_JOURNAL_BYTES", 100_000)
     running.engine.namespace.create_queue("q")
     running.engine.namespace.create_queue("old")
     for index in range(300):
@@ -255,11 +254,16 @@ def fill(running: Running, count: int = 50) -> None:
         running.store.commit()
 
 
-def test_a_cut_write_ahead_log_is_reported_and_the_rest_is_kept(running: Running) -> None:
+@pytest.mark.parametrize("name", [journal_file.FILE_NAME, database.FILE_NAME + "-wal"])
+def test_a_cut_log_is_reported_and_the_rest_is_kept(
+    running: Running, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if name != journal_file.FILE_NAME:
+        monkeypatch.setattr("fusebus.servicebus.store.store.MAX_JOURNAL_BYTES", -1)  # everything to the database
     fill(running)
 
     def cut(directory: Path) -> None:
-        log = directory / (database.FILE_NAME + "-wal")
+        log = directory / name
         with log.open("r+b") as file:
             file.truncate(log.stat().st_size // 2)
 
@@ -270,8 +274,39 @@ def test_a_cut_write_ahead_log_is_reported_and_the_rest_is_kept(running: Running
     assert any("commits" in complaint and "missing" in complaint for complaint in again.complaints)
 
 
+def test_a_torn_commit_is_as_if_it_had_never_been(running: Running) -> None:
+    fill(running, 3)
+
+    def tear(directory: Path) -> None:
+        with (directory / journal_file.FILE_NAME).open("ab") as file:
+            file.write(journal_file.MAGIC + b"\x00" * 7)
+
+    again = running.crash(tear)
+    assert len(texts(again.engine, "q")) == 3
+    assert again.complaints == []
+    again.engine.send("q", [message("next")])
+    again.store.commit()
+    assert len(texts(again.crash().engine, "q")) == 4
+
+
+def test_damage_within_the_journal_is_reported_and_the_others_are_kept(running: Running) -> None:
+    fill(running)
+
+    def spoil(directory: Path) -> None:
+        path = directory / journal_file.FILE_NAME
+        data = bytearray(path.read_bytes())
+        data[len(data) // 2] ^= 1
+        path.write_bytes(data)
+
+    again = running.crash(spoil)
+    assert len(texts(again.engine, "q")) == 49
+    assert any(complaint.startswith("journal:") for complaint in again.complaints)
+    assert again.crash().complaints == []
+
+
 def test_a_damaged_block_is_reported_and_the_others_are_kept(running: Running) -> None:
     fill(running)
+    running.store.checkpoint()
 
     def spoil(directory: Path) -> None:
         path = directory / database.FILE_NAME
@@ -326,21 +361,6 @@ def test_two_brokers_do_not_share_a_directory(running: Running) -> None:
         Store(running.directory)
 
 
-def test_a_full_disk_refuses_sends_and_goes_on_when_there_is_room(running: Running) -> None:
-    fill(running, 3)
-    running.store.limit_bytes(200_000)
-    with pytest.raises(QuotaExceeded, match="full"):
-        for index in range(1000):
-            running.engine.send("q", [message(f"more {index} " + "x" * 5000)])
-            running.store.commit()
-    kept = texts(running.engine, "q")
-    running.store.limit_bytes(None)
-    running.store.retry()
-    running.engine.send("q", [message("room again")])
-    assert running.store.commit()
-    assert texts(running.crash().engine, "q") == [*kept, "room again"]
-
-
 # --- anything in any order
 
 ACTIONS = st.lists(
@@ -362,6 +382,8 @@ def test_a_restored_engine_shows_what_the_old_one_shows(tmp_path: Path, actions:
     for number, (action, which) in enumerate(actions):
         if action == "commit":
             running.store.commit()
+            if which == 0:
+                running.store.checkpoint()
         else:
             act(running, action, which, number)
     running.store.commit()

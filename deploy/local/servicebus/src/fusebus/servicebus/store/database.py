@@ -16,7 +16,6 @@ logger = logging.getLogger(__name__)
 FILE_NAME: Final = "broker.sqlite3"
 FORMAT: Final = 1  # raised when old files can no longer be read
 PAGE_BYTES: Final = 8192  # measured: 4096 costs more for large blocks, 16384 for single messages
-MAX_PAGES: Final = 0xFFFFFFFE  # SQLite's own limit
 CHECKPOINT_PAGES: Final = 8192  # 64 MB: most messages are gone, and their pages used again, before they are copied
 LARGEST_ID: Final = 2**63 - 1
 _SCHEMA: Final = """
@@ -98,14 +97,16 @@ def unfinished_frames(path: Path, database: sqlite3.Connection) -> int:
     return max(0, written - max(0, int(whole)))
 
 
-def set_aside(path: Path) -> Path:
-    """Renames a damaged database and its log, so that nobody writes to them; returns the new path."""
+def set_aside(path: Path, journal: Path) -> Path:
+    """Renames a damaged database, its log and the journal, so that nobody writes to them; returns the new path."""
     aside = path.with_name(f"{path.name}.damaged-{time.strftime('%Y%m%d-%H%M%S')}-{time.monotonic_ns() % 1000:03}")
     path.rename(aside)
     for suffix in ("-wal", "-shm"):
         beside = path.with_name(path.name + suffix)
         if beside.exists():
             beside.rename(aside.with_name(aside.name + suffix))
+    if journal.exists():
+        journal.rename(aside.with_name(aside.name + ".journal"))
     return aside
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from heapq import merge
+from typing import Any, Final, TypeVar
 
 from fusebus.servicebus.amqp.types import CodecError
 from fusebus.servicebus.engine.journal import (
@@ -19,8 +20,11 @@ from fusebus.servicebus.engine.records import Record
 from fusebus.servicebus.engine.settings import Rule, TopicSettings
 from fusebus.servicebus.store import entries, images
 from fusebus.servicebus.store.database import Reader
+from fusebus.servicebus.store.journal_file import JournalFile
 
 T = TypeVar("T")
+DROPPED: Final = -1  # in the table of last numbers, beside the mailboxes: the last block that was deleted
+IN_DATABASE: Final = -1  # instead of a position in the journal file
 
 
 @dataclass(slots=True)
@@ -29,6 +33,7 @@ class BlockSize:
 
     size_bytes: int
     stored: int
+    position: int
 
 
 @dataclass(slots=True)
@@ -108,13 +113,14 @@ def _duplicate(row: tuple[Any, ...]) -> DuplicateImage:
     return DuplicateImage(entity, key, number, seen_at)
 
 
-def recover(database: sqlite3.Connection, last_commit: int) -> Recovered:
+def recover(database: sqlite3.Connection, journal: JournalFile, last_commit: int) -> Recovered:
     """Reads everything; `last_commit` is the last block that was confirmed to have been written."""
     reader = Reader(database)
     found = Recovered(complaints=reader.complaints)
     found.tables = {name: reader.rows(name) for name in ("entities", "rules", "sessions", "duplicates")}
     found.last_numbers = dict(reader.rows("numbers"))
-    newest = _replay(reader, found)
+    dropped = found.last_numbers.pop(DROPPED, 0)
+    newest = max(dropped, _replay(_blocks(reader, journal, dropped), found))
     found.next_block = newest + 1
     found.damaged = bool(reader.complaints)
     if newest < last_commit:
@@ -126,17 +132,27 @@ def recover(database: sqlite3.Connection, last_commit: int) -> Recovered:
     return found
 
 
-def _replay(reader: Reader, found: Recovered) -> int:
+def _blocks(reader: Reader, journal: JournalFile, dropped: int) -> Iterator[tuple[int, int, bytes]]:
+    """(number, position, data) of the database's and the journal file's blocks, oldest first, each once."""
+    stored = ((number, IN_DATABASE, data) for number, data in reader.blocks())
+    newest = dropped  # moved blocks, and those no longer needed, may still be in the journal file
+    for number, position, data in merge(stored, list(journal.recover(reader.complaints)), key=lambda block: block[:2]):
+        if number > newest:
+            newest = number
+            yield number, position, data
+
+
+def _replay(blocks: Iterator[tuple[int, int, bytes]], found: Recovered) -> int:
     """Go through the log; returns its last block's number."""
     newest = 0
-    for number, data in reader.blocks():
-        newest, size = number, BlockSize(len(data), 0)
+    for number, position, data in blocks:
+        newest, size = number, BlockSize(len(data), 0, position)
         found.blocks[number] = size
         try:
             for entry in entries.read(data):
                 size.stored += _apply(entry, number, found)
         except entries.DamagedBlock as error:
-            reader.complaints.append(f"log: block {number} ends early: {error}")
+            found.complaints.append(f"log: block {number} ends early: {error}")
     return newest
 
 

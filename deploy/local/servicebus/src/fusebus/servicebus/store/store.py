@@ -8,8 +8,8 @@ import time
 import zlib
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
-from itertools import takewhile
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,27 +18,19 @@ from fusebus.servicebus.engine.journal import IDS_PER_ENTITY, DuplicateImage, En
 from fusebus.servicebus.engine.messages import Message
 from fusebus.servicebus.engine.records import Record
 from fusebus.servicebus.engine.settings import Rule
-from fusebus.servicebus.store import entries, images
-from fusebus.servicebus.store.database import (
-    FILE_NAME,
-    MAX_PAGES,
-    PAGE_BYTES,
-    Sync,
-    opened,
-    set_aside,
-    unfinished_frames,
-    write_tables,
-)
+from fusebus.servicebus.store import entries, images, journal_file
+from fusebus.servicebus.store.database import FILE_NAME, Sync, opened, set_aside, unfinished_frames, write_tables
+from fusebus.servicebus.store.journal_file import JournalFile
 from fusebus.servicebus.store.marks import CommitMark, Reserve
-from fusebus.servicebus.store.recovery import Recovered, recover
+from fusebus.servicebus.store.recovery import DROPPED, IN_DATABASE, Recovered, recover
 
 logger = logging.getLogger(__name__)
 
 DEFAULT_RESERVE_BYTES: Final = 16 << 20  # more than one turn of the loop ever takes in from ordinary clients
 RETRY_SECONDS: Final = 0.5  # between attempts to write while the disk is full
 MIN_LOG_BYTES_TO_TIDY: Final = 32 << 20
+MAX_JOURNAL_BYTES: Final = 64 << 20  # then what is still needed of it moves into the database
 MIN_BLOCKS_TO_DROP: Final = 64  # dropping costs statements; a few finished blocks can wait
-MIN_BYTES_TO_DROP: Final = 1 << 20
 TIDY_FACTOR: Final = 2  # what tidying may write, as a multiple of what the turn itself writes
 
 FindRecord = Callable[[int, int], Record | None]
@@ -53,10 +45,17 @@ class _Block:
     size_bytes: int
     stored: int
     live: int
+    position: int = IN_DATABASE
+    """Of its data in the journal file, or IN_DATABASE."""
 
 
 class Store:
     """Implements engine.Journal. Between `commit` calls everything is in memory only.
+
+    A commit is one block of the log. Blocks that come alone are appended to the journal file, those that come with
+    changes to the tables go into the database in the same transaction; when the journal file is long, what is still
+    needed of it follows. Most messages are gone by then. Blocks are dropped from the old end on, so whatever an entry
+    refers to is older and, if it is needed, still there.
 
     `refusal` says why nothing may be sent now, None if all is well.
     """
@@ -73,6 +72,7 @@ class Store:
         self.refusal: str | None = None
         self.on_pending: Callable[[], None] | None = None
         """Called when something is to be committed after a time when nothing was."""
+        self._directory = directory
         self._path = directory / FILE_NAME
         self._sync = sync
         self._clock = clock
@@ -82,7 +82,7 @@ class Store:
         self._statements: list[Statement] = []
         self._numbers: dict[int, int] = {}
         self._numbers_since_drop: dict[int, int] = {}
-        self._deleted: set[int] = set()
+        self._finished = self._dropped = 0  # the last block that is no longer needed, and that was deleted
         self._last_message: Message | None = None
         self._current = _Block(1, 0, 0, 0)
         self._blocks: dict[int, _Block] = {}
@@ -98,10 +98,12 @@ class Store:
     # --- opening
 
     def _open(self) -> Recovered:
+        complaints: list[str] = []
         try:
             self._database = opened(self._path, self._sync)
             complaints = self._unfinished()
-            recovered = recover(self._database, self._mark.block)
+            self._journal = self._open_journal()
+            recovered = recover(self._database, self._journal, self._mark.block)
         except sqlite3.DatabaseError as error:
             recovered = self._start_anew(Recovered(complaints=[f"{self._path.name}: {error}"]))
         else:
@@ -116,6 +118,9 @@ class Store:
             logger.warning("%s", complaint)
         return recovered
 
+    def _open_journal(self) -> JournalFile:
+        return JournalFile(self._directory, self._sync is Sync.POWER)
+
     def _unfinished(self) -> list[str]:
         assert self._database is not None
         frames = unfinished_frames(self._path, self._database)
@@ -127,9 +132,10 @@ class Store:
         """Move what could be read into a new database and keep the damaged one aside."""
         if self._database is not None:
             self._database.close()
-        aside = set_aside(self._path)
+        aside = set_aside(self._path, self._directory / journal_file.FILE_NAME)
         recovered.complaints.append(f"the damaged files were set aside as {aside.name}; what could be read was kept")
         self._database = opened(self._path, self._sync)
+        self._journal = self._open_journal()
         self._current.number = max(recovered.next_block, self._mark.block + 1)
         write_tables(self._database, recovered.tables)
         for mailbox in recovered.live.values():
@@ -147,7 +153,7 @@ class Store:
         self._current.number = max(recovered.next_block, self._mark.block + 1)
         live = recovered.live_by_block()
         for number, size in recovered.blocks.items():
-            block = _Block(number, size.size_bytes, size.stored, live.get(number, 0))
+            block = _Block(number, size.size_bytes, size.stored, live.get(number, 0), size.position)
             self._blocks[number] = block
             self._order.append(block)
             self._log_bytes += size.size_bytes
@@ -168,9 +174,11 @@ class Store:
 
     def close(self) -> None:
         """Writes what is left and closes the files."""
-        self.commit()
+        if self.commit():
+            self.checkpoint()
         assert self._database is not None
         self._database.close()
+        self._journal.close()
         self._mark.close()
 
     # --- engine.Journal: messages
@@ -281,15 +289,13 @@ class Store:
         return self._log_bytes
 
     def checkpoint(self) -> None:
-        """Moves everything from the write-ahead log into the database file."""
+        """Moves everything that was committed and is still needed into the database's own file."""
+        if self.pending:
+            return
         assert self._database is not None
-        self._database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-
-    def limit_bytes(self, limit: int | None) -> None:
-        """Lets the database grow no further than that, as a disk of that size would; None: as far as it can."""
-        assert self._database is not None
-        pages = MAX_PAGES if limit is None else max(1, limit // PAGE_BYTES)
-        self._database.execute(f"PRAGMA max_page_count={pages}")
+        with suppress(sqlite3.Error, OSError):  # it is safe where it is, too
+            self._to_database(None, moving=True)
+            self._database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
     @property
     def pending(self) -> bool:
@@ -333,7 +339,10 @@ class Store:
         if self._log_bytes > MIN_LOG_BYTES_TO_TIDY and self._live_entries * 2 < self._stored_entries:
             data += self._copies_of_old(TIDY_FACTOR * len(data))
         try:
-            self._write(self._current.number, data)
+            if self._statements or self._journal.size_bytes > MAX_JOURNAL_BYTES:
+                self._to_database(data, moving=self._journal.size_bytes > MAX_JOURNAL_BYTES)
+            else:
+                self._current.position = self._journal.append(self._current.number, data)
         except (sqlite3.Error, OSError) as error:
             assert self._database is not None
             if self._database.in_transaction:
@@ -343,25 +352,35 @@ class Store:
         self._committed(len(data))
         return None
 
-    def _write(self, number: int, data: bytes) -> None:
+    def _to_database(self, data: bytes | None, moving: bool) -> None:
+        """Writes a block with the changes to the tables; `moving`: also what is still needed of the journal file."""
         assert self._database is not None
         execute = self._database.execute
-        finished = self._finished()
-        row = (number, zlib.crc32(data), data)
-        if not self._statements and not finished:
-            execute("INSERT INTO blocks VALUES (?, ?, ?)", row)
-            return
+        moved = [block for block in self._order if block.position != IN_DATABASE] if moving else []
+        dropping = moving or self._finished - self._dropped >= MIN_BLOCKS_TO_DROP
         execute("BEGIN IMMEDIATE")
         for sql, parameters in self._statements:
             execute(sql, parameters)
-        execute("INSERT INTO blocks VALUES (?, ?, ?)", row)
-        if finished:
-            execute("DELETE FROM blocks WHERE id <= ?", (finished[-1].number,))
-            numbers = self._numbers_since_drop | self._numbers
+        for block in moved:
+            self._insert(block.number, self._journal.read(block.position, block.size_bytes))
+        if data is not None:
+            self._insert(self._current.number, data)
+        if dropping:
+            execute("DELETE FROM blocks WHERE id <= ?", (self._finished,))
+            numbers = self._numbers_since_drop | self._numbers | {DROPPED: self._finished}
             self._database.executemany("INSERT OR REPLACE INTO numbers VALUES (?, ?)", numbers.items())
         execute("COMMIT")
-        for block in finished:
-            self._drop(block)
+        if dropping:
+            self._dropped = self._finished
+            self._numbers_since_drop.clear()
+        for block in moved:
+            block.position = IN_DATABASE
+        if moving:
+            self._journal.clear()
+
+    def _insert(self, number: int, data: bytes) -> None:
+        assert self._database is not None
+        self._database.execute("INSERT OR REPLACE INTO blocks VALUES (?, ?, ?)", (number, zlib.crc32(data), data))
 
     def _committed(self, size: int) -> None:
         block = self._current
@@ -381,24 +400,18 @@ class Store:
         self._numbers_since_drop.update(self._numbers)
         self._pending, self._statements, self._numbers, self._moved = [], [], {}, []
         self._last_message = None
+        self._forget_finished()
 
     # --- the log's old end
 
-    def _finished(self) -> list[_Block]:
-        """The oldest blocks, of which nothing is needed any more, when they are worth a statement."""
-        order = self._order
-        if not order or order[0].live:
-            return []
-        found = list(takewhile(lambda block: not block.live, order))
-        size = sum(block.size_bytes for block in found)
-        return found if len(found) >= MIN_BLOCKS_TO_DROP or size >= MIN_BYTES_TO_DROP else []
-
-    def _drop(self, block: _Block) -> None:
-        self._order.popleft()
-        del self._blocks[block.number]
-        self._log_bytes -= block.size_bytes
-        self._stored_entries -= block.stored
-        self._numbers_since_drop.clear()
+    def _forget_finished(self) -> None:
+        """The oldest blocks, of which nothing is needed any more, can be deleted when that is convenient."""
+        while self._order and not self._order[0].live:
+            block = self._order.popleft()
+            del self._blocks[block.number]
+            self._finished = block.number
+            self._log_bytes -= block.size_bytes
+            self._stored_entries -= block.stored
 
     def _copies_of_old(self, budget_bytes: int) -> bytes:
         """New entries for what is still needed of the oldest blocks, so that these can be dropped."""
@@ -412,10 +425,9 @@ class Store:
         return b"".join(copies)
 
     def _copies_of(self, block: _Block) -> list[bytes]:
-        assert self._database is not None and self._find is not None
-        (data,) = self._database.execute("SELECT data FROM blocks WHERE id = ?", (block.number,)).fetchone()
+        assert self._find is not None
         copies: list[bytes] = []
-        for entry in entries.read(data):
+        for entry in entries.read(self._data_of(block)):
             record = self._find(entry.mailbox, entry.number) if isinstance(entry, entries.Stored) else None
             if record is not None and record.journal_place == block.number:
                 copies.append(entries.stored(entry.mailbox, record, entries.message_bytes(record.message)))
@@ -424,3 +436,10 @@ class Store:
             self._live_entries -= block.live  # of entities that were deleted whole
             block.live = 0
         return copies
+
+    def _data_of(self, block: _Block) -> bytes:
+        if block.position != IN_DATABASE:
+            return self._journal.read(block.position, block.size_bytes)
+        assert self._database is not None
+        found: tuple[bytes] = self._database.execute("SELECT data FROM blocks WHERE id = ?", (block.number,)).fetchone()
+        return found[0]
