@@ -55,6 +55,12 @@ def test_encoded_slashes_of_a_name_are_slashes(keyring: Keyring) -> None:
     assert claim(keyring, "https://host/eu%2Forders", "sender", "first").path == "eu/orders"
 
 
+@pytest.mark.parametrize("resource", ["host:5672", "host:5672/", "127.0.0.1:5672", "sb://host", "https://host:5672/"])
+def test_a_host_alone_is_the_whole_namespace(keyring: Keyring, resource: str) -> None:
+    assert claim(keyring, resource, "Root", "root-key").path == ""
+    assert claim(keyring, f"{resource.strip('/')}/Images", "Root", "root-key").path == "images"
+
+
 def test_a_claim_ends_with_its_token(keyring: Keyring) -> None:
     found = claim(keyring, "sb://host/images", "Root", "root-key", 1_000_001)
     assert found.allows("images", Right.SEND, NOW)

@@ -74,8 +74,7 @@ def verify(token: str, keys: Keys, now: float) -> Claim:
     raw = dict(part.partition("=")[::2] for part in token[len(PREFIX) :].split("&"))
     if not {"sr", "sig", "se"} <= raw.keys():
         raise SasError("sr, sig or se is missing")
-    # The JavaScript SDK signs addresses in which slashes of names are encoded: no name has a percent sign of its own.
-    path = unquote(entity_path(unquote(raw["sr"]))).strip("/").lower()
+    path = _resource_path(unquote(raw["sr"]))
     name = unquote(raw["skn"]) if "skn" in raw else None
     rules = list(keys(name, path))
     if not rules:
@@ -87,6 +86,16 @@ def verify(token: str, keys: Keys, now: float) -> Claim:
         if _signed_with(raw, rule.primary_key) or _signed_with(raw, rule.secondary_key):
             return Claim(path, expires_at, rule.granted)
     raise SasError("the signature is wrong")
+
+
+def _resource_path(resource: str) -> str:
+    """In lower case. The JavaScript SDK also signs `host:port`, and addresses in which slashes of names are encoded.
+
+    Both are clear: no name has a colon or a percent sign of its own.
+    """
+    if "://" not in resource and ":" in resource.partition("/")[0]:
+        resource = f"sb://{resource}"
+    return unquote(entity_path(resource)).strip("/").lower()
 
 
 def _signed_with(raw: dict[str, str], key: str) -> bool:
