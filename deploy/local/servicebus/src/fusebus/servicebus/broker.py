@@ -24,6 +24,7 @@ from fusebus.servicebus.engine import Engine
 from fusebus.servicebus.faults import Faults
 from fusebus.servicebus.gateway import Gateway
 from fusebus.servicebus.http import HttpFront
+from fusebus.servicebus.memory import MemoryReturn
 from fusebus.servicebus.receivers import EntityReceiver
 from fusebus.servicebus.rewriting import rewrite
 from fusebus.servicebus.server import Listener
@@ -89,6 +90,7 @@ class Broker:
         self._clock = clock
         self._timer: asyncio.TimerHandle | None = None
         self._durability: GroupCommit | None = None
+        self._memory = MemoryReturn(lambda: self.engine.held_bytes)
         self._listeners: list[Listener] = []
         self._runner: web.ServerRunner | None = None
         self._temporary: tempfile.TemporaryDirectory[str] | None = None
@@ -121,6 +123,7 @@ class Broker:
         authority = self._secure()
         self.engine.on_next_timer(self._arm)
         self._arm(self.engine.next_timer())
+        self._memory.start()
         front = HttpFront(self)
         self._runner = web.ServerRunner(web.Server(front.handle))
         await self._runner.setup()
@@ -180,6 +183,7 @@ class Broker:
         if self._runner is not None:
             await self._runner.cleanup()
         self._arm(None)
+        self._memory.stop()
         self.engine.on_next_timer(None)
         if self._durability is not None:
             self._durability.close()
