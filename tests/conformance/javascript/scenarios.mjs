@@ -271,8 +271,19 @@ export const scenarios = {
     assert.equal(await administration.queueExists(name), false);
     await assert.rejects(administration.getQueue(name), { statusCode: 404 });
 
+    const [from, to] = [`from-${randomUUID()}`, await queue()];
+    const forwarding = await administration.createQueue(from, { forwardTo: to });
+    assert.ok(forwarding.forwardTo.endsWith(to));
+    await send(from, { body: "forwarded" });
+    assert.equal((await receive(client.createReceiver(to)))[0].body, "forwarded");
+
     const images = await topic("one", "two");
     await administration.createRule(images, "one", "big", { sqlExpression: "size > 3" });
+    const sqlParameters = { "@least": 5 };
+    const graded = await administration.createRule(
+      images, "two", "graded", { sqlExpression: "size > @least", sqlParameters }, { sqlExpression: "SET grade = 'big'" },
+    );
+    assert.deepEqual([graded.filter.sqlParameters, graded.action.sqlExpression], [sqlParameters, "SET grade = 'big'"]);
     const rules = [];
     for await (const rule of administration.listRules(images, "one")) rules.push(rule.name);
     assert.deepEqual(rules.sort(), ["$Default", "big"]);
