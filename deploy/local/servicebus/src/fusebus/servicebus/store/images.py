@@ -32,7 +32,7 @@ _CLASSES: Final = _classes(actions, filters, rights, settings)
 
 
 def dumps(value: Any) -> str:
-    """The JSON of settings or a rule; raises CodecError for a value that AMQP has no type for."""
+    """The JSON of settings or a rule; raises CodecError or UnknownImage for what `loads` could not make again."""
     return json.dumps(_plain(value), separators=(",", ":"))
 
 
@@ -46,6 +46,8 @@ def loads(text: str) -> Any:
 
 def _plain(value: Any) -> Any:
     kind = type(value)
+    if (isinstance(value, Enum) or is_dataclass(value)) and _CLASSES.get(kind.__name__) is not kind:
+        raise UnknownImage(f"{kind.__name__} could not be read again")
     if value is None or kind in (bool, int, str) or (kind is float and math.isfinite(value)):
         return value
     if isinstance(value, Enum):
