@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from fusebus.servicebus.admin.api import AdministrationApi, Answer, Request
 from fusebus.servicebus.admin.reader import MAX_BODY_BYTES, MAX_DEPTH, MAX_ELEMENTS, read_xml
 from fusebus.servicebus.engine import Engine, InvalidArgument, Right
+from fusebus.servicebus.tier import Tier
 
 ATOM = "http://www.w3.org/2005/Atom"
 CONNECT = "http://schemas.microsoft.com/netservices/2010/10/servicebus/connect"
@@ -158,6 +159,22 @@ def test_an_etag_guards_against_changing_what_somebody_else_changed() -> None:
     assert ask(served, "PUT", "/orders", described("Queue"), {"If-Match": str(first)}).status == 412
     assert ask(served, "PUT", "/orders", described("Queue"), {"If-Match": "*"}).status == 200
     assert ask(served, "PUT", "/none", described("Queue"), {"If-Match": "*"}).status == 404
+
+
+@pytest.mark.parametrize(
+    ("kind", "inside", "detail"),
+    [
+        ("Topic", "", "no topics"),
+        ("Queue", "<RequiresSession>true</RequiresSession>", "RequiresSession"),
+        ("Queue", "<RequiresDuplicateDetection>true</RequiresDuplicateDetection>", "RequiresDuplicateDetection"),
+        ("Queue", "<ForwardTo>orders</ForwardTo>", "ForwardTo"),
+    ],
+)
+def test_the_basic_tier_has_less(kind: str, inside: str, detail: str) -> None:
+    served = AdministrationApi(Engine(lambda: 0.0), lambda authorization, path, right: True, Tier.BASIC)
+    assert ask(served, "PUT", "/orders", described("Queue")).status == 201
+    answer = ask(served, "PUT", "/new", described(kind, inside))
+    assert (answer.status, detail in answer.text) == (400, True)
 
 
 def test_an_idle_entity_deletes_itself() -> None:

@@ -1,12 +1,13 @@
 """Settings and counts of queues, topics and subscriptions as the API's descriptions."""
 
 from dataclasses import dataclass
+from xml.etree.ElementTree import Element
 from xml.sax.saxutils import quoteattr
 
 from fusebus.servicebus.admin.atom import COUNTS, description, element
 from fusebus.servicebus.admin.authorization import describe_rules
 from fusebus.servicebus.admin.durations import format_instant
-from fusebus.servicebus.admin.fields import duplicates, setting
+from fusebus.servicebus.admin.fields import Settings, duplicates, read_settings, setting
 from fusebus.servicebus.engine import Queue, RuntimeCounts, Subscription, Topic
 from fusebus.servicebus.engine.settings import QueueSettings, SubscriptionSettings
 from fusebus.servicebus.tier import Tier
@@ -22,6 +23,10 @@ class Site:
     host: str
     tier: Tier
     now: float
+
+    def read(self, found: Element, current: Settings) -> Settings:
+        """`current` with what a description says; raises InvalidArgument."""
+        return read_settings(found, current, self.tier, self.now)
 
 
 def describe_queue(queue: Queue, site: Site) -> str:

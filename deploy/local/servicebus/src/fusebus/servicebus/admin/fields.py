@@ -22,6 +22,12 @@ MAX_METADATA_CHARACTERS: Final = 1024
 _MEGABYTES_STEP: Final = 1024
 _MAX_MEGABYTES: Final = {Tier.PREMIUM: 80 * 1024}
 _DEFAULT_MAX_MEGABYTES: Final = 5 * 1024
+_NOT_IN_BASIC: Final = {
+    "requires_session": "RequiresSession",
+    "duplicate_detection_seconds": "RequiresDuplicateDetection",
+    "forward_to": "ForwardTo",
+    "forward_dead_lettered_to": "ForwardDeadLetteredMessagesTo",
+}
 _MAX_MESSAGE_KILOBYTES: Final = 102_400  # of the premium tier
 
 
@@ -143,6 +149,9 @@ def _duplicate_window(found: Element, current: float) -> float:
 
 
 def _check_limits(changes: Mapping[str, Any], tier: Tier) -> None:
+    for attribute, name in _NOT_IN_BASIC.items():
+        if tier is Tier.BASIC and changes.get(attribute):
+            raise InvalidArgument(f"{name}: not in the Basic tier.")
     idle = changes.get("auto_delete_on_idle_seconds", MIN_AUTO_DELETE_SECONDS)
     if idle < MIN_AUTO_DELETE_SECONDS:
         raise InvalidArgument(f"AutoDeleteOnIdle: {format_duration(idle)} is less than five minutes.")

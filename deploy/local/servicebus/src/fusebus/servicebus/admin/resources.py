@@ -7,7 +7,6 @@ from xml.etree.ElementTree import Element
 
 from fusebus.servicebus.admin.atom import Entry, tag
 from fusebus.servicebus.admin.descriptions import Site, describe_queue, describe_subscription, describe_topic
-from fusebus.servicebus.admin.fields import read_settings
 from fusebus.servicebus.admin.rules import describe_rule, read_rule
 from fusebus.servicebus.engine import (
     EntityNotFound,
@@ -22,6 +21,7 @@ from fusebus.servicebus.engine import (
     TopicSettings,
 )
 from fusebus.servicebus.engine.settings import DEFAULT_RULE_NAME
+from fusebus.servicebus.tier import Tier
 
 T = TypeVar("T")
 
@@ -68,18 +68,16 @@ class Entities:
 
     def create(self, name: str, found: Element) -> Entry:
         if _is_queue(found):
-            return self._entry(
-                self.namespace.create_queue(name, read_settings(found, QueueSettings(), self.site.tier, self.site.now))
-            )
-        return self._entry(
-            self.namespace.create_topic(name, read_settings(found, TopicSettings(), self.site.tier, self.site.now))
-        )
+            return self._entry(self.namespace.create_queue(name, self.site.read(found, QueueSettings())))
+        if self.site.tier is Tier.BASIC:
+            raise InvalidArgument("TopicDescription: the Basic tier has no topics.")
+        return self._entry(self.namespace.create_topic(name, self.site.read(found, TopicSettings())))
 
     def update(self, name: str, found: Element) -> Entry:
         if _is_queue(found):
-            queue_settings = read_settings(found, self.namespace.queue(name).settings, self.site.tier, self.site.now)
+            queue_settings = self.site.read(found, self.namespace.queue(name).settings)
             return self._entry(self.namespace.update_queue(name, queue_settings))
-        topic_settings = read_settings(found, self.namespace.topic(name).settings, self.site.tier, self.site.now)
+        topic_settings = self.site.read(found, self.namespace.topic(name).settings)
         return self._entry(self.namespace.update_topic(name, topic_settings))
 
     def delete(self, name: str) -> None:
@@ -115,16 +113,14 @@ class Subscriptions:
 
     def create(self, name: str, found: Element) -> Entry:
         _expect(found, "SubscriptionDescription")
-        settings = read_settings(found, SubscriptionSettings(), self.site.tier, self.site.now)
+        settings = self.site.read(found, SubscriptionSettings())
         given = found.find(tag("DefaultRuleDescription"))
         rule = Rule() if given is None else read_rule(given, given.findtext(tag("Name")) or DEFAULT_RULE_NAME)
         return self._entry(self.namespace.create_subscription(self.topic, name, settings, (rule,)))
 
     def update(self, name: str, found: Element) -> Entry:
         _expect(found, "SubscriptionDescription")
-        settings = read_settings(
-            found, self.namespace.subscription(self.topic, name).settings, self.site.tier, self.site.now
-        )
+        settings = self.site.read(found, self.namespace.subscription(self.topic, name).settings)
         return self._entry(self.namespace.update_subscription(self.topic, name, settings))
 
     def delete(self, name: str) -> None:
