@@ -15,11 +15,12 @@ from azure.servicebus.exceptions import (
     MessageLockLostError,
     ServiceBusError,
     ServiceBusServerBusyError,
+    SessionLockLostError,
 )
 
 from fusebus.servicebus.testing import BrokerThread
 
-TOPOLOGY = {"queues": [{"name": "work"}, {"name": "other"}]}
+TOPOLOGY = {"queues": [{"name": "work"}, {"name": "other"}, {"name": "steps", "requires_session": True}]}
 Order = Callable[..., dict[str, Any]]
 
 
@@ -123,6 +124,21 @@ def test_lost_locks_and_a_forced_detach_reach_the_client(order: Order, client: A
         with pytest.raises(ServiceBusError):
             for _ in range(3):
                 receiver.receive_messages(1, max_wait_time=1)
+
+
+def test_a_session_can_be_taken_from_its_receiver(order: Order, client: Any) -> None:
+    with client.get_queue_sender("steps") as sender:
+        sender.send_messages(ServiceBusMessage("m", session_id="a"))
+    with client.get_queue_receiver("steps", session_id="a") as receiver:
+        (message,) = receiver.receive_messages(1, max_wait_time=2)
+        assert order("lose-locks", entity="steps") == {"count": 1}
+        assert order("lose-locks", entity="steps") == {"count": 0}
+        with pytest.raises(SessionLockLostError):
+            receiver.complete_message(message)
+    with client.get_queue_receiver("steps", session_id="a") as receiver:
+        (message,) = receiver.receive_messages(1, max_wait_time=2)
+        assert message.delivery_count == 1
+        receiver.complete_message(message)
 
 
 def test_a_dropped_acknowledgement_leaves_the_message_with_the_broker(

@@ -72,6 +72,13 @@ class SessionReceiver(EntityReceiver):
         reply.properties = {LOCKED_UNTIL: ticks(self.holder.locked_until)}
         return reply
 
+    def lose_locks(self) -> int:
+        """Takes the session away, with its messages, as if its lock had expired; that is one lock."""
+        if self.holder is None or not self.holder.attached:
+            return 0
+        self._engine.lose_session_lock(self.entity, self.holder.session_id)
+        return 1
+
     def closed(self) -> None:
         if self._wait is not None:
             self._wait.cancel()
