@@ -30,12 +30,21 @@ from fusebus.servicebus.amqp.performatives import (
     Target,
     Transfer,
 )
-from fusebus.servicebus.amqp.types import Array, Int, Symbol, UInt
+from fusebus.servicebus.amqp.types import Array, Int, Symbol, Timestamp, UInt
 from fusebus.servicebus.broker import KEY_NAME, Broker, BrokerOptions
 from fusebus.servicebus.engine import Message
 
-TOPOLOGY = {"queues": [{"name": "work"}], "topics": [{"name": "images", "subscriptions": [{"name": "detect"}]}]}
+TOPOLOGY = {
+    "queues": [{"name": "work"}, {"name": "sessions", "requires_session": True}],
+    "topics": [{"name": "images", "subscriptions": [{"name": "detect"}]}],
+}
 BODY = b"\x00\x53\x75"
+ANY, ONE = ({Symbol("com.microsoft:session-filter"): session} for session in (None, "a"))
+LISTING = sections.message(
+    ["id"],
+    {"operation": "com.microsoft:get-message-sessions"},
+    {"last-updated-time": Timestamp(253402300800000), "skip": Int(0), "top": Int(9)},
+)
 
 
 @pytest.fixture
@@ -333,10 +342,17 @@ async def test_a_client_that_vanishes_leaves_nothing_but_its_locks(broker: Broke
 async def test_random_frames_harm_only_their_own_connection(broker: Broker, caplog: pytest.LogCaptureFixture) -> None:
     """Valid frames with a few bytes changed, from a fixed seed; the broker serves a decent client afterwards."""
     fill(broker, 20)
+    broker.engine.send("sessions", [Message(raw=BODY + b"\xa0\x01x", session_id="a")])
     chance = random.Random(2026)
     valid = [
         build_frame(1, Attach(name="a", handle=2, role=True, source=Source("work"), target=Target("h")).encoded()),
         build_frame(1, Attach(name="b", handle=3, target=Target("work")).encoded()),
+        build_frame(1, Attach(name="c", handle=4, role=True, source=Source("sessions", filter=ANY)).encoded()),
+        build_frame(1, Attach(name="d", handle=5, role=True, source=Source("sessions", filter=ONE)).encoded()),
+        build_frame(1, Flow(next_incoming_id=0, incoming_window=9, handle=4, link_credit=3, drain=True).encoded()),
+        build_frame(1, Attach(name="e", handle=6, target=Target("sessions/$management")).encoded()),
+        build_frame(1, Attach(name="f", handle=7, role=True, source=Source("sessions/$management")).encoded()),
+        build_frame(1, Transfer(handle=6, delivery_id=1, delivery_tag=b"x").encoded(), LISTING),
         build_frame(
             1, Flow(next_incoming_id=0, incoming_window=9, handle=2, delivery_count=0, link_credit=3).encoded()
         ),
