@@ -3,6 +3,9 @@
 from uuid import UUID, SafeUUID, uuid4
 
 _COUNTER_BITS = 48
+_UNKNOWN = SafeUUID.unknown
+_new = object.__new__
+_set = object.__setattr__
 
 
 class LockTokens:
@@ -15,7 +18,7 @@ class LockTokens:
 
     def __call__(self) -> UUID:
         self._next = number = self._next + 1
-        token = object.__new__(UUID)  # UUID() parses and checks: three times as slow
-        object.__setattr__(token, "int", number)
-        object.__setattr__(token, "is_safe", SafeUUID.unknown)
+        token = _new(UUID)  # UUID() parses and checks: three times as slow
+        _set(token, "int", number)
+        _set(token, "is_safe", _UNKNOWN)
         return token
