@@ -9,7 +9,8 @@ from fusebus.servicebus.amqp.performatives import Accepted, Disposition, Transfe
 
 _TRANSFER, _DISPOSITION = b"\x00\x53\x14\xc0", b"\x00\x53\x15\xc0"  # described lists of less than 256 bytes
 _ACCEPTED: Final = (b"\x00\x53\x24\x45", b"\x00\x53\x24\xc0\x01\x00")
-_NULL, _TRUE, _FALSE = 0x40, 0x41, 0x42
+_NULL, _TRUE, _FALSE, _BOOLEAN = 0x40, 0x41, 0x42, 0x56
+_LONG_FALSE: Final = b"\x56\x00"
 _UINT_ZERO, _UINT_SMALL, _UINT = 0x43, 0x52, 0x70
 _BINARY = 0xA0
 _TRANSFER_FIELDS: Final = 11
@@ -45,25 +46,31 @@ def _transfer(body: bytes, start: int) -> tuple[Transfer, int] | None:
     message_format = None
     if count > 3:
         message_format, position = _uint_or_none(body, position)
-    flags = body[position:end]
-    if len(flags) != max(0, count - 4) or position > end:  # every further field is one byte: true, false or null
-        return None
-    settled, more = _FLAGS[flags[0]] if flags else None, len(flags) > 1 and _FLAGS[flags[1]] is True
-    if flags[2:].strip(b"\x40\x42"):
+    settled, more = None, None
+    if count > 4:
+        settled, position = _flag(body, position)
+    if count > 5:
+        more, position = _flag(body, position)
+    rest = body[position:end].replace(_LONG_FALSE, b"\x42")
+    if position > end or len(rest) != max(0, count - 6) or rest.strip(b"\x40\x42"):
         return None  # a state, a settle mode, resume, aborted or batchable: rare
-    return Transfer(handle, delivery_id, tag, message_format, settled, more), end
+    return Transfer(handle, delivery_id, tag, message_format, settled, more is True), end
 
 
 def _disposition(body: bytes, start: int) -> tuple[Disposition, int] | None:
     end, count, position = start + 5 + body[start + 4], body[start + 5], start + 6
     if not 5 <= count <= 6 or end > len(body):
         return None
-    role = _FLAGS[body[position]]
-    first, position = _uint(body, position + 1)
+    role, position = _flag(body, position)
+    first, position = _uint(body, position)
     last, position = _uint_or_none(body, position)
-    settled, position = _FLAGS[body[position]], position + 1
-    state = body[position : end - (count - 5)]
-    if role is None or state not in _ACCEPTED or (count == 6 and body[end - 1] not in (_NULL, _FALSE)):
+    settled, position = _flag(body, position)
+    state = body[position:end].replace(_LONG_FALSE, b"\x42")
+    if count == 6 and state[-1:] in (b"\x40", b"\x42"):
+        state = state[:-1]
+    elif count == 6:
+        return None
+    if role is None or state not in _ACCEPTED:
         return None
     return Disposition(role, first, last, settled is True, _DONE), end
 
@@ -85,10 +92,13 @@ def _uint_or_none(body: bytes, position: int) -> tuple[int | None, int]:
     return _uint(body, position)
 
 
-class _Flags(dict[int, bool | None]):
-    def __missing__(self, code: int) -> bool:
-        raise ValueError(code)
+def _flag(body: bytes, position: int) -> tuple[bool | None, int]:
+    code = body[position]
+    if code == _BOOLEAN and body[position + 1] < 2:  # as the Python SDK writes it
+        return body[position + 1] == 1, position + 2
+    if code in (_TRUE, _FALSE, _NULL):
+        return (None if code == _NULL else code == _TRUE), position + 1
+    raise ValueError(code)
 
 
-_FLAGS: Final = _Flags({_TRUE: True, _FALSE: False, _NULL: None})
 _DONE: Final = Accepted()
