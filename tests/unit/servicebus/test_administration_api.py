@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 from xml.etree import ElementTree
+from xml.sax.saxutils import escape
 
 import pytest
 from hypothesis import given, settings
@@ -93,6 +94,53 @@ def test_prefixes_and_comments_in_requests_mean_nothing(served: AdministrationAp
     assert "<UserMetadata>&lt;&amp;&gt;</UserMetadata>" in answer.text
 
 
+@pytest.mark.parametrize(
+    ("kind", "text", "told"),
+    [
+        ("dateTime", "9999-12-31T23:59:59-10:00", "9999-12-31T23:59:59-10:00"),
+        ("dateTime", "0001-01-01T00:00:00Z", "0001-01-01T00:00:00Z"),
+        ("dateTime", "2026-01-02T03:04:05.5", "2026-01-02T03:04:05.500000Z"),
+        ("duration", "PT0.000001S", "PT0.000001S"),
+        ("double", "nan", "nan"),
+        ("long", "-9223372036854775808", "-9223372036854775808"),
+        ("unsignedLong", "18446744073709551615", "18446744073709551615"),
+        ("guid", "00000000-0000-0000-0000-00000000000A", "00000000-0000-0000-0000-00000000000a"),
+        ("string", " <a> ", " <a> "),
+        ("string", "", ""),
+    ],
+)
+def test_values_at_their_limits_go_there_and_back(served: AdministrationApi, kind: str, text: str, told: str) -> None:
+    value = f'<Value xmlns:x="http://www.w3.org/2001/XMLSchema" i:type="x:{kind}">{escape(text)}</Value>'
+    pairs = f"<KeyValueOfstringanyType><Key>k</Key>{value}</KeyValueOfstringanyType>"
+    rule = described("Rule", f'<Filter i:type="CorrelationFilter"><Properties>{pairs}</Properties></Filter>')
+    answer = ask(served, "PUT", "/images/subscriptions/detect/rules/limit", rule)
+    assert answer.status == 201, answer.text
+    assert (ElementTree.fromstring(answer.text).findtext(f".//{{{CONNECT}}}Value") or "") == told
+
+
+@pytest.mark.parametrize(
+    ("kind", "text"),
+    [
+        ("int", "9" * 20),
+        ("int", "9" * 5000),
+        ("int", "1.5"),
+        ("dateTime", "soon"),
+        ("duration", "P1Y"),
+        ("duration", "P" + "9" * 400 + "D"),
+        ("guid", "x"),
+    ],
+)
+def test_values_beyond_their_limits_are_refused(served: AdministrationApi, kind: str, text: str) -> None:
+    value = f'<Value xmlns:x="http://www.w3.org/2001/XMLSchema" i:type="x:{kind}">{text}</Value>'
+    pairs = f"<KeyValueOfstringanyType><Key>k</Key>{value}</KeyValueOfstringanyType>"
+    rule = described(
+        "Rule",
+        f'<Filter i:type="SqlFilter"><SqlExpression>a=1</SqlExpression><Parameters>{pairs}</Parameters></Filter>',
+    )
+    answer = ask(served, "PUT", "/images/subscriptions/detect/rules/limit", rule)
+    assert (answer.status, "Parameters: 'k' is not a" in answer.text) == (400, True), answer.text
+
+
 def test_pages_end_where_the_entities_do(served: AdministrationApi) -> None:
     for index in range(5):
         ask(served, "PUT", f"/q{index}", described("Queue"))
@@ -113,6 +161,7 @@ def test_pages_end_where_the_entities_do(served: AdministrationApi) -> None:
         ("PUT", "/new", described("Queue", "<MaxDeliveryCount>1e3</MaxDeliveryCount>"), 400, "MaxDeliveryCount"),
         ("PUT", "/new", described("Queue", "<RequiresSession>yes</RequiresSession>"), 400, "RequiresSession"),
         ("PUT", "/new", described("Queue", "<Status>Off</Status>"), 400, "Status"),
+        ("PUT", "/new", described("Queue", "<ForwardTo>sb://[/x</ForwardTo>"), 400, "ForwardTo"),
         ("PUT", "/new", described("Other"), 400, "neither a queue nor a topic"),
         ("PUT", "/orders", described("Topic"), 409, "exists"),
         ("PUT", "/images/subscriptions/x", described("Queue"), 400, "not a SubscriptionDescription"),

@@ -147,7 +147,12 @@ SUBSCRIPTION = ("topics", 0, "subscriptions", 0)
         ({"queues": [{"name": "a", "status": "Off"}]}, "queues[0].status", "must be one of Active"),
         ({"authorization_rules": [{"name": "k"}]}, "authorization_rules[0].rights", "must be a list of"),
         (
-            {"authorization_rules": [{"name": "k", "rights": ["Write"]}]},
+            {"authorization_rules": [{"name": "k", "rights": ["Send"]}]},
+            "authorization_rules[0].primary_key",
+            "must be a string",
+        ),
+        (
+            {"authorization_rules": [{"name": "k", "rights": ["Write"], "primary_key": "p"}]},
             "authorization_rules[0].rights",
             "Rights of 'k'",
         ),

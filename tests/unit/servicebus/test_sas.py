@@ -1,6 +1,8 @@
 """Shared access signatures and the keys behind them: what each token may do, and why others are refused."""
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from fusebus.servicebus import sas
 from fusebus.servicebus.engine import AuthorizationRule, Engine, QueueSettings, Right, TopicSettings
@@ -94,6 +96,7 @@ def test_other_tokens_are_refused(
         sas.PREFIX + "sr=x&sig=%%%&se=2000000&skn=Root",
         sas.PREFIX + "sr=x&sig=YQ==&se=1e9&skn=Root",
         sas.PREFIX + "sr=x&sig=YQ==&se=" + "9" * 400 + "&skn=Root",
+        sas.PREFIX + "sr=sb%3A%2F%2F%5B&sig=YQ==&se=2000000&skn=Root",
         sas.PREFIX + "sr=" + "a/" * 5000 + "&sig=%C3%A4&se=2000000&skn=sender",
     ],
 )
@@ -105,3 +108,27 @@ def test_what_is_no_signature_is_refused_in_words(keyring: Keyring, token: str) 
 def test_a_token_without_a_name_is_the_roots(keyring: Keyring) -> None:
     token = sas.make_token("sb://host", "Root", "root-key", 2_000_000).replace("&skn=Root", "")
     assert sas.verify(token, keyring.find, NOW).path == ""
+
+
+@given(st.text(max_size=60), st.text(max_size=20), st.text(max_size=20), st.text(max_size=20))
+def test_any_text_is_refused_or_a_signature(resource: str, signature: str, expiry: str, name: str) -> None:
+    keyring = Keyring(Engine(lambda: NOW).namespace, "Root", "root-key")
+    for token in (resource, f"{sas.PREFIX}sr={resource}&sig={signature}&se={expiry}&skn={name}"):
+        with pytest.raises(sas.SasError):
+            sas.verify(token, keyring.find, NOW)
+
+
+@pytest.mark.parametrize(
+    ("uri", "path"),
+    [
+        ("sb://host:5672/eu/orders/", "eu/orders"),
+        ("amqps://[::1]:5672/images/Subscriptions/detect", "images/Subscriptions/detect"),
+        ("https://host/orders?api-version=2021-05&x=/y#z", "orders"),
+        ("orders/$DeadLetterQueue", "orders/$DeadLetterQueue"),
+        ("sb://host", ""),
+        ("sb://[", ""),
+        ("", ""),
+    ],
+)
+def test_an_address_names_its_entity(uri: str, path: str) -> None:
+    assert sas.entity_path(uri) == path

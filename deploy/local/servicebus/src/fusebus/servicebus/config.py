@@ -139,11 +139,11 @@ def _authorization_rule(item: JsonObject) -> AuthorizationRule:
         raise ConfigError(item.place(key), "is not a known setting")
     if not isinstance(given, list) or not all(isinstance(right, str) for right in given):
         raise ConfigError(where, 'must be a list of "Send", "Listen" and "Manage"')
-    for key, value in (("primary_key", primary), ("secondary_key", secondary)):
-        if value is not None and not (isinstance(value, str) and value):
+    for key, value in (("primary_key", primary), ("secondary_key", secondary or primary)):
+        if not (isinstance(value, str) and value):
             raise ConfigError(item.place(key), "must be a string")
     with place(where):
-        return AuthorizationRule(name, read_rights(name, given), primary or new_key(), secondary or new_key())
+        return AuthorizationRule(name, read_rights(name, given), str(primary), secondary or new_key())
 
 
 def _rule(item: JsonObject) -> Rule:

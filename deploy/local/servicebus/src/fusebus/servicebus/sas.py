@@ -6,9 +6,10 @@ import base64
 import binascii
 import hashlib
 import hmac
+import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from urllib.parse import quote, unquote, urlsplit
+from urllib.parse import quote, unquote
 
 from fusebus.servicebus.engine.rights import ALL_RIGHTS, AuthorizationRule, Right
 
@@ -47,7 +48,10 @@ def is_below(path: str, parent: str) -> bool:
 
 def entity_path(uri: str) -> str:
     """The entity path in a resource URI or a bare path; the authority and the scheme go."""
-    return (urlsplit(uri).path if "://" in uri else uri).strip("/")
+    _, has_scheme, rest = uri.partition("://")
+    if not has_scheme:
+        return uri.strip("/")
+    return re.split("[?#]", rest.partition("/")[2], maxsplit=1)[0].strip("/")
 
 
 def signature(resource: str, expiry: str, key: str) -> str:

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any, Final, TypeVar
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 from xml.etree.ElementTree import Element
 
 from fusebus.servicebus.admin.atom import element, tag, text_of
@@ -11,6 +11,7 @@ from fusebus.servicebus.admin.authorization import read_rules
 from fusebus.servicebus.admin.durations import format_duration, parse_duration
 from fusebus.servicebus.engine import EntityStatus, InvalidArgument, QueueSettings, SubscriptionSettings, TopicSettings
 from fusebus.servicebus.engine.settings import DEFAULT_DUPLICATE_DETECTION_SECONDS
+from fusebus.servicebus.sas import entity_path
 from fusebus.servicebus.tier import Tier
 
 Settings = TypeVar("Settings", QueueSettings, TopicSettings, SubscriptionSettings)
@@ -55,8 +56,7 @@ def _status(text: str) -> EntityStatus:
 
 def path_of(address: str) -> str:
     """The entity's path in an address such as `sb://localhost:5672/orders`, or in a bare path."""
-    path = urlsplit(address.strip()).path if "://" in address else address
-    return unquote(path).strip("/ ")
+    return unquote(entity_path(address.strip())).strip("/ ")
 
 
 def _delivery_count(text: str) -> int:

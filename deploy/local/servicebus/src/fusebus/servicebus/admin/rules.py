@@ -167,7 +167,7 @@ def _typed(value: Any) -> tuple[str, str]:
     if isinstance(value, float):
         return "double", repr(value)
     if isinstance(value, datetime):
-        return "dateTime", format_instant(value.timestamp())
+        return "dateTime", value.isoformat().replace("+00:00", "Z")
     if isinstance(value, timedelta):
         return "duration", format_duration(value.total_seconds())
     if isinstance(value, UUID):
