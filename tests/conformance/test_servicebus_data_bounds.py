@@ -157,6 +157,43 @@ async def test_a_client_that_does_not_read_is_not_listened_to_and_then_cut_off(
     assert "the client does not read: 1" in caplog.text
 
 
+@pytest.mark.parametrize(("credit", "window"), [(0, 1000), (10_000, 0)], ids=["no credit", "no window"])
+async def test_answers_that_a_client_does_not_let_out_are_kept_up_to_a_bound(
+    start: Start, credit: int, window: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with start(held_bytes=2_000_000) as broker, connected(broker) as client:
+        fill(broker, 4, size=250_000)
+        await client.receiver("work/$management")
+        await client.sender("work/$management", handle=1)
+        client.credit(credit, window=window)
+        body = {"from-sequence-number": Long(1), "message-count": Int(4)}
+        request = sections.message([None], {"operation": "com.microsoft:peek-message"}, body)
+        ask = Transfer(handle=1, delivery_id=0, delivery_tag=b"1", settled=True)
+        client.send(ask, payload=request)
+        await client.quiet()
+        assert broker.gateway.connections
+        client.send(ask, payload=request)
+        await until(lambda: not broker.gateway.connections)
+    assert "too much was kept for the client: 1" in caplog.text
+
+
+async def test_unfinished_messages_are_kept_up_to_a_bound(start: Start) -> None:
+    async with start(held_bytes=1_000_000) as broker, connected(broker) as client:
+        for handle in range(6):
+            await client.sender("work", handle=handle)
+        part = bytes(200_000)
+        for round_ in range(3):  # finished or given up, they count no more
+            for handle in range(4):
+                client.send(Transfer(handle=handle, delivery_id=round_, delivery_tag=b"t", more=True), payload=part)
+            for handle in range(4):
+                client.send(Transfer(handle=handle, delivery_id=round_, delivery_tag=b"t", aborted=True))
+        await client.quiet()
+        for handle in range(6):
+            client.send(Transfer(handle=handle, delivery_id=9, delivery_tag=b"t", more=True), payload=part)
+        await until(lambda: not broker.gateway.connections)
+        assert broker.gateway.tallies.held.count == 1
+
+
 async def test_a_client_that_never_settles_is_held_back_until_its_locks_are_lost(
     start: Start, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -22,6 +22,8 @@ class ClientBounds:
     """Output that a client does not read; beyond it nothing more is read from that client either."""
     unread_seconds: float = 120.0
     """How long a client may leave its output unread at all."""
+    held_bytes: int = 64 * 1024 * 1024
+    """Kept for one client: parts of messages it does not finish, answers it gives no credit or window for."""
     connections: int = 20_000
     half_open_connections: int = 1_000
     """Without a finished handshake; the oldest makes room for a new one."""
@@ -38,6 +40,7 @@ class Tallies:
     late: Tally
     idle: Tally
     unread: Tally
+    held: Tally
     unsettled: Tally
 
 
@@ -49,5 +52,6 @@ def tallies() -> Tallies:
         late=Tally(logger, "connections closed: the handshake took too long"),
         idle=Tally(logger, "connections closed: the client was silent for too long"),
         unread=Tally(logger, "connections closed: the client does not read"),
+        held=Tally(logger, "connections closed: too much was kept for the client"),
         unsettled=Tally(logger, "receivers held back: too many deliveries are unsettled"),
     )

@@ -34,7 +34,7 @@ from fusebus.servicebus.watch import Watch
 
 logger = logging.getLogger(__name__)
 
-MAX_SESSIONS = 256  # per connection; the SDK opens one
+MAX_SESSIONS = 5000  # per connection, as in the service: the JavaScript SDK opens one for each receiver
 MIN_FRAME_BYTES = 512  # the least that AMQP lets a peer announce
 
 
@@ -322,6 +322,10 @@ class Connection(asyncio.Protocol):
             self._loop.call_at(self._delayed_until, transport.write, data)
         else:
             transport.write(data)
+
+    def hold(self, size: int) -> None:
+        """`size` more bytes (or less, if negative) are kept for the client; cuts it off if that is too much."""
+        self._watch.hold(size)
 
     def read_on(self, on: bool) -> None:
         """Whether anything more is read from the client."""

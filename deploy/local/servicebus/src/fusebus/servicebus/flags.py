@@ -13,6 +13,7 @@ _HELP = {
     "idle_seconds": "announced to clients; one that is silent for twice as long is cut off; 0: never",
     "unread_bytes": "output a client may leave unread before nothing more is read from it",
     "unread_seconds": "how long a client may leave output unread before it is cut off",
+    "held_bytes": "unfinished messages and answers without credit that are kept for one client",
     "connections": "how many may be open at once",
     "half_open_connections": "how many of them without a finished handshake; the oldest makes room",
     "unsettled_deliveries": "how many a receiver may have before it gets no more",

@@ -23,6 +23,7 @@ from fusebus.servicebus.engine.rights import Right
 if TYPE_CHECKING:
     from fusebus.servicebus.session import Session
 
+PART_OVERHEAD_BYTES = 64  # what Python needs for a piece of a message besides its bytes
 INCOMING_CREDIT = 1000  # messages a client may send ahead; topped up when half is used
 BATCH_SIZE_PROPERTY = Symbol("com.microsoft:max-message-batch-size")
 
@@ -91,6 +92,7 @@ class Inbound(Link):
         self._first: Transfer | None = None
         self._parts: list[bytes] = []
         self._size = 0
+        self._held = 0  # bytes of it that were told to the connection
 
     def reply(self) -> Attach:
         properties: dict[Any, Any] = {}
@@ -127,8 +129,20 @@ class Inbound(Link):
         if self._fits():
             self._parts.append(payload)
         if transfer.more and not transfer.aborted:
+            self._hold()
             return
         self._complete(first, transfer.aborted)
+
+    def _hold(self) -> None:
+        """Says how much of an unfinished message is kept by now."""
+        kept = self._size + len(self._parts) * PART_OVERHEAD_BYTES if self._parts else 0
+        if kept != self._held:
+            self.session.connection.hold(kept - self._held)
+            self._held = kept
+
+    def closed(self) -> None:
+        self._parts.clear()
+        self._hold()
 
     def _fits(self) -> bool:
         if self.max_message_bytes and self._size > self.max_message_bytes:
@@ -139,6 +153,8 @@ class Inbound(Link):
     def _complete(self, first: Transfer, aborted: bool) -> None:
         payload, size = b"".join(self._parts), self._size
         self._first, self._parts, self._size = None, [], 0
+        if self._held:
+            self._hold()
         self.delivery_count = (self.delivery_count + 1) & MANY
         self.credit -= 1
         if not aborted:

@@ -27,7 +27,6 @@ MANAGEMENT_SUFFIX = "/$management"
 ANY_RIGHT = (Right.LISTEN, Right.SEND)  # each operation of a management node asks for its own
 MAX_REQUEST_BYTES = 1 << 20
 NOTHING = 204  # the status of an answer that lists nothing
-MAX_WAITING_RESPONSES = 10_000  # for a client that gives no credit to its response link
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,18 +59,25 @@ class ResponseLink(Outbound):
         self.rights = ANY_RIGHT if guarded else ()
         self.node = node.lower()
         self.reply_address = attach.target.address if isinstance(attach.target, Target) else None
-        self._waiting: deque[bytes] = deque(maxlen=MAX_WAITING_RESPONSES)
+        self._waiting: deque[bytes] = deque()
         self._tag = 0
 
     def respond(self, encoded: bytes) -> None:
         """Sends an encoded answer now or when there is credit."""
         self._waiting.append(encoded)
+        self.session.connection.hold(len(encoded))
         self.credit_changed()
 
     def credit_changed(self) -> None:
         while self._waiting and self.credit > 0:
             self._tag += 1
-            self.transfer(self._tag.to_bytes(8, "big"), self._waiting.popleft(), settled=True)
+            encoded = self._waiting.popleft()
+            self.session.connection.hold(-len(encoded))
+            self.transfer(self._tag.to_bytes(8, "big"), encoded, settled=True)
+
+    def closed(self) -> None:
+        self.session.connection.hold(-sum(map(len, self._waiting)))
+        self._waiting.clear()
 
 
 class RequestLink(Inbound):

@@ -98,6 +98,7 @@ class Session:
         for link in self.links():
             self.drop(link)
         self.unsettled.clear()
+        self.connection.hold(-sum(map(len, self._waiting)))
         self._waiting.clear()
 
     def end(self, refusal: Refusal) -> None:
@@ -234,6 +235,7 @@ class Session:
     def _send_transfer(self, frame: bytes) -> None:
         if self._remote_window <= 0 or self._waiting:
             self._waiting.append(frame)
+            self.connection.hold(len(frame))
             return
         self._remote_window -= 1
         self._next_outgoing_id = (self._next_outgoing_id + 1) & MANY
@@ -243,7 +245,9 @@ class Session:
         while self._waiting and self._remote_window > 0:
             self._remote_window -= 1
             self._next_outgoing_id = (self._next_outgoing_id + 1) & MANY
-            self.connection.write(self._waiting.popleft())
+            frame = self._waiting.popleft()
+            self.connection.hold(-len(frame))
+            self.connection.write(frame)
 
     @property
     def stalled(self) -> bool:

@@ -26,6 +26,7 @@ class Watch:
         self._silence: asyncio.TimerHandle | None = None
         self._unread: asyncio.TimerHandle | None = None
         self._held = False  # nothing is read from the client
+        self._held_bytes = 0
 
     def start(self) -> None:
         """The connection is open."""
@@ -72,6 +73,13 @@ class Watch:
         if size > self._bounds.unread_bytes and not self._held:
             self._held = True
             self._connection.read_on(False)
+
+    def hold(self, size: int) -> None:
+        """`size` more bytes are kept for the client."""
+        before, self._held_bytes = self._held_bytes, self._held_bytes + size
+        if before <= self._bounds.held_bytes < self._held_bytes:
+            self._tallies.held.add()
+            self._connection.abort()
 
     def _give_up(self) -> None:
         self._tallies.unread.add()
