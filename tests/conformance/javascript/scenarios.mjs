@@ -307,6 +307,15 @@ export const scenarios = {
     await over.close();
   },
 
+  async "hundreds of receivers share one connection"() {
+    const name = await queue();
+    const receivers = [...Array(300).keys()].map(() => client.createReceiver(name, { receiveMode: "receiveAndDelete" }));
+    const waiting = receivers.map((receiver) => receiver.receiveMessages(1, { maxWaitTimeInMs: SCENARIO_MS }));
+    await send(name, [...Array(300).keys()].map((body) => ({ body })));
+    const received = (await Promise.all(waiting)).flatMap(bodies);
+    assert.deepEqual(received.sort((a, b) => a - b), [...Array(300).keys()]);
+  },
+
   async "everything works over tls"() {
     const name = await queue();
     const over = new ServiceBusClient(connectionString.replace(";UseDevelopmentEmulator=true", ""), { retryOptions });
@@ -340,11 +349,13 @@ async function outcome(run) {
   }
 }
 
-// All at once: they share nothing but the broker, and mostly wait.
-await Promise.all(
-  Object.entries(scenarios).map(async ([name, run]) => {
-    console.log(JSON.stringify({ name, failure: await outcome(run) }));
-  }),
-);
+async function report(name) {
+  console.log(JSON.stringify({ name, failure: await outcome(scenarios[name]) }));
+}
+
+// All at once, for they share nothing but the broker and mostly wait; what keeps this process busy comes after them.
+const busy = "hundreds of receivers share one connection";
+await Promise.all(Object.keys(scenarios).filter((name) => name !== busy).map(report));
+await report(busy);
 await Promise.race([client.close(), delay(2000)]);
 process.exit(0);
