@@ -25,7 +25,7 @@ check: $(STAMP)  ## lint, format, types, import rules, each package alone
 	$(BIN)/python scripts/check-alone
 
 test: $(STAMP)  ## every test that needs only Python (node comes along if it is missing)
-	$(BIN)/pytest
+	$(BIN)/pytest -n 2 --dist loadgroup
 
 test-model: $(STAMP)  ## training and export of the demo model (installs torch and transformers)
 	scripts/setup-model
@@ -34,8 +34,8 @@ test-model: $(STAMP)  ## training and export of the demo model (installs torch a
 test-broker-kills: $(STAMP)  ## kill -9 of the durable broker at 100 random moments under load (some minutes)
 	BROKER_KILLS=100 $(BIN)/pytest -s tests/system/test_broker_kills.py
 
-bench: $(STAMP)  ## the broker's cost beside its clients', in memory and durable; table and benchmarks/servicebus.json
-	$(BIN)/python tests/benchmarks/servicebus_bench.py --output benchmarks/servicebus.json
+bench: $(STAMP)  ## figures: prints tables, writes benchmarks/*.json
+	@for bench in tests/benchmarks/*_bench.py; do echo "== $$bench"; $(BIN)/python $$bench || exit 1; done
 
 demo: $(STAMP)  ## the whole flow on this machine: 24 photos to pictures, JSON, report and mail in out/demo
 	@$(BIN)/fusebus demo --out out/demo

@@ -182,6 +182,7 @@ async def test_without_an_answer_it_is_a_fleet_error(batch: LocalBatch) -> None:
     async with BatchFleet(chosen) as fleet:
         with pytest.raises(FleetError):
             await fleet.read(now())
+        assert await fleet.quota_nodes() is None, "unknown is not zero"
 
 
 def test_settings_without_any_batch_say_what_is_missing() -> None:

@@ -79,7 +79,7 @@ async def detect(blobs: Blobs) -> AsyncIterator[Detect]:
     manifest = load_manifest(DEMO_MODEL)
     model = ModelThread(lambda: OnnxBackend(DEMO_MODEL / manifest.file, "CPUExecutionProvider", 1), 4)
     async with model, Codecs(2) as codecs:
-        yield Detect(store=blobs, model=model, codecs=codecs, manifest=manifest, worker="test")
+        yield Detect(store=blobs, model=model, codecs=codecs, manifest=manifest, worker="test", give_up=lambda: None)
 
 
 def photo(seed: int = 3) -> bytes:

@@ -25,8 +25,10 @@ from fusebus.ledger import (
     LedgerError,
     LedgerSettings,
     LedgerUnavailable,
+    RunRow,
     RunState,
     UploadEntry,
+    UploadRow,
 )
 from fusebus.ledger.tables import Row
 
@@ -78,7 +80,7 @@ def loses_the_answer_of(ledger: Ledger, monkeypatch: pytest.MonkeyPatch, method:
 async def test_the_first_upload_opens_a_run_and_the_next_joins_it(ledger: Ledger) -> None:
     first = await ledger.enter_upload(entry("1"), NOW)
     second = await ledger.enter_upload(entry("2"), NOW + timedelta(seconds=3))
-    assert (first.opened, second.opened, first.already) == (True, False, False)
+    assert (first.opened, second.opened) == (True, False)
     assert first.run_id == second.run_id == identity.run_id("acme", NOW, first.upload.upload_id)
     run = await ledger.run(first.run_id)
     assert run is not None
@@ -90,7 +92,7 @@ async def test_a_repeat_finds_its_own_row_with_the_verdict_entered_first(ledger:
     first = await ledger.enter_upload(entry(), NOW)
     await ledger.enter_upload(entry("another"), NOW)
     repeated = await other.enter_upload(entry(reject=RejectReason.BLOB_VANISHED), NOW + timedelta(hours=1))
-    assert repeated == Entered(upload=first.upload, opened=True, already=True)
+    assert repeated == Entered(upload=first.upload, opened=True)
     assert await other.find_upload(first.upload.upload_id) == repeated
 
 
@@ -118,11 +120,14 @@ async def test_an_upload_after_the_close_opens_the_next_run_and_a_repeat_stays_i
     assert [run.run_id for run in await ledger.runs("acme", limit=1)] == [later.run_id]
 
 
-async def test_a_run_opened_and_closed_within_one_second_is_followed_by_another(ledger: Ledger) -> None:
-    first = await ledger.enter_upload(entry("1"), NOW)
-    await ledger.close_run(first.run_id, NOW)
-    second = await ledger.enter_upload(entry("2"), NOW)
-    assert second.run_id != first.run_id
+async def test_runs_opened_and_closed_within_one_second_never_share_a_name(ledger: Ledger) -> None:
+    """Uploads with one head in their ids, or one upload that finds run after run closed, would name the same run."""
+    runs = []
+    for number in range(4):
+        alike = msgspec.structs.replace(entry(str(number)), upload_id=f"{'a' * 31}{number}")
+        runs.append((await ledger.enter_upload(alike, NOW)).run_id)
+        await ledger.close_run(runs[-1], NOW)
+    assert len(set(runs)) == 4
 
 
 async def test_an_upload_bound_to_a_run_that_closed_before_it_entered_goes_into_the_next(ledger: Ledger) -> None:
@@ -200,9 +205,8 @@ async def test_closing_while_entering_never_loses_or_doubles_an_upload(
     async def close_again_and_again(closer: Ledger) -> None:
         while True:
             await asyncio.sleep(0.01)
-            for run in await closer.runs(limit=1):
-                closed = await closer.close_run(run.run_id, NOW)
-                if closed is not None and run.state is RunState.OPEN:
+            for run in await closer.runs():  # the open one need not be the newest: uploads' times are not in order
+                if run.state is RunState.OPEN and await closer.close_run(run.run_id, NOW):
                     seen_at_close[run.run_id] = {upload.upload_id for upload in await closer.uploads(run.run_id)}
 
     async def enter(ingest: Ledger, numbers: range) -> list[Entered]:
@@ -396,3 +400,52 @@ async def test_tables_that_do_not_answer_are_unavailable_within_the_set_time() -
     async with Ledger(nowhere) as ledger:
         with pytest.raises(LedgerUnavailable):
             await ledger.run("20260102T030405Z-acme-00000000")
+
+
+async def test_a_clock_that_is_behind_makes_no_run_quiet(ledger: Ledger, other: Ledger) -> None:
+    first = await ledger.enter_upload(entry("1"), NOW)
+    await other.enter_upload(entry("2"), NOW - timedelta(minutes=9))
+    run = await ledger.run(first.run_id)
+    assert run is not None and run.last_upload_at == NOW
+
+
+async def test_a_twin_that_enters_just_before_its_run_closes_is_seen(
+    ledger: Ledger, other: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The upload is read before its twin enters it, the header after the run has closed."""
+    first = await other.enter_upload(entry("1"), NOW)
+    mine = entry("2")
+    await ledger._tables.insert("assigned", Row(mine.upload_id, "upload", {"run_id": first.run_id}))
+    read_run, read_upload = ledger.run, ledger.upload
+    upload_read, headers = asyncio.Event(), 0
+
+    async def early_upload(run_id: str, upload_id: str) -> UploadRow | None:
+        found = await read_upload(run_id, upload_id)
+        if headers == 3:
+            upload_read.set()
+        return found
+
+    async def late_header(run_id: str) -> RunRow | None:
+        nonlocal headers
+        headers += 1
+        if headers == 3:  # after those for finding the upload and the open run: the look before it is inserted
+            async with asyncio.timeout(10):
+                await upload_read.wait()
+            await other.enter_upload(mine, NOW)
+            await other.close_run(run_id, NOW)
+        return await read_run(run_id)
+
+    monkeypatch.setattr(ledger, "upload", early_upload)
+    monkeypatch.setattr(ledger, "run", late_header)
+    entered = await ledger.enter_upload(mine, NOW)
+    assert upload_read.is_set(), "the race did not take place"
+    assert entered.run_id == first.run_id
+
+
+async def test_a_taken_over_intent_whose_answer_got_lost_is_still_ours(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    marker = await ledger.intend_mail("run", "<id@host>", "dead", NOW)
+    loses_the_answer_of(ledger, monkeypatch, "replace")
+    mine = await ledger.repeat_mail(marker, "alive", NOW + timedelta(minutes=1))
+    assert mine is not None and (mine.intended_by, mine.tries) == ("alive", 2)

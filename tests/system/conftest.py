@@ -14,6 +14,7 @@ from fusebus.stack.stack import Stack, StackOptions
 from fusebus.vision import encode_jpeg
 from fusebus.vision.boards import draw_board
 
+LOOK_SECONDS = 0.1  # tests that wait for a moment must not sleep through it
 SIZE = (640, 480)  # pixels: the flow is under test, not the picture
 
 
@@ -37,6 +38,7 @@ class System:
             close_when_entered=close,
             on_upload=lambda _: None,
             on_look=on_look,
+            look_seconds=LOOK_SECONDS,
         )
 
 

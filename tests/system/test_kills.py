@@ -10,13 +10,17 @@ import pytest
 
 from fusebus.ledger import FinalKind
 from fusebus.stack.delivery import Moment
+from fusebus.vision import decode, encode_jpeg
 
 pytestmark = [
     pytest.mark.asyncio(loop_scope="session"),
     pytest.mark.timeout(300),
     pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="finds workers through /proc"),
 ]
-PHOTOS = 10
+BOARDS = 10
+QUALITIES = (70, 80, 90)
+PHOTOS = BOARDS * len(QUALITIES)
+"""Enough that each service is still busy when its moment is seen."""
 
 
 def workers_of(system: Any) -> list[int]:
@@ -67,7 +71,8 @@ async def test_a_run_completes_although_a_service_is_killed(
     photographs: Callable[[int, int], list[bytes]],
     folder_with: Callable[[dict[str, bytes]], Path],
 ) -> None:
-    photos = photographs(710_000, PHOTOS)
+    boards = [decode(photo) for photo in photographs(710_000, BOARDS)]
+    photos = [encode_jpeg(board, quality) for board in boards for quality in QUALITIES]
     folder = folder_with({f"board {number}.jpg": data for number, data in enumerate(photos)})
     victims = (lambda: workers_of(system)[:1]) if name == "inferencer" else service(system, name)
     killer = Killer(MOMENTS[name], victims)

@@ -11,10 +11,14 @@ from opentelemetry.sdk.trace import TracerProvider
 from fusebus.bus import Bus, BusSettings, ConsumerDead
 from fusebus.contracts.messages import CloseRun
 from fusebus.contracts.outcomes import Outgoing, done
+from fusebus.contracts.topology import broker_configuration
 from fusebus.host import Secret
+from fusebus.servicebus.broker import BrokerOptions
+from fusebus.servicebus.testing import BrokerThread
 
 DETECT = "images/Subscriptions/detect"
 RESULTS = "results/Subscriptions/notifier"
+NOBODY = "Endpoint=sb://127.0.0.1:1;SharedAccessKeyName=a;SharedAccessKey=Yg==;UseDevelopmentEmulator=true"
 CLOSE = CloseRun(run_id="20260504T080000Z-acme-u1", supplier="acme", requested_by="test")
 
 
@@ -47,7 +51,7 @@ async def test_an_idle_consumer_returns(bus, quick, recorder, image):
     handler = recorder()
     await bus.publisher().publish([Outgoing(message=image())])
     await asyncio.wait_for(
-        bus.consume("images", "detect", handler, stop=asyncio.Event(), slots=2, idle_exit=1.0, settings=quick), 10
+        bus.consume("images", "detect", handler, stop=asyncio.Event(), slots=2, idle_exit=0.5, settings=quick), 10
     )
     assert len(handler.seen) == 1
 
@@ -103,20 +107,18 @@ async def test_a_consumer_that_receives_nothing_while_messages_wait_is_dead(
 
 
 async def test_a_consumer_with_nothing_to_do_is_alive(bus, consuming, recorder):
-    async with consuming(recorder(), stall_seconds=0.5) as consumer:
-        await asyncio.sleep(2)
+    async with consuming(recorder(), stall_seconds=0.3) as consumer:
+        await asyncio.sleep(1.2)
         assert consumer.is_alive()
         assert consumer.counts["rebuilt"] == 0
 
 
 async def test_a_consumer_without_a_working_link_is_dead(quick, recorder):
     settings = BusSettings(
-        connection=Secret(
-            "Endpoint=sb://127.0.0.1:1;SharedAccessKeyName=a;SharedAccessKey=Yg==;UseDevelopmentEmulator=true"
-        ),
+        connection=Secret(NOBODY),
         open_seconds=1.0,
     )
-    patience = msgspec.structs.replace(quick, stall_seconds=1.0)
+    patience = msgspec.structs.replace(quick, stall_seconds=1.0, idle_exit_seconds=0.2)  # blind is not idle
     async with Bus(settings) as bus:
         consumer = bus.consumer("images", "detect", recorder(), stop=asyncio.Event(), settings=patience)
         with pytest.raises(ConsumerDead, match="no working link"):
@@ -125,9 +127,7 @@ async def test_a_consumer_without_a_working_link_is_dead(quick, recorder):
 
 async def test_a_depth_that_cannot_be_read_is_unknown():
     settings = BusSettings(
-        connection=Secret(
-            "Endpoint=sb://127.0.0.1:1;SharedAccessKeyName=a;SharedAccessKey=Yg==;UseDevelopmentEmulator=true"
-        ),
+        connection=Secret(NOBODY),
         depth_seconds=2.0,
     )
     async with Bus(settings) as bus:
@@ -152,3 +152,38 @@ async def test_the_traceparent_is_carried_through(bus, consuming, recorder, imag
     (result,) = peek(RESULTS)
     assert f"{trace_id:032x}" in str(result.message.application_properties)
     assert f"{trace_id:032x}" in handler.seen[0][1].envelope.traceparent
+
+
+async def test_a_consumer_and_a_publisher_outlive_the_brokers_restart(tmp_path, quick, recorder, image, eventually):
+    def broker(port: int) -> BrokerThread:
+        options = BrokerOptions(
+            topology=broker_configuration(lock_seconds=2), port=port, key="a2V5", ca_directory=tmp_path
+        )
+        return BrokerThread(options)
+
+    handler = recorder()
+    stop = asyncio.Event()
+    with broker(0) as first:
+        settings = BusSettings(connection=Secret(first.connection_string), close_seconds=0.05)
+        bus = Bus(settings)
+        await bus.publisher().publish([Outgoing(message=image("before"))])
+        consumer = bus.consumer("images", "detect", handler, stop=stop, settings=quick)
+        running = asyncio.create_task(consumer.run())
+        await eventually(lambda: consumer.counts["completed"] == 1)
+    with broker(first.port):
+        await bus.publisher().publish([Outgoing(message=image("after"))])
+        await eventually(lambda: consumer.counts["completed"] == 2)
+        stop.set()
+        await running
+    assert [message.upload_id for message, _ in handler.seen] == ["before", "after"]
+    await bus.__aexit__(None, None, None)
+
+
+async def test_a_stop_ends_a_consumer_that_has_no_broker(quick, recorder):
+    stop = asyncio.Event()
+    async with Bus(BusSettings(connection=Secret(NOBODY), open_seconds=60.0)) as bus:
+        consumer = bus.consumer("images", "detect", recorder(), stop=stop, settings=quick)
+        running = asyncio.create_task(consumer.run())
+        await asyncio.sleep(0.5)
+        stop.set()
+        await asyncio.wait_for(running, 5)

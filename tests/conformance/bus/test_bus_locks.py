@@ -12,7 +12,7 @@ CLOSE = CloseRun(run_id="20260504T080000Z-acme-u1", supplier="acme", requested_b
 
 async def test_own_lock_renewal_survives_a_failed_renewal(bus, broker, consuming, recorder, image, eventually):
     async def longer_than_two_locks(message, context):
-        await asyncio.sleep(4.5)
+        await asyncio.sleep(3.5)
         return done()
 
     handler = recorder(longer_than_two_locks)
@@ -21,7 +21,7 @@ async def test_own_lock_renewal_survives_a_failed_renewal(bus, broker, consuming
     async with consuming(handler) as consumer:
         await eventually(lambda: consumer.counts["completed"] == 1)
     assert consumer.counts["renewal_failed"] == 2
-    assert consumer.counts["renewed"] >= 3
+    assert consumer.counts["renewed"] >= 2
     assert len(handler.seen) == 1
 
 

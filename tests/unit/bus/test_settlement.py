@@ -12,13 +12,13 @@ from fusebus.contracts.outcomes import Abandon, Done, Outgoing, Reject, Retry, d
 
 NOW = datetime(2026, 5, 4, 12, 0, tzinfo=UTC)
 SOURCE = Source(topic="results", subscription="notifier")
-SETTINGS = ConsumerSettings(max_attempts=3, retry_seconds=10, retry_most_seconds=15)
+SETTINGS = ConsumerSettings(max_attempts=3, max_passing_attempts=4, retry_seconds=10, retry_most_seconds=15)
 CLOSE = CloseRun(run_id="r1", supplier="acme", requested_by="ops")
 FLEET = FleetChanged(pool="gpu", nodes=1, workers=1, because="work waits", decided_at=NOW)
 
 
-def envelope(attempt: int = 1) -> Envelope:
-    return Envelope(message=CLOSE, attempt=attempt, replay=2, traceparent="00-aa-bb-01")
+def envelope(attempt: int = 1, failures: int = 0) -> Envelope:
+    return Envelope(message=CLOSE, attempt=attempt, failures=failures, replay=2, traceparent="00-aa-bb-01")
 
 
 def decide(outcome, attempt=1):
@@ -62,21 +62,30 @@ def test_a_retry_goes_back_to_its_own_topic_whatever_the_message():
     assert (parcel.topic, parcel.envelope.only) == ("x", "y")
 
 
-@pytest.mark.parametrize(("attempt", "gives_up"), [(1, False), (2, False), (3, True), (4, True)])
+@pytest.mark.parametrize(("attempt", "gives_up"), [(1, False), (3, False), (4, True), (5, True)])
 def test_the_last_attempt_is_given_up_with_the_reason(attempt, gives_up):
-    decided = decide(Retry(delay=1, reason="model_missing"), attempt)
-    assert (decided.settlement == DeadLetter("model_missing", f"gave up after {attempt} attempts")) == gives_up
+    decided = decide(Retry(delay=1, reason="storage_unavailable", description="503"), attempt)
+    given_up = DeadLetter("storage_unavailable", f"gave up after {attempt} attempts; last: 503")
+    assert (decided.settlement == given_up) == gives_up
     assert bool(decided.parcels) != gives_up
 
 
 def test_an_exception_is_a_retry_that_waits_longer_each_time():
     waits = [
-        plan_failure(OSError("no route"), envelope(attempt), SOURCE, SETTINGS, NOW, jitter=1.0).parcels[0].enqueue_at
-        for attempt in (1, 2)
+        plan_failure(OSError("no route"), envelope(1 + n, n), SOURCE, SETTINGS, NOW, jitter=1.0).parcels[0].enqueue_at
+        for n in (0, 1)
     ]
     assert waits == [NOW + timedelta(seconds=10), NOW + timedelta(seconds=15)]
-    given_up = plan_failure(OSError("no route"), envelope(3), SOURCE, SETTINGS, NOW)
+    given_up = plan_failure(OSError("no route"), envelope(3, 2), SOURCE, SETTINGS, NOW)
     assert given_up.settlement == DeadLetter("handler_failed", "gave up after 3 attempts; last: OSError: no route")
+
+
+def test_an_outage_that_was_waited_out_does_not_spend_the_attempts_of_a_fault():
+    after_the_outage = envelope(attempt=40)
+    (parcel,) = plan_failure(OSError("no route"), after_the_outage, SOURCE, SETTINGS, NOW).parcels
+    assert (parcel.envelope.attempt, parcel.envelope.failures) == (41, 1)
+    (parcel,) = decide(Retry(delay=1, reason="storage_unavailable"), 1).parcels
+    assert (parcel.envelope.attempt, parcel.envelope.failures) == (2, 0)
 
 
 def test_a_dead_letters_text_is_cut_to_what_service_bus_takes():

@@ -1,3 +1,5 @@
+import subprocess
+import sys
 from importlib.metadata import entry_points
 from pathlib import Path
 
@@ -60,3 +62,18 @@ def test_down_leaves_a_process_alone_that_only_has_the_same_number(in_empty_fold
     Path(".fusebus").mkdir()
     Path(".fusebus/up.pid").write_text("1\n12345678901")
     assert CliRunner().invoke(fusebus, ["down"]).output == "nothing is up here\n"
+
+
+@pytest.mark.parametrize("arguments", [["status"], ["upload", "full", "--supplier", "acme"]], ids=["status", "upload"])
+def test_without_a_stack_the_missing_settings_and_the_way_out_are_named(
+    in_empty_folder: Path, arguments: list[str]
+) -> None:
+    Path("full").mkdir()
+    Path("full/a.jpg").touch()
+    result = subprocess.run(
+        [sys.executable, "-m", "fusebus.console", *arguments], check=False, capture_output=True, text=True, timeout=60
+    )
+    assert result.returncode == 2
+    assert "_CONNECTION nor FUSEBUS_" in result.stderr
+    assert "fusebus up" in result.stderr
+    assert "Traceback" not in result.stderr

@@ -123,8 +123,20 @@ def test_a_message_id_fits_the_128_characters_of_service_bus(example: m.Message)
     assert len(wire.Envelope(message=example, attempt=99, replay=99).message_id) <= 128
 
 
+def test_long_names_neither_break_the_limit_of_a_message_id_nor_make_two_works_one() -> None:
+    run = f"20261121T103000Z-{'a' * 60}-0f0f0f0f"
+    checks = [m.RunCheck(run_id=run, supplier="a" * 60, sequence=number) for number in (1_000, 10_000, 10_001)]
+    changes = [
+        m.ModelChanged(previous="", current="v" * 200, changed_by="ops", changed_at=WHEN.replace(second=second))
+        for second in (1, 2)
+    ]
+    ids = {wire.Envelope(message=message, attempt=9_999, replay=9_999).message_id for message in (*checks, *changes)}
+    assert len(ids) == 5
+    assert max(map(len, ids)) <= 128
+
+
 def test_an_envelope_survives_its_properties() -> None:
-    sent = wire.Envelope(message=EXAMPLES[1], attempt=2, replay=1, only="detect", traceparent="00-ab-cd-01")
+    sent = wire.Envelope(message=EXAMPLES[1], attempt=3, failures=1, replay=1, only="detect", traceparent="00-ab-cd-01")
     assert wire.envelope(wire.encode(sent.message), sent.properties()) == sent
 
 

@@ -74,3 +74,11 @@ def test_the_last_node_gone_ends_the_sample_and_nothing_costs_nothing() -> None:
     assert sample is not None and sample.node_seconds == 5
     assert [meter.observe(at(second), 0) for second in range(10, 500, 10)] == [None] * 49
     assert meter.close(at(500)) is None
+
+
+def test_a_clock_that_is_set_back_takes_no_cost_back() -> None:
+    meter = Meter("gpu", 3600.0, "EUR", 1000.0)
+    assert [meter.observe(at(seconds), 1) for seconds in (0, 100, -3600)] == [None] * 3
+    sample = meter.close(at(-3600))
+    assert sample is not None
+    assert sample.node_seconds == 100

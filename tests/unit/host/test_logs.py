@@ -13,7 +13,8 @@ def formatted(message: str, **extra: object) -> dict[str, object]:
 
 def test_lines_carry_the_ids_of_the_work_at_hand() -> None:
     with log_fields(upload="u1", run="r1"):
-        assert formatted("seen") | {"upload": "u1", "run": "r1", "service": "ingest"} == formatted("seen")
+        line = formatted("seen")
+    assert (line["upload"], line["run"], line["service"], line["message"]) == ("u1", "r1", "ingest", "seen")
 
 
 def test_ids_end_with_their_work() -> None:

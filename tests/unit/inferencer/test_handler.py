@@ -13,11 +13,13 @@ from PIL import Image
 from pycocotools import mask as coco
 
 from fusebus.blobs import StorageError, StorageUnavailable
-from fusebus.contracts.envelope import encode
+from fusebus.bus import Context
+from fusebus.contracts.envelope import Envelope, encode
 from fusebus.contracts.messages import ImageAnalysed, ImageFailed, ImageRejected, RejectReason
-from fusebus.contracts.outcomes import Done, Retry
+from fusebus.contracts.outcomes import Abandon, Done, Retry
 from fusebus.inferencer.codecs import Codecs
 from fusebus.inferencer.handler import Detect
+from fusebus.inferencer.model import ModelBroken
 from fusebus.vision import DEMO_MODEL, load_manifest
 
 Accept = Callable[..., Any]
@@ -32,6 +34,7 @@ async def detect(store: Any, told_model: Any) -> AsyncIterator[Detect]:
             model=told_model,
             codecs=codecs,
             manifest=load_manifest(DEMO_MODEL),
+            give_up=lambda: None,
             worker="node-1/42",
             retry_seconds=7,
             now=lambda: NOW,
@@ -177,8 +180,11 @@ async def test_storage_that_does_not_answer_is_tried_again_later(
     monkeypatch.setattr(store, "write", silent)
     outcome = await detect(work, context_of(work))
     assert isinstance(outcome, Retry)
-    assert outcome.delay == 7
-    assert "503" in outcome.reason
+    assert (outcome.delay, outcome.reason) == (7, "storage_unavailable")
+    assert "503" in outcome.description
+    again = await detect(work, Context(envelope=Envelope(message=work, attempt=3)))
+    assert isinstance(again, Retry)
+    assert again.delay == 28, "an outage must not use up the attempts within a minute"
 
 
 async def test_a_missing_results_container_is_not_blamed_on_the_supplier(
@@ -214,3 +220,20 @@ async def test_the_loop_itself_costs_little_beside_pixels_and_model(
     before = time.thread_time()  # of the loop's thread: codecs and model have their own
     await asyncio.gather(*(quick(work, context_of(work)) for _ in range(40)))
     assert (time.thread_time() - before) / 40 < 0.003  # seconds; 0.0003 seen
+
+
+async def test_a_broken_model_gives_the_image_back_and_ends_the_worker(
+    detect: Detect, accept: Accept, store: Any, photo: bytes, context_of: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    work, stopped = accept(photo), []
+
+    async def broken(*_: object) -> None:
+        raise ModelBroken("the model call failed: device lost")
+
+    monkeypatch.setattr(detect.model, "detect", broken)
+    detect = dataclasses.replace(detect, give_up=lambda: stopped.append(True))
+    outcome = await detect(work, context_of(work))
+    assert isinstance(outcome, Abandon)
+    assert "device lost" in outcome.reason
+    assert stopped
+    assert store.written == []

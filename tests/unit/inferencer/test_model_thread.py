@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from fusebus.inferencer.backends import BackendError, Outputs
-from fusebus.inferencer.model import ModelThread
+from fusebus.inferencer.model import ModelBroken, ModelThread
 
 
 class Recorder:
@@ -69,12 +69,13 @@ async def test_a_lone_picture_does_not_wait_for_others(recorder: Recorder) -> No
     assert answer.took >= 0
 
 
-async def test_a_failed_batch_fails_its_callers_and_nobody_else(recorder: Recorder) -> None:
+async def test_a_model_that_failed_once_is_broken_for_every_later_caller(recorder: Recorder) -> None:
     async with ModelThread(lambda: recorder, max_batch=1) as model:
-        with pytest.raises(RuntimeError, match="out of memory"):
-            await model.detect(picture(13))
-        assert (await model.detect(picture(1))).outputs.scores[0] == 1
-        assert model.is_alive()
+        assert model.broken is None
+        for value in (13, 1):
+            with pytest.raises(ModelBroken, match="out of memory"):
+                await asyncio.wait_for(model.detect(picture(value)), 5)
+        assert recorder.batches == [1], "a broken device is not asked again"
 
 
 async def test_a_cancelled_caller_costs_no_model_call(recorder: Recorder) -> None:

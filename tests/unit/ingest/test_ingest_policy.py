@@ -106,11 +106,6 @@ def test_an_upload_keeps_its_image_unless_it_came_to_nothing(final: str | None, 
     assert policy.lets_go(final, exists) is lets_go
 
 
-@pytest.mark.parametrize(("attempt", "delay"), [(1, 10.0), (2, 20.0), (3, 40.0), (50, 600.0)])
-def test_retries_wait_longer_up_to_a_limit(attempt: int, delay: float) -> None:
-    assert policy.retry_delay(10.0, attempt) == delay
-
-
 @pytest.mark.parametrize(
     ("sent_at", "times", "due"),
     [

@@ -73,7 +73,7 @@ class World:
             entered_at=NOW,
             run_id="r",
         )
-        return Entered(upload=row, opened=False, already=True)
+        return Entered(upload=row, opened=False)
 
     async def publish(self, outgoing: Sequence[Outgoing]) -> None:
         if "bus" in self.broken:
@@ -188,13 +188,53 @@ async def test_deleted_uploads_leave_the_memory(world: World, sweep: Sweep) -> N
     assert sweep._seen == {"in-acme": {}}
 
 
-async def test_a_stop_ends_the_sweep_at_once(sweep: Sweep) -> None:
+async def test_an_unforeseen_failure_in_one_container_ends_neither_the_round_nor_the_process(
+    world: World, sweep: Sweep, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.containers["in-other"] = [blob("c")]
+    publish = world.publish
+
+    async def refuses(outgoing: Sequence[Outgoing]) -> None:
+        if any("in-acme" in one.message.subject for one in outgoing if isinstance(one.message, BlobCreated)):
+            raise ValueError("more than a message may have")
+        await publish(outgoing)
+
+    monkeypatch.setattr(world, "publish", refuses)
+    assert await sweep.once() == 1
+    assert world.names == ["c"]
+
+
+async def test_it_searches_again_and_again(world: World, sweep: Sweep) -> None:
+    settings = load_settings(IngestSettings, "ingest", {"FUSEBUS_INGEST_SWEEP_INTERVAL_SECONDS": "0.01"})
     stop = asyncio.Event()
-    task = asyncio.create_task(sweep.run(stop))
-    await asyncio.sleep(0)
-    stop.set()
+    sweeping = asyncio.create_task(Sweep(blobs=world, ledger=world, publisher=world, settings=settings).run(stop))
     async with asyncio.timeout(5):
-        await task
+        while len(world.sent) < 2:
+            await asyncio.sleep(0.01)
+        world.containers["in-acme"].append(blob("late"))
+        while len(world.sent) < 3:
+            await asyncio.sleep(0.01)
+        stop.set()
+        await sweeping
+
+
+async def test_a_stop_ends_a_search_however_long_it_takes(
+    world: World, sweep: Sweep, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    searching = asyncio.Event()
+
+    async def endless(container: str, prefix: str = "") -> AsyncIterator[ListedBlob]:
+        searching.set()
+        await asyncio.Event().wait()
+        yield blob("never")
+
+    monkeypatch.setattr(world, "list", endless)
+    stop = asyncio.Event()
+    sweeping = asyncio.create_task(sweep.run(stop))
+    async with asyncio.timeout(5):
+        await searching.wait()
+        stop.set()
+        await sweeping
 
 
 async def test_an_interval_of_zero_turns_it_off(world: World) -> None:

@@ -27,6 +27,7 @@ from fusebus.contracts.messages import (
     StoredBlob,
 )
 from fusebus.ledger import (
+    Entered,
     Final,
     FinalRecorded,
     LedgerSettings,
@@ -67,6 +68,11 @@ class MemoryLedger:
     async def upload(self, run_id: str, upload_id: str) -> UploadRow | None:
         self._work()
         return self.rows.get((run_id, upload_id))
+
+    async def find_upload(self, upload_id: str) -> Entered | None:
+        self._work()
+        rows = [row for (_, upload), row in self.rows.items() if upload == upload_id]
+        return Entered(upload=rows[0], opened=self.runs[rows[0].run_id].first_upload_id == upload_id) if rows else None
 
     async def uploads(self, run_id: str) -> list[UploadRow]:
         self._work()
@@ -179,7 +185,14 @@ class DeadLetters:
         found = self.queues.get(f"{topic}/{subscription}", [])
         return [dead for dead in found if dead.sequence > after_sequence][:2]
 
-    def add(self, queue: str, message: Message, reason: str = "gave_up", description: str = "it failed") -> DeadLetter:
+    def add(
+        self,
+        queue: str,
+        message: Message,
+        reason: str = "gave_up",
+        description: str = "it failed",
+        enqueued_at: datetime = START,
+    ) -> DeadLetter:
         envelope = Envelope(message=message)
         found = self.queues.setdefault(queue, [])
         dead = DeadLetter(
@@ -187,7 +200,7 @@ class DeadLetters:
             message_id=envelope.message_id,
             reason=reason,
             description=description,
-            enqueued_at=START,
+            enqueued_at=enqueued_at,
             delivery_count=1,
             properties=envelope.properties(),
             body=b"{}",

@@ -1,3 +1,4 @@
+import asyncio
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
@@ -17,7 +18,7 @@ from fusebus.contracts.messages import (
     StoredBlob,
 )
 from fusebus.contracts.outcomes import Done, Outgoing, Reject, Retry
-from fusebus.ledger import FinalKind, MailState, RunState
+from fusebus.ledger import FinalKind, LedgerUnavailable, MailState, RunState
 from fusebus.notifier.finals import final_of
 from fusebus.notifier.mailers import NotSent, OutcomeUnknown
 
@@ -55,8 +56,9 @@ async def test_a_result_outside_of_the_results_container_is_refused(world, make)
 async def test_an_unreachable_ledger_means_later_and_later(world, make):
     world.enter("u1")
     world.ledger.broken = True
-    assert await world.take(make.analysed("u1")) == Retry(delay=5, reason="ledger_unavailable")
-    assert await world.take(make.analysed("u1"), attempt=3) == Retry(delay=20, reason="ledger_unavailable")
+    for attempt, delay in ((1, 5), (3, 20)):
+        outcome = await world.take(make.analysed("u1"), attempt)
+        assert outcome == Retry(delay=delay, reason="ledger_unavailable", description="broken for this test")
 
 
 async def test_the_check_of_a_run_that_is_not_quiet_comes_back_when_it_would_be(world, make):
@@ -152,6 +154,58 @@ async def test_the_chain_of_checks_survives_a_mailer_that_crashes(world, make):
     assert world.run.state is RunState.COMPLETE
 
 
+async def test_a_run_whose_looks_take_long_is_looked_at_less_often(world, make):
+    world.enter("u1")
+    await close(world, make)
+    scan = world.ledger.uploads
+
+    async def slow(run_id):
+        world.pass_time(8)
+        return await scan(run_id)
+
+    world.ledger.uploads = slow
+    outcome = await world.take(make.check())
+    assert [outgoing.enqueue_at for outgoing in outcome.publish] == [world.now + timedelta(seconds=72)]
+    world.ledger.uploads = lambda run_id: (world.pass_time(100), scan(run_id))[1]
+    outcome = await world.take(make.check(1))
+    assert [outgoing.enqueue_at for outgoing in outcome.publish] == [world.now + timedelta(seconds=120)]
+
+
+async def test_an_upload_that_enters_while_its_quiet_run_is_looked_at_keeps_it_open(world, make):
+    world.enter("u1")
+    await deliver(world, make, "u1")
+    world.pass_time(600)
+    seen = world.ledger.run
+
+    async def enters_after_the_look(run_id):
+        found = await seen(run_id)
+        world.ledger.run = seen
+        world.enter("u2")
+        return found
+
+    world.ledger.run = enters_after_the_look
+    outcome = await world.take(make.check())
+    assert world.run.state is RunState.OPEN
+    assert outcome == Done((Outgoing(message=make.check(1), enqueue_at=world.now + timedelta(seconds=600)),))
+
+
+async def test_two_handlings_at_once_write_one_report(world, make):
+    world.enter("u1")
+    await world.ledger.record_final(make.run_id, "u1", final_of(make.analysed("u1")))
+    await world.ledger.close_run(make.run_id, world.now)
+    writes, write = [], world.results.write
+
+    async def slow(container, name, data, content_type):
+        writes.append(name)
+        await asyncio.sleep(0.01)
+        await write(container, name, data, content_type)
+
+    world.results.write = slow
+    assert await asyncio.gather(world.take(make.check()), world.take(make.check(1))) == [Done(), Done()]
+    assert sorted(writes) == [f"report/{make.run_id}/index.html", f"report/{make.run_id}/summary.json"]
+    assert len(world.mailer.sent) == 1
+
+
 async def test_a_repeated_check_arms_the_very_same_next_one(world, make):
     world.enter("u1")
     first, second = await world.take(make.check(3)), await world.take(make.check(3))
@@ -216,6 +270,26 @@ async def test_wherever_it_dies_the_run_completes_with_mails_of_one_id(world, ma
     assert world.ledger.mails[make.run_id].state is MailState.DONE
 
 
+async def test_a_mail_whose_marker_can_not_say_that_it_is_out_is_not_sent_twice(world, make):
+    mail_done = world.ledger.mail_done
+
+    async def no_answer(run_id, now):
+        raise LedgerUnavailable("no answer")
+
+    world.ledger.mail_done = no_answer
+    world.enter("u1")
+    await deliver(world, make, "u1")
+    await close(world, make)
+    for sequence in range(3):
+        world.pass_time(60)
+        assert (await world.take(make.check(sequence))).publish, "the run is not complete yet"
+    world.ledger.mail_done = mail_done
+    assert await world.take(make.check(3)) == Done()
+    assert world.mailer.tries == 1
+    assert world.ledger.mails[make.run_id].state is MailState.DONE
+    assert world.run.state is RunState.COMPLETE
+
+
 async def test_an_intent_that_is_too_old_is_shown_to_the_operator_instead(world, make, caplog):
     world.enter("u1")
     await world.take(make.analysed("u1"))
@@ -246,6 +320,7 @@ async def test_a_relay_that_is_down_delays_the_mail_without_doubling_it(world, m
     world.enter("u1")
     await deliver(world, make, "u1")
     await close(world, make)
+    del world.results[f"report/{make.run_id}/index.html"]  # written once: a mail is only meant after its report
     for sequence in range(19):  # ten minutes
         world.pass_time(30)
         assert (await world.take(make.check(sequence))).publish
@@ -253,6 +328,7 @@ async def test_a_relay_that_is_down_delays_the_mail_without_doubling_it(world, m
     assert await world.take(make.check(19)) == Done()
     assert len(world.mailer.sent) == 1
     assert world.run.state is RunState.COMPLETE
+    assert f"report/{make.run_id}/index.html" not in world.results
 
 
 async def test_a_refused_mail_does_not_hold_the_run(world, make):
@@ -321,9 +397,34 @@ async def test_each_share_of_a_months_budget_is_told_once(world):
     ]
 
 
+async def test_an_alert_waits_for_the_ledger_as_finals_do(world):
+    world.ledger.broken = True
+    outcome = await world.take(crossed(0.5), attempt=2)
+    assert outcome == Retry(delay=10, reason="ledger_unavailable", description="broken for this test")
+
+
+async def test_two_deliveries_of_an_alert_at_once_send_one_mail(world):
+    look, send = world.ledger.mail_marker, world.mailer.send
+
+    async def slow_look(key):
+        found = await look(key)
+        await asyncio.sleep(0.01)
+        return found
+
+    async def slow_send(message):
+        await asyncio.sleep(0.01)
+        await send(message)
+
+    world.ledger.mail_marker, world.mailer.send = slow_look, slow_send
+    await asyncio.gather(world.take(crossed(0.5)), world.take(crossed(0.5)))
+    assert len(world.mailer.sent) == 1
+
+
 async def test_an_alert_that_can_not_be_sent_is_tried_again(world):
     world.mailer.failures = [NotSent("connection refused", passing=True)]
-    assert await world.take(crossed(0.5)) == Retry(delay=30, reason="mail_outstanding")
+    assert await world.take(crossed(0.5)) == Retry(
+        delay=30, reason="mail_outstanding", description="see the mail's marker"
+    )
     assert await world.take(crossed(0.5), attempt=2) == Done()
     assert len(world.mailer.sent) == 1
 
@@ -356,7 +457,8 @@ async def test_the_upload_of_a_dead_letter_gets_a_failure_with_its_reason(world,
     assert world.run.state is RunState.COMPLETE
 
 
-async def test_an_event_that_ingest_gave_up_on_fails_the_upload_it_had_entered(world, make):
+def dead_event(world, **more) -> str:
+    """An event that ingest gave up on; the id of its upload."""
     event = BlobCreated(
         id="1",
         source="s",
@@ -364,12 +466,99 @@ async def test_an_event_that_ingest_gave_up_on_fails_the_upload_it_had_entered(w
         time=world.now,
         data=BlobCreatedData(e_tag='"e1"'),
     )
-    upload = identity.upload_id("in-northgrid", "a.jpg", "e1")
-    world.enter(upload)
-    world.dead.add("uploads/ingest", event, reason="gave_up", description="the bus was away")
+    world.dead.add("uploads/ingest", event, **more)
+    return identity.upload_id("in-northgrid", "a.jpg", "e1")
+
+
+async def test_an_event_that_ingest_gave_up_on_fails_the_upload_it_had_entered(world, make):
+    upload = dead_event(world, reason="gave_up", description="the bus was away")
+    world.enter("u1", upload)
+    await deliver(world, make, "u1")
     await close(world, make)
     assert await world.take(make.check()) == Done()
     assert world.ledger.rows[make.run_id, upload].final.reason == "gave_up"
+    assert world.run.state is RunState.COMPLETE
+
+
+async def test_a_run_whose_opening_event_is_dead_was_never_checked_and_completes_all_the_same(world, make):
+    upload = dead_event(world)
+    world.enter(upload, "u1")
+    await deliver(world, make, "u1")
+    await world.handler.watch_dead_letters()
+    assert world.run.state is RunState.OPEN
+    assert world.ledger.rows[make.run_id, upload].final.kind is FinalKind.FAILED
+    world.pass_time(600)
+    world.restart()  # what the watch remembers is not needed
+    await world.handler.watch_dead_letters()
+    assert world.run.state is RunState.COMPLETE
+    assert len(world.mailer.sent) == 1
+
+
+async def test_the_watch_goes_on_with_a_run_that_nobody_else_checks(world, make):
+    upload = dead_event(world)
+    world.enter(upload, "u1")
+    for _ in range(3):
+        await world.handler.watch_dead_letters()
+        world.pass_time(300)
+    assert world.run.state is RunState.CLOSED
+    await deliver(world, make, "u1")
+    assert world.run.state is RunState.COMPLETE
+
+
+async def test_an_upload_that_a_later_event_entered_is_not_failed_by_the_dead_one(world, make):
+    upload = dead_event(world)
+    world.pass_time(900)  # the sweep announced it again
+    world.enter(upload)
+    await close(world, make)
+    await world.handler.watch_dead_letters()
+    assert world.ledger.rows[make.run_id, upload].final is None
+    await deliver(world, make, upload)
+    assert world.ledger.rows[make.run_id, upload].final.kind is FinalKind.ANALYSED
+    assert world.run.state is RunState.COMPLETE
+
+
+async def test_a_dead_event_that_entered_nothing_is_only_logged(world, caplog):
+    dead_event(world, description="storage was away")
+    await world.handler.watch_dead_letters()
+    assert caplog.records[-1].description == "storage was away"
+
+
+async def test_a_dead_letter_that_can_not_be_recorded_does_not_keep_the_watch_from_the_next(world, make, caplog):
+    world.enter("u1")
+    odd = msgspec.structs.replace(make.rejected("u1"), upload_id="no/key")
+    world.dead.add("results/notifier", odd)
+    world.dead.add("results/notifier", make.rejected("u1"))
+    record = world.ledger.record_final
+
+    async def refuses_odd_keys(run_id, upload_id, final):
+        if "/" in upload_id:
+            raise ValueError(f"{upload_id} can't be a key")
+        return await record(run_id, upload_id, final)
+
+    world.ledger.record_final = refuses_odd_keys
+    await world.handler.watch_dead_letters()
+    assert world.ledger.rows[make.run_id, "u1"].final is not None
+    assert "can't be a key" in caplog.text
+
+
+async def test_a_run_that_can_not_be_finished_does_not_keep_the_watch_from_the_next(world, make):
+    other = identity.run_id("astra", world.now, "v0" * 4)
+    assert other < make.run_id, "it is looked at first"
+    world.enter("v1", run=other)
+    world.enter("u1")
+    await deliver(world, make, "u1")
+    world.dead.add("results/notifier", msgspec.structs.replace(make.check(), run_id=other))
+    world.dead.add("results/notifier", make.check())
+    scan = world.ledger.uploads
+
+    async def refuses_the_other(run_id):
+        if run_id == other:
+            raise ValueError("a row that nobody can read")
+        return await scan(run_id)
+
+    world.ledger.uploads = refuses_the_other
+    world.pass_time(600)
+    await world.handler.watch_dead_letters()
     assert world.run.state is RunState.COMPLETE
 
 

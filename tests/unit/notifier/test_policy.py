@@ -3,7 +3,6 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from fusebus.notifier.policy import (
-    LONGEST_RETRY,
     Look,
     Mark,
     Phase,
@@ -12,7 +11,6 @@ from fusebus.notifier.policy import (
     mail_step,
     next_step,
     pending,
-    retry_delay,
 )
 
 NOW = datetime(2026, 11, 21, 12, tzinfo=UTC)
@@ -82,10 +80,3 @@ def test_a_mail_is_repeated_only_while_its_outcome_is_open_and_fresh(marker, sen
     step = mail_step(marker, NOW, mail_timeout=30)
     assert step.send is send
     assert step.because
-
-
-@pytest.mark.parametrize(
-    ("attempt", "seconds"), [(1, 5), (2, 10), (4, 40), (9, LONGEST_RETRY), (10_000, LONGEST_RETRY)]
-)
-def test_retries_come_later_each_time_up_to_a_limit(attempt, seconds):
-    assert retry_delay(attempt, 5) == seconds

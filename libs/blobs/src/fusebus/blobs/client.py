@@ -22,6 +22,7 @@ from fusebus.blobs.layout import supplier_container, supplier_of
 from fusebus.blobs.sas import container_url_with_sas
 from fusebus.blobs.settings import BlobSettings
 from fusebus.contracts.messages import SUPPLIER_CONTAINER_PREFIX
+from fusebus.host import SettingsError
 
 BLOCK_BLOB = "BlockBlob"
 
@@ -165,7 +166,7 @@ class Blobs:
         if settings.connection:
             return BlobServiceClient.from_connection_string(settings.connection.reveal(), **patience)
         if not settings.endpoint:
-            raise ValueError("neither FUSEBUS_BLOBS_CONNECTION nor FUSEBUS_BLOBS_ENDPOINT is set")
+            raise SettingsError(["neither FUSEBUS_BLOBS_CONNECTION nor FUSEBUS_BLOBS_ENDPOINT is set"])
         credential = await self._exits.enter_async_context(DefaultAzureCredential())
         return BlobServiceClient(settings.endpoint, credential=credential, **patience)
 

@@ -36,7 +36,8 @@ class Administration:
     async def depth(self, topic: str, subscription: str) -> Depth | None:
         """The counts now; None where they can't be read."""
         try:
-            return await asyncio.wait_for(self._read(topic, subscription), self._settings.depth_seconds)
+            async with asyncio.timeout(self._settings.depth_seconds):
+                return await self._read(topic, subscription)
         except Exception as error:
             log.warning("the depth of %s/%s could not be read: %r", topic, subscription, error)
             return None

@@ -24,7 +24,7 @@ class Bus:
     """One process's connection to the namespace; nothing connects before it is used."""
 
     def __init__(self, settings: BusSettings) -> None:
-        """Raises ValueError where neither a connection string nor a namespace is set."""
+        """Raises SettingsError where neither a connection string nor a namespace is set."""
         self._settings = settings
         self._connection = Connection(settings)
         self._publisher = Publisher(self._connection, settings)

@@ -11,6 +11,7 @@ from azure.servicebus.aio import ServiceBusClient, ServiceBusReceiver, ServiceBu
 from azure.servicebus.aio.management import ServiceBusAdministrationClient
 
 from fusebus.bus.settings import BusSettings
+from fusebus.host import SettingsError
 
 ADMINISTRATION_RETRIES = 1  # the caller asks again anyway; azure-core's ten retries would take minutes
 
@@ -33,7 +34,7 @@ class Connection:
 
     def __init__(self, settings: BusSettings) -> None:
         if not settings.connection and not settings.namespace:
-            raise ValueError("the bus needs FUSEBUS_BUS_CONNECTION or FUSEBUS_BUS_NAMESPACE")
+            raise SettingsError(["neither FUSEBUS_BUS_CONNECTION nor FUSEBUS_BUS_NAMESPACE is set"])
         self._settings = settings
         self._credential: DefaultAzureCredential | None = None
 
@@ -88,7 +89,8 @@ async def close_quietly(closable: Closable | None, seconds: float) -> None:
     if closable is None:
         return
     try:
-        await asyncio.wait_for(closable.close(), seconds)
+        async with asyncio.timeout(seconds):
+            await closable.close()
     except Exception as error:
         log.info("a link could not be closed: %r", error)
 

@@ -57,8 +57,8 @@ class DeadLetterPeek:
         async with self._guard:
             for attempt in range(1, PEEK_ATTEMPTS + 1):
                 try:
-                    found = await asyncio.wait_for(self._peek(sequence), self._settings.peek_seconds)
-                    return [_dead_letter(message) for message in found]
+                    async with asyncio.timeout(self._settings.peek_seconds):
+                        return [_dead_letter(message) for message in await self._peek(sequence)]
                 except Exception as error:
                     await self.close()
                     if attempt == PEEK_ATTEMPTS:

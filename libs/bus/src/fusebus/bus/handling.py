@@ -70,7 +70,8 @@ class Handling:
         ):
             try:
                 if renew is not None:
-                    lock.expires = (await asyncio.wait_for(renew(), self._settings.renew_seconds)).timestamp()
+                    async with asyncio.timeout(self._settings.renew_seconds):
+                        lock.expires = (await renew()).timestamp()
                 return await self._handle_and_publish(message, envelope, lock)
             except LockLost as error:
                 return GiveBack(str(error))  # a lock that is really lost is noticed when settling

@@ -46,7 +46,8 @@ class ReceiveLink:
         client = self._connection.client()
         receiver = self._connection.receiver(client, self._topic, self._subscription)
         try:
-            await asyncio.wait_for(receiver.__aenter__(), self._settings.open_seconds)
+            async with asyncio.timeout(self._settings.open_seconds):
+                await receiver.__aenter__()
         except BaseException as error:
             await close_quietly(receiver, self._settings.close_seconds)
             await close_quietly(client, self._settings.close_seconds)

@@ -105,7 +105,8 @@ class _TopicSender:
             while messages:
                 fence()
                 try:
-                    sent = await asyncio.wait_for(self._send_batch(messages), self._settings.send_seconds)
+                    async with asyncio.timeout(self._settings.send_seconds):
+                        sent = await self._send_batch(messages)
                 except asyncio.CancelledError:
                     self._drop()  # in the middle of a send: the next one takes a new link
                     raise

@@ -74,7 +74,8 @@ async def keep_lock(
         if (left := lock.left(clock())) <= 0:
             break
         try:
-            lock.expires = (await asyncio.wait_for(renew(), min(left, settings.renew_seconds))).timestamp()
+            async with asyncio.timeout(min(left, settings.renew_seconds)):
+                lock.expires = (await renew()).timestamp()
         except LockLost:
             break
         except (LinkBroken, TimeoutError) as error:
@@ -97,22 +98,44 @@ class RenewalLink:
     is one more connection, opened at the first renewal: consumers of short work never open it.
     """
 
-    def __init__(self, connection: Connection, topic: str, subscription: str, settings: BusSettings) -> None:
+    def __init__(
+        self, connection: Connection, topic: str, subscription: str, settings: BusSettings, renew_seconds: float
+    ) -> None:
         self._connection = connection
         self._topic = topic
         self._subscription = subscription
-        self._settings = settings
+        self._renew_seconds = renew_seconds
         self._guard = asyncio.Lock()  # the SDK's objects are not coroutine-safe
         self._client: ServiceBusClient | None = None
         self._receiver: ServiceBusReceiver | None = None
         self._closer = Closer(settings.close_seconds)
+        self._requests: set[asyncio.Task[datetime]] = set()
 
     async def renew(self, message: ServiceBusReceivedMessage) -> datetime:
-        """Renew and return the new end. Raises LockLost where the broker says so, else LinkBroken."""
+        """Renew and return the new end. Raises LockLost where the broker says so, else LinkBroken.
+
+        A caller that is cancelled (its message is settled) does not cancel the request: others need the link it is on.
+        """
+        request = asyncio.create_task(self._request(message))
+        self._requests.add(request)
+        request.add_done_callback(self._forget)
+        return await asyncio.shield(request)
+
+    async def close(self) -> None:
+        """Close the link; a renewal would open it again."""
+        requests = list(self._requests)
+        for request in requests:
+            request.cancel()
+        await asyncio.gather(*requests, return_exceptions=True)
+        self._drop()
+        await self._closer.finish()
+
+    async def _request(self, message: ServiceBusReceivedMessage) -> datetime:
         async with self._guard:
             usable = False
             try:
-                expires = await (await self._opened()).renew_message_lock(message)
+                async with asyncio.timeout(self._renew_seconds):
+                    expires = await (await self._opened()).renew_message_lock(message)
                 usable = True
             except (MessageLockLostError, MessageNotFoundError) as error:
                 usable = True
@@ -121,16 +144,16 @@ class RenewalLink:
                 usable = True  # an answer: the link works
                 raise LinkBroken(f"renewal: {error}") from error
             except Exception as error:
-                raise LinkBroken(f"renewal: {error}") from error
+                raise LinkBroken(f"renewal: {error!r}") from error
             finally:
                 if not usable:  # also when cancelled: an answer that comes late must not meet the next request
                     self._drop()
             return expires
 
-    async def close(self) -> None:
-        """Close the link; a renewal would open it again."""
-        self._drop()
-        await self._closer.finish()
+    def _forget(self, request: asyncio.Task[datetime]) -> None:
+        self._requests.discard(request)
+        if not request.cancelled():
+            request.exception()  # looked at, or asyncio would complain where the caller is gone
 
     def _drop(self) -> None:
         """A new link for the next renewal at once: a lock has no time to wait until the old one is closed."""

@@ -63,8 +63,16 @@ class ConsumerSettings(msgspec.Struct, frozen=True, kw_only=True):
         int, Meta(ge=1, le=1000, description="Messages handled at a time; never more are received than slots are free.")
     ] = 8
     max_attempts: Annotated[
-        int, Meta(ge=1, description="Handler failures after which a message is dead-lettered with the last reason.")
+        int,
+        Meta(ge=1, description="Exceptions of the handler after which a message is dead-lettered."),
     ] = 5
+    max_passing_attempts: Annotated[
+        int,
+        Meta(
+            ge=1,
+            description="Attempts after which a handler that asks for a retry is not given one; 50: about 4 hours.",
+        ),
+    ] = 50
     retry_seconds: Annotated[
         float, Meta(ge=0, description="Delay of the first retry after a handler's exception; doubles, with jitter.")
     ] = 5.0

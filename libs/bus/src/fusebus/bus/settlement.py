@@ -87,7 +87,7 @@ def plan(outcome: Outcome, envelope: Envelope, source: Source, settings: Consume
         case Abandon():
             return Plan(settlement=GiveBack(outcome.reason))
         case Retry():
-            return _retry(outcome.delay, outcome.reason, "", envelope, source, settings, now)
+            return _retry(outcome, envelope.attempt >= settings.max_passing_attempts, envelope, source, now)
     raise TypeError(f"a handler returned {type(outcome).__name__}, expected is an Outcome")
 
 
@@ -100,28 +100,22 @@ def plan_failure(
     jitter: float | None = None,
 ) -> Plan:
     """What follows from an exception of the handler: a retry that waits longer each time, in the end a dead letter."""
-    delay = backoff(envelope.attempt, settings.retry_seconds, settings.retry_most_seconds, jitter)
-    description = f"{type(error).__name__}: {error}"
-    return _retry(delay, HANDLER_FAILED, description, envelope, source, settings, now)
+    # Counted apart from retries that a handler asked for: an outage waited out must not spend the attempts of a fault.
+    failed = msgspec.structs.replace(envelope, failures=envelope.failures + 1)
+    delay = backoff(failed.failures, settings.retry_seconds, settings.retry_most_seconds, jitter)
+    retry = Retry(delay=delay, reason=HANDLER_FAILED, description=f"{type(error).__name__}: {error}")
+    return _retry(retry, failed.failures >= settings.max_attempts, failed, source, now)
 
 
-def _retry(
-    delay: float,
-    reason: str,
-    description: str,
-    envelope: Envelope,
-    source: Source,
-    settings: ConsumerSettings,
-    now: datetime,
-) -> Plan:
-    if envelope.attempt >= settings.max_attempts:
-        text = f"gave up after {envelope.attempt} attempts" + (f"; last: {description}" if description else "")
-        return Plan(settlement=DeadLetter(reason, text))
+def _retry(retry: Retry, gives_up: bool, envelope: Envelope, source: Source, now: datetime) -> Plan:
+    if gives_up:
+        last = f"; last: {retry.description}" if retry.description else ""
+        return Plan(settlement=DeadLetter(retry.reason, f"gave up after {envelope.attempt} attempts{last}"))
     # A copy, because Service Bus can't delay a message that is already there. Its attempt is part of its message id:
     # duplicate detection lets it through, yet swallows the second copy that a crash before the settling would make.
     # It names its subscription, so that no other subscription of the topic handles it again.
     copy = msgspec.structs.replace(envelope, attempt=envelope.attempt + 1, only=source.subscription)
-    parcel = Parcel(envelope=copy, topic=source.topic, enqueue_at=now + timedelta(seconds=max(0.0, delay)))
+    parcel = Parcel(envelope=copy, topic=source.topic, enqueue_at=now + timedelta(seconds=max(0.0, retry.delay)))
     return Plan(parcels=(parcel,), settlement=Complete(), retried=True)
 
 

@@ -65,7 +65,7 @@ class Consumer:
         self._depth = depth
         self._settings = settings
         self._link = ReceiveLink(connection, source.topic, source.subscription, bus)
-        self._renewals = RenewalLink(connection, source.topic, source.subscription, bus)
+        self._renewals = RenewalLink(connection, source.topic, source.subscription, bus, settings.renew_seconds)
         self._work: set[Work] = set()
         self._draining = False
         self._longest_lock = 0.0
@@ -156,8 +156,9 @@ class Consumer:
         stopped.cancel()
 
     def _is_idle(self) -> bool:
+        """Whether nothing came for long enough; a consumer that can't reach the broker is not idle, it is blind."""
         limit = self._settings.idle_exit_seconds
-        return limit > 0 and not self._work and time.monotonic() - self._worked >= limit
+        return limit > 0 and self._link.is_open and not self._work and time.monotonic() - self._worked >= limit
 
     # Settling, by the loop: one answer of the broker for each message, all that are finished together.
 
@@ -179,7 +180,8 @@ class Consumer:
             return None
         settlement = _settlement_of(work)
         try:
-            await asyncio.wait_for(self._link.settle(work.message, settlement), self._settings.settle_seconds)
+            async with asyncio.timeout(self._settings.settle_seconds):
+                await self._link.settle(work.message, settlement)
         except LockLost as error:
             log.warning("%s: lost the lock of %s when settling: %s", self._name, work.message.message_id, error)
             self.counts.add("lock_lost")
@@ -227,6 +229,7 @@ class Consumer:
         except LinkBroken as error:
             await self._break_link(error)
         else:
+            self._worked = time.monotonic()
             if self._failures and self._link.is_open:
                 self.counts.add("rebuilt")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from importlib.metadata import entry_points
 
@@ -11,6 +12,7 @@ from fusebus.console.commands import status, upload
 from fusebus.host import SettingsError
 
 EXIT_USAGE = 2
+WAY_OUT = "Start a stack in this folder (fusebus up), or name a settings file (--settings, FUSEBUS_SETTINGS)."
 
 
 class Commands(click.Group):
@@ -51,10 +53,12 @@ fusebus.add_command(status)
 
 def main() -> None:
     """Run the command line; wrong settings end with exit code 2 and name each variable."""
+    # What the libraries log on the way is shown in the tables or in the error.
+    logging.getLogger("fusebus").addHandler(logging.NullHandler())
     try:
         fusebus(prog_name="fusebus")
     except SettingsError as error:
-        click.echo(f"fusebus: these settings are wrong:\n{error}", err=True)
+        click.echo(f"fusebus: these settings are wrong:\n{error}\n{WAY_OUT}", err=True)
         sys.exit(EXIT_USAGE)
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 import msgspec
 
+from fusebus.contracts.identity import ID_LENGTH, digest
 from fusebus.contracts.messages import (
     MESSAGE_TYPES,
     SCHEMA_VERSION,
@@ -44,6 +45,8 @@ class Envelope(msgspec.Struct, frozen=True, kw_only=True):
     message: Message
     attempt: int = 1
     """Counts handler failures only (1 = first try), not deliveries."""
+    failures: int = 0
+    """How many of the attempts before this one ended in an exception; at the others something did not answer."""
     replay: int = 0
     """How often people put it back from a dead-letter queue, or the sweep repeated it."""
     only: str | None = None
@@ -54,7 +57,10 @@ class Envelope(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def message_id(self) -> str:
         """`work id/attempt/replay`: the same send has the same id, a retry or a replay another."""
-        return f"{work_id(self.message)[:MAX_WORK_ID]}/{self.attempt}/{self.replay}"
+        work = work_id(self.message)
+        if len(work) > MAX_WORK_ID:  # the end tells works apart, so none of it may be lost
+            work = f"{work[: MAX_WORK_ID - ID_LENGTH - 1]}~{digest(work)}"
+        return f"{work}/{self.attempt}/{self.replay}"
 
     def properties(self) -> dict[str, str | int]:
         """Application properties: what rules and people look at without decoding the body."""
@@ -69,6 +75,8 @@ class Envelope(msgspec.Struct, frozen=True, kw_only=True):
         if isinstance(self.message, ImageAccepted):
             found["job_kind"] = self.message.job_kind.value
             found["lane"] = self.message.lane.value
+        if self.failures:
+            found["failures"] = self.failures
         if self.only is not None:
             found["only"] = self.only
         if self.traceparent is not None:
@@ -80,7 +88,7 @@ def encode(message: Message) -> bytes:
     """JSON with deterministic key order. Raises ValueError above MAX_BODY_BYTES."""
     body = _encoder.encode(message)
     if len(body) > MAX_BODY_BYTES:
-        raise ValueError(f"{work_id(message)} has {len(body)} bytes, a message may have {MAX_BODY_BYTES}")
+        raise ValueError(f"{work_id(message)[:MAX_WORK_ID]} has {len(body)} bytes, a message may have {MAX_BODY_BYTES}")
     return body
 
 
@@ -121,6 +129,7 @@ def envelope(body: bytes, properties: Mapping[str, object]) -> Envelope:
     return Envelope(
         message=decode(body),
         attempt=max(1, counter("attempt", 1)),
+        failures=counter("failures", 0),
         replay=counter("replay", 0),
         only=text("only"),
         traceparent=text("traceparent"),

@@ -25,14 +25,17 @@ class Done(msgspec.Struct, frozen=True):
 
 
 class Retry(msgspec.Struct, frozen=True, kw_only=True):
-    """The handler failed for a passing reason: a scheduled copy comes back after `delay` with its attempt counted.
+    """Something did not answer, which is no fault of the message: a scheduled copy comes back after `delay`.
 
-    After the consumer's limit of attempts the message is dead-lettered with `reason` instead.
+    Its attempt is counted. After the consumer's limit for that (hours, where an exception's is minutes) the message is
+    dead-lettered with `reason` and `description` instead.
     """
 
     delay: float
     """Seconds."""
     reason: str
+    """A short code."""
+    description: str = ""
 
 
 class Reject(msgspec.Struct, frozen=True, kw_only=True):
@@ -50,6 +53,16 @@ class Abandon(msgspec.Struct, frozen=True, kw_only=True):
 
 
 Outcome = Done | Retry | Reject | Abandon
+
+
+LONGEST_RETRY_SECONDS = 300.0
+MOST_DOUBLINGS = 32  # no wait doubles more often, and 2**1100 is no float any more
+
+
+def retry(reason: str, description: object, *, attempt: int, first_seconds: float) -> Retry:
+    """Later and later: after `first_seconds`, doubled with each `attempt` (1 = first) up to LONGEST_RETRY_SECONDS."""
+    delay = min(first_seconds * 2.0 ** min(attempt - 1, MOST_DOUBLINGS), LONGEST_RETRY_SECONDS)
+    return Retry(delay=delay, reason=reason, description=str(description))
 
 
 def done(*messages: Message) -> Done:

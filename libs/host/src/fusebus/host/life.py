@@ -80,6 +80,9 @@ async def _live(name: str, settings: S, host: HostSettings, main: Callable[[S, L
     _log.info("started")
     try:
         await main(settings, life)
+    except SettingsError as error:
+        _log.error("these settings are wrong: %s", error)
+        return EXIT_USAGE
     except Exception:
         _log.exception("failed")
         return EXIT_FAILED

@@ -44,7 +44,7 @@ class Secret:
     __str__ = __repr__
 
 
-class SettingsError(Exception):
+class SettingsError(ValueError):
     """One line for each setting that is wrong: its variable, what it holds and what is allowed."""
 
     def __init__(self, problems: list[str]) -> None:

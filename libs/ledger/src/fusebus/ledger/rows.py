@@ -117,8 +117,6 @@ class Entered(msgspec.Struct, frozen=True, kw_only=True):
     upload: UploadRow
     opened: bool
     """Whether this upload opened its run; a repeat says the same."""
-    already: bool
-    """Whether the row was there before this call."""
 
     @property
     def run_id(self) -> str:

@@ -16,6 +16,7 @@ from azure.data.tables import TableTransactionError, UpdateMode
 from azure.data.tables.aio import TableClient, TableServiceClient
 from azure.identity.aio import DefaultAzureCredential
 
+from fusebus.host import SettingsError
 from fusebus.ledger.columns import Columns, key
 from fusebus.ledger.errors import LedgerError, LedgerUnavailable, translated
 from fusebus.ledger.settings import LedgerSettings
@@ -157,7 +158,7 @@ class Tables:
         if settings.connection:
             return TableServiceClient.from_connection_string(settings.connection.reveal(), **patience)
         if not settings.endpoint:
-            raise ValueError("neither FUSEBUS_LEDGER_CONNECTION nor FUSEBUS_LEDGER_ENDPOINT is set")
+            raise SettingsError(["neither FUSEBUS_LEDGER_CONNECTION nor FUSEBUS_LEDGER_ENDPOINT is set"])
         credential = await self._exits.enter_async_context(DefaultAzureCredential())
         return TableServiceClient(settings.endpoint, credential=credential, **patience)
 

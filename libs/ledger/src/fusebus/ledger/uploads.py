@@ -31,8 +31,7 @@ class UploadLedger(RunLedger):
     async def find_upload(self, upload_id: str) -> Entered | None:
         """The upload with its verdict as entered; None where it is in no run yet."""
         run_id = await self._assigned_run(upload_id)
-        found = (await self._look(run_id, upload_id))[1] if run_id else None
-        return msgspec.structs.replace(found, already=True) if found else None
+        return (await self._look(run_id, upload_id))[1] if run_id else None
 
     async def enter_upload(self, entry: UploadEntry, now: datetime) -> Entered:
         """Insert the upload into its supplier's open run, opening one where there is none.
@@ -67,7 +66,7 @@ class UploadLedger(RunLedger):
             upload = await self.upload(run_id, upload_id)  # a twin of ours may have entered between the two answers
         if upload is None or header is None:
             return header, None
-        return header, Entered(upload=upload, opened=header.first_upload_id == upload_id, already=False)
+        return header, Entered(upload=upload, opened=header.first_upload_id == upload_id)
 
     async def _insert(self, entry: UploadEntry, run_id: str, header: RunRow | None, now: datetime) -> Entered | None:
         """None where the header changed meanwhile, or this is our own success whose answer got lost: look again."""
@@ -88,7 +87,7 @@ class UploadLedger(RunLedger):
             return None
         self._headers[entry.supplier] = msgspec.structs.replace(touched, version=versions[0])
         upload = msgspec.structs.replace(upload, version=versions[1])
-        return Entered(upload=upload, opened=touched.first_upload_id == entry.upload_id, already=False)
+        return Entered(upload=upload, opened=touched.first_upload_id == entry.upload_id)
 
     async def _assigned_run(self, upload_id: str) -> str | None:
         assigned = await self._tables.get("assigned", upload_id, "upload")
@@ -139,7 +138,7 @@ class UploadLedger(RunLedger):
     async def _name_run(self, entry: UploadEntry, current: Row | None, now: datetime) -> str | None:
         """The next run's name instead of the closed one's; None where a race was lost."""
         run_id = identity.run_id(entry.supplier, now, entry.upload_id)
-        if current is not None and run_id == current.columns["run_id"]:  # opened and closed within one second
+        while await self.run(run_id) is not None:  # opened and closed within this second: names don't come back
             now += timedelta(seconds=1)
             run_id = identity.run_id(entry.supplier, now, entry.upload_id)
         named = Row(entry.supplier, HEADER, {"run_id": run_id}, current.version if current else "")

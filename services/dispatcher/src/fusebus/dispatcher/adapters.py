@@ -174,8 +174,9 @@ class BatchFleet:
 
     async def _read_quota(self) -> int | None:
         try:
-            account = await self._arm.batch_account.get(*self._place)
-        except AzureError:
+            async with self._translated():
+                account = await self._arm.batch_account.get(*self._place)
+        except FleetError:
             return None
         facts = account.properties
         cores = (

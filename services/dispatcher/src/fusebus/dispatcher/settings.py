@@ -44,7 +44,7 @@ class DispatcherSettings(msgspec.Struct, frozen=True, kw_only=True):
 
     interval_seconds: Annotated[float, Meta(gt=0, description="Pause between two looks.")] = 15.0
     request_seconds: Annotated[
-        float, Meta(gt=0, description="Limit for all requests to Batch in one look; after it the look is given up.")
+        float, Meta(gt=0, description="Limit for reading the pool, and for each step; after it the look is given up.")
     ] = 60.0
     max_nodes: Annotated[int, Meta(ge=0, description="Most nodes, whatever waits; 0 lets nothing start.")] = 4
     deadline_seconds: Annotated[

@@ -38,6 +38,7 @@ async def main(settings: InferencerSettings, life: Life) -> None:
             codecs=codecs,
             manifest=manifest,
             worker=f"{os.environ.get('AZ_BATCH_NODE_ID') or socket.gethostname()}/{os.getpid()}",
+            give_up=life.stop.set,
             jpeg_quality=settings.jpeg_quality,
             retry_seconds=settings.retry_seconds,
         )
@@ -53,6 +54,8 @@ async def main(settings: InferencerSettings, life: Life) -> None:
             idle_exit=settings.idle_exit_seconds,
             settings=settings.consumer,
         )
+    if model.broken is not None:
+        raise model.broken  # a non-zero exit code: Batch and the dispatcher count it as a failed worker
 
 
 if __name__ == "__main__":

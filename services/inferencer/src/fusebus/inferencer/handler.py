@@ -21,9 +21,10 @@ from fusebus.contracts.messages import (
     StageTimings,
     StoredBlob,
 )
-from fusebus.contracts.outcomes import Outcome, Retry, done
+from fusebus.contracts.outcomes import Abandon, Outcome, done, retry
 from fusebus.host import log_fields
 from fusebus.inferencer.codecs import Codecs, DigestMismatch, prepare, render
+from fusebus.inferencer.model import ModelBroken
 from fusebus.inferencer.ports import Model, Store
 from fusebus.inferencer.result import result_json
 from fusebus.vision import ImageError, ModelManifest
@@ -71,6 +72,8 @@ class Detect:
     manifest: ModelManifest
     worker: str
     """Who did it, for operators."""
+    give_up: Callable[[], None]
+    """Stops this worker: its model is broken."""
     jpeg_quality: int = 90
     retry_seconds: float = 10.0
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
@@ -88,9 +91,13 @@ class Detect:
                 return done(self._failed(work, "digest_mismatch", str(error)))
             except BlobTooLarge as error:
                 return done(self._failed(work, "too_large", str(error)))
+            except ModelBroken as error:
+                # The image is sound: another worker shall have it, while this process ends.
+                self.give_up()
+                return Abandon(reason=str(error))
             except StorageUnavailable as error:
                 _log.warning("storage did not answer: %s", error)
-                return Retry(delay=self.retry_seconds, reason=f"storage unavailable: {error}")
+                return retry("storage_unavailable", error, attempt=context.attempt, first_seconds=self.retry_seconds)
 
     async def _analyse(self, work: ImageAccepted) -> ImageAnalysed:
         laps, run, model = _Laps(), self.codecs.run, self.manifest

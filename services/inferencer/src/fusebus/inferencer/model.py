@@ -30,6 +30,10 @@ class Answer(NamedTuple):
     """Seconds of the model call, shared by the whole batch."""
 
 
+class ModelBroken(RuntimeError):
+    """A model call failed. Its input always has the same shape and type, so the device is to blame, not a picture."""
+
+
 class _Job(NamedTuple):
     image: NDArray[np.uint8]
     answer: Future[Answer]
@@ -49,6 +53,8 @@ class ModelThread:
         self._warm_up = warm_up
         self._queue: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._ready: Future[None] = Future()
+        self.broken: ModelBroken | None = None
+        """Why every call fails from now on: a broken device does not heal, its process must end."""
         # A daemon: a process that is told to stop must not wait for a model that hangs.
         self._thread = threading.Thread(target=self._serve, name="model", daemon=True)
 
@@ -68,7 +74,10 @@ class ModelThread:
         return self._thread.is_alive()
 
     async def detect(self, image: NDArray[np.uint8]) -> Answer:
-        """The model's outputs for one picture, uint8 (size, size, 3). A cancelled call is not run if it still waits."""
+        """The model's outputs for one picture, uint8 (size, size, 3). A cancelled call is not run if it still waits.
+
+        Raises ModelBroken once any call has failed.
+        """
         job = _Job(image, Future(), time.perf_counter())
         self._queue.put(job)
         return await asyncio.wrap_future(job.answer)
@@ -84,7 +93,7 @@ class ModelThread:
         self._ready.set_result(None)
         while jobs := self._take():
             if wanted := [job for job in jobs if job.answer.set_running_or_notify_cancel()]:
-                _run(backend, wanted)
+                self._run(backend, wanted)
 
     def _take(self) -> list[_Job]:
         """Waits for one job, then takes what else is there, up to a batch; empty at the end."""
@@ -100,15 +109,17 @@ class ModelThread:
             jobs.append(job)
         return jobs
 
-
-def _run(backend: Backend, jobs: Sequence[_Job]) -> None:
-    started = time.perf_counter()
-    try:
-        outputs = backend.run(np.stack([job.image for job in jobs]))
-    except Exception as error:  # each caller's own failure; the thread goes on
-        for job in jobs:
-            job.answer.set_exception(error)
-        return
-    took = time.perf_counter() - started
-    for index, job in enumerate(jobs):
-        job.answer.set_result(Answer(outputs.of(index), started - job.queued_at, took))
+    def _run(self, backend: Backend, jobs: Sequence[_Job]) -> None:
+        started = time.perf_counter()
+        try:
+            if self.broken is not None:
+                raise self.broken
+            outputs = backend.run(np.stack([job.image for job in jobs]))
+        except Exception as error:
+            self.broken = self.broken or ModelBroken(f"the model call failed: {error}")
+            for job in jobs:
+                job.answer.set_exception(self.broken)
+            return
+        took = time.perf_counter() - started
+        for index, job in enumerate(jobs):
+            job.answer.set_result(Answer(outputs.of(index), started - job.queued_at, took))

@@ -48,6 +48,6 @@ class InferencerSettings(msgspec.Struct, frozen=True, kw_only=True):
         float, Meta(ge=0, description="Seconds without work after which the process ends with exit code 0; 0: never.")
     ] = 60.0
     retry_seconds: Annotated[
-        float, Meta(gt=0, description="Delay before an image is tried again when storage did not answer.")
+        float, Meta(gt=0, description="First delay while storage does not answer; doubles up to 300.")
     ] = 10.0
     jpeg_quality: Annotated[int, Meta(ge=50, le=100, description="Of the annotated picture.")] = 90

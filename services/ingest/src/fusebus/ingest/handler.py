@@ -11,12 +11,12 @@ from typing import Protocol
 from fusebus.blobs import StorageUnavailable
 from fusebus.bus import Context
 from fusebus.contracts.messages import BlobCreated, Message
-from fusebus.contracts.outcomes import Done, Outcome, Outgoing, Reject, Retry
+from fusebus.contracts.outcomes import Done, Outcome, Outgoing, Reject, retry
 from fusebus.host import log_fields
 from fusebus.ingest import announcement, policy
 from fusebus.ingest.settings import IngestSettings
 from fusebus.ingest.validation import BlobSource, Check, examine
-from fusebus.ledger import Entered, ImageClaim, LedgerUnavailable, UploadEntry, UploadRow
+from fusebus.ledger import Entered, ImageClaim, LedgerError, UploadEntry, UploadRow
 from fusebus.vision import MAX_PIXELS
 
 _log = logging.getLogger(__name__)
@@ -55,9 +55,9 @@ class Ingest:
             try:
                 entered = await self.ledger.find_upload(place.upload_id) or await self._enter(place, event)
                 messages = await self._tell(entered)
-            except (StorageUnavailable, LedgerUnavailable) as error:
-                delay = policy.retry_delay(self.settings.storage_retry_seconds, context.attempt)
-                return Retry(delay=delay, reason=f"storage_unavailable: {error}")
+            except (StorageUnavailable, LedgerError) as error:
+                first = self.settings.storage_retry_seconds
+                return retry("storage_unavailable", error, attempt=context.attempt, first_seconds=first)
             look_at = self.clock() + timedelta(seconds=self.settings.run_quiet_seconds)
             return Done((*(Outgoing(message=one) for one in messages), *announcement.run_check(entered, look_at)))
 

@@ -12,7 +12,6 @@ from fusebus.contracts.messages import SUPPLIER_CONTAINER_PREFIX, BlobCreated, R
 
 MAX_BLOB_NAME = 1024  # characters; storage admits no more
 BLOCK_BLOB = "BlockBlob"
-MAX_RETRY_SECONDS = 600.0
 
 _ETAG = re.compile(r"[!#-~]{1,128}")  # what HTTP admits between the quotes
 
@@ -115,11 +114,6 @@ def lets_go(holder_final: str | None, holder_exists: bool) -> bool:
     A failed one was never analysed, nor was one that was rejected after it had been accepted.
     """
     return not holder_exists or holder_final in ("failed", "rejected")
-
-
-def retry_delay(first_seconds: float, attempt: int) -> float:
-    """Seconds until the next try, `attempt` counted from 1."""
-    return min(first_seconds * 2.0 ** (attempt - 1), MAX_RETRY_SECONDS)
 
 
 def is_due(*, now: float, sent_at: float | None, times: int, repeat_seconds: float, repeats: int) -> bool:

@@ -35,7 +35,7 @@ class IngestSettings(Struct, frozen=True, kw_only=True):
         int, Meta(ge=1, le=64, description="Images decoded at a time; each may take 600 MB for 100 megapixels.")
     ] = 2
     storage_retry_seconds: Annotated[
-        float, Meta(gt=0, description="Delay of the first retry while storage does not answer; doubles up to 600.")
+        float, Meta(gt=0, description="Delay of the first retry while storage does not answer; doubles up to 300.")
     ] = 10.0
 
     sweep_interval_seconds: Annotated[

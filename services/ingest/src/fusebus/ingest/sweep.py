@@ -68,11 +68,20 @@ class Sweep:
     _seen: dict[str, dict[str, _Memory]] = field(default_factory=dict)
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Search again and again until `stop`; whatever fails is tried again in the next round."""
-        while self.settings.sweep_interval_seconds and not stop.is_set():
+        """Search again and again until `stop`, which breaks off a search: a restart announces what is missing."""
+        rounds, stopped = asyncio.create_task(self._rounds()), asyncio.create_task(stop.wait())
+        try:
+            await asyncio.wait({rounds, stopped}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            rounds.cancel()
+            stopped.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await rounds
+
+    async def _rounds(self) -> None:
+        while self.settings.sweep_interval_seconds:
             await self.once()
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(stop.wait(), self.settings.sweep_interval_seconds)
+            await asyncio.sleep(self.settings.sweep_interval_seconds)
 
     async def once(self) -> int:
         """One round over all containers; how many uploads it announced. A container that can't be listed is skipped."""
@@ -87,6 +96,8 @@ class Sweep:
                 announced += await self._container(container)
             except (StorageError, LedgerError, PublishFailed) as error:
                 _log.warning("the sweep of %s broke off: %s", container, error)
+            except Exception:  # the safety net must not be what ends the process, again after each restart
+                _log.exception("the sweep of %s failed", container)
         return announced
 
     async def _container(self, container: str) -> int:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import sys
 
-import msgspec
-
 from fusebus.blobs import Blobs
 from fusebus.bus import Bus
 from fusebus.host import Life, run_service
@@ -16,8 +14,6 @@ from fusebus.notifier.handler import Handler
 from fusebus.notifier.ports import Ports
 from fusebus.notifier.settings import NotifierSettings
 from fusebus.notifier.thumbnails import shrink_jpeg
-
-FINAL_ATTEMPTS = 50  # about four hours of an unreachable ledger before a final is given up
 
 
 async def main(settings: NotifierSettings, life: Life) -> None:
@@ -36,12 +32,11 @@ async def main(settings: NotifierSettings, life: Life) -> None:
                 life=adapters.life(),
             )
         )
-        patient = msgspec.structs.replace(settings.consumer, max_attempts=FINAL_ATTEMPTS)
         life.health.liveness("bus", bus.is_alive)
         life.health.ready = True
         async with asyncio.TaskGroup() as group:
-            group.create_task(bus.consume("results", "notifier", handler, stop=life.stop, settings=patient))
-            group.create_task(bus.consume("fleet", "notifier", handler, stop=life.stop, settings=settings.consumer))
+            for topic in ("results", "fleet"):
+                group.create_task(bus.consume(topic, "notifier", handler, stop=life.stop, settings=settings.consumer))
             group.create_task(adapters.watch_dead_letters(handler, settings.dead_letter_interval_seconds, life.stop))
 
 

@@ -12,7 +12,6 @@ import msgspec
 from fusebus.blobs import layout
 from fusebus.ledger import FinalKind, RunRow, RunState, UploadRow
 from fusebus.notifier import policy
-from fusebus.notifier.dead_letters import DeadLetterWatch
 from fusebus.notifier.mail import Envelope, message_id, run_key, summary_mail
 from fusebus.notifier.ports import Ports
 from fusebus.notifier.report import render_report
@@ -28,9 +27,8 @@ LOOKUPS_AT_ONCE = 16  # rows of other runs, for the names of what was delivered 
 class Completion:
     """Knows, beside the ledger, only hints: how many finals a run certainly still lacks."""
 
-    def __init__(self, ports: Ports, watch: DeadLetterWatch) -> None:
+    def __init__(self, ports: Ports) -> None:
         self._ports = ports
-        self._watch = watch
         self._seen: dict[str, int] = defaultdict(int)
         self._worth_a_scan: dict[str, int] = {}
         self._locks: dict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
@@ -88,11 +86,7 @@ class Completion:
         """All uploads of the run, and from how many more finals on another scan can find it complete."""
         seen = self._seen[run_id]
         uploads = await self._ports.ledger.uploads(run_id)
-        outstanding = [upload for upload in uploads if upload.final is None]
-        if outstanding and await self._watch.adopt(outstanding):
-            uploads = await self._ports.ledger.uploads(run_id)
-            outstanding = [upload for upload in uploads if upload.final is None]
-        self._worth_a_scan[run_id] = seen + len(outstanding)
+        self._worth_a_scan[run_id] = seen + policy.pending(upload.final for upload in uploads)
         return uploads
 
     async def _report(self, summary: Summary) -> None:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable
+from collections.abc import AsyncIterator
+from datetime import timedelta
+from typing import NamedTuple
 
 from fusebus.bus import BusError, DeadLetter
 from fusebus.contracts.messages import RunCheck
 from fusebus.contracts.topology import TOPICS
 from fusebus.host import log_fields
-from fusebus.ledger import Final, FinalRecorded, UploadRow
+from fusebus.ledger import Entered, Final, FinalRecorded, LedgerUnavailable
 from fusebus.notifier import finals
 from fusebus.notifier.ports import Ports
 
@@ -18,6 +20,17 @@ _log = logging.getLogger(__name__)
 
 QUEUES = tuple((topic.name, subscription.name) for topic in TOPICS for subscription in topic.subscriptions)
 MOST_REMEMBERED = 100_000  # dead letters dealt with; beyond, they are looked at again, which changes nothing
+LAST_TRY = timedelta(minutes=5)
+"""From a dead event's last arrival in its queue to the end of its last handling: what was entered later, another event
+of the same upload entered (the sweep's repeat), and what becomes of it is that event's business."""
+
+
+class _Concern(NamedTuple):
+    """What a dead letter means for a run; none where `run` is empty."""
+
+    run: str = ""
+    lasting: bool = False
+    """Nobody else looks at the run: its chain of checks ended here, or never began."""
 
 
 class DeadLetterWatch:
@@ -25,73 +38,70 @@ class DeadLetterWatch:
 
     def __init__(self, ports: Ports) -> None:
         self._ports = ports
-        self._done: set[tuple[str, str, int, str]] = set()
-        self._homeless: dict[str, Final] = {}
+        self._done: dict[tuple[str, int, str], str] = {}  # dead letter: the run to be looked at each time, or ""
         self._looking = asyncio.Lock()
 
     async def look(self) -> set[str]:
         """Deal with every dead letter that is new; the runs that may have changed or need a check.
 
-        A queue that can't be read is passed over: the next look comes. Raises LedgerUnavailable, LedgerError.
+        A queue that can't be read is passed over: the next look comes. Raises LedgerUnavailable.
         """
         async with self._looking:
             runs: set[str] = set()
             for topic, subscription in QUEUES:
+                queue = f"{topic}/{subscription}"
                 try:
-                    found = await self._all(topic, subscription)
+                    async for dead in self._all(topic, subscription):
+                        runs.add(await self._deal_with(dead, queue))
                 except BusError as error:
-                    _log.warning("dead letters can't be read: %s", error, extra={"queue": f"{topic}/{subscription}"})
-                    continue
-                for dead in found:
-                    runs |= await self._deal_with(dead, topic, subscription)
-            return runs
+                    _log.warning("dead letters can't be read: %s", error, extra={"queue": queue})
+            return runs - {""}
 
-    @property
-    def may_adopt(self) -> bool:
-        """Whether there are failures of uploads whose run is not known."""
-        return bool(self._homeless)
+    async def _all(self, topic: str, subscription: str) -> AsyncIterator[DeadLetter]:
+        last = 0
+        while page := await self._ports.dead_letters.peek_dead_letters(topic, subscription, last):
+            for dead in page:
+                yield dead
+            last = page[-1].sequence
 
-    async def adopt(self, outstanding: Iterable[UploadRow]) -> int:
-        """Give a failure to those uploads whose event ingest gave up on: only their run's rows tell where they are."""
-        adopted = 0
-        for upload in outstanding:
-            if (final := self._homeless.get(upload.upload_id)) is not None:
-                await self._record(upload.run_id, upload.upload_id, final)
-                adopted += 1
-        return adopted
-
-    async def _all(self, topic: str, subscription: str) -> list[DeadLetter]:
-        found: list[DeadLetter] = []
-        while page := await self._ports.dead_letters.peek_dead_letters(
-            topic, subscription, found[-1].sequence if found else 0
-        ):
-            found += page
-        return found
-
-    async def _deal_with(self, dead: DeadLetter, topic: str, subscription: str) -> set[str]:
-        key = (topic, subscription, dead.sequence, dead.message_id)
-        # A dead check: from now on this watch keeps looking at its run, each time.
-        lasting = {check.run_id} if dead.envelope and isinstance(check := dead.envelope.message, RunCheck) else set()
+    async def _deal_with(self, dead: DeadLetter, queue: str) -> str:
+        """The run that it concerns now, or nothing."""
+        key = (queue, dead.sequence, dead.message_id)
         if key in self._done:
-            return lasting
-        upload, run = finals.upload_of(dead)
-        with log_fields(upload=upload, run=run):
-            _log.error(
-                "dead letter",
-                extra={
-                    "queue": f"{topic}/{subscription}",
-                    "reason": dead.reason,
-                    "description": dead.description[:500],
-                },
-            )
-            if upload and run:
-                await self._record(run, upload, finals.final_of_dead(dead))
-            elif upload:
-                self._homeless[upload] = finals.final_of_dead(dead)
+            return self._done[key]
+        try:
+            concern = await self._act_on(dead, queue)
+        except LedgerUnavailable:
+            raise  # nor would the others get further
+        except Exception:
+            _log.exception("a dead letter can't be dealt with, the next look tries again", extra={"queue": queue})
+            return ""
         if len(self._done) >= MOST_REMEMBERED:
             self._done.clear()
-        self._done.add(key)
-        return lasting | ({run} if upload and run else set())
+        self._done[key] = concern.run if concern.lasting else ""
+        return concern.run
+
+    async def _act_on(self, dead: DeadLetter, queue: str) -> _Concern:
+        upload, run = finals.upload_of(dead)
+        with log_fields(upload=upload, run=run):
+            told = {"queue": queue, "reason": dead.reason, "description": dead.description[:500]}
+            _log.error("dead letter", extra=told)
+            if dead.envelope is not None and isinstance(dead.envelope.message, RunCheck):
+                return _Concern(run, lasting=True)
+            if not upload:
+                return _Concern()
+            final = finals.final_of_dead(dead)
+            if run:
+                await self._record(run, upload, final)
+                return _Concern(run)
+            entered = await self._ports.ledger.find_upload(upload)
+            return await self._fail_entered(entered, final) if entered else _Concern()
+
+    async def _fail_entered(self, entered: Entered, final: Final) -> _Concern:
+        """Ingest gave up on an event whose upload it had entered: nobody was told of the upload, nor of its run."""
+        if entered.upload.entered_at <= final.at + LAST_TRY:
+            await self._record(entered.run_id, entered.upload.upload_id, final)
+        return _Concern(entered.run_id, lasting=entered.opened)
 
     async def _record(self, run: str, upload: str, final: Final) -> None:
         recorded = await self._ports.ledger.record_final(run, upload, final)

@@ -90,7 +90,7 @@ def final_of(message: FinalMessage) -> Final:
 def upload_of(dead: DeadLetter) -> tuple[str, str]:
     """Upload id and run id that a dead letter is about, each empty where it does not say.
 
-    An event that ingest gave up on names no run: whether the upload was entered, and where, only the ledger knows.
+    An event names no run: whether its upload was entered, and where, only the ledger knows.
     """
     if dead.envelope is not None and isinstance(event := dead.envelope.message, BlobCreated):
         return identity.upload_id(event.container, event.blob_name, event.data.e_tag), ""

@@ -22,9 +22,9 @@ from fusebus.contracts.messages import (
     RunCheck,
     work_id,
 )
-from fusebus.contracts.outcomes import Done, Outcome, Outgoing, Reject, Retry, done
+from fusebus.contracts.outcomes import Done, Outcome, Outgoing, Reject, Retry, done, retry
 from fusebus.host import log_fields
-from fusebus.ledger import LedgerUnavailable, RunRow
+from fusebus.ledger import LedgerError, RunRow
 from fusebus.notifier import finals, policy
 from fusebus.notifier.completion import Completion, envelope_of
 from fusebus.notifier.dead_letters import DeadLetterWatch
@@ -45,7 +45,7 @@ class Handler:
     def __init__(self, ports: Ports) -> None:
         self._ports = ports
         self._watch = DeadLetterWatch(ports)
-        self._completion = Completion(ports, self._watch)
+        self._completion = Completion(ports)
 
     async def __call__(self, message: Message, context: Context) -> Outcome:
         """What became of the message. Raises what the world raised: the worker loop counts it as a failure."""
@@ -66,15 +66,18 @@ class Handler:
                     return Reject(reason="not_for_notifier", description=f"{work_id(message)[:100]} belongs elsewhere")
 
     async def watch_dead_letters(self) -> None:
-        """One look at all dead-letter queues, and at the runs that it concerns."""
+        """One look at all dead-letter queues, and at the runs that it concerns, whatever fails with one of them."""
         for run_id in sorted(await self._watch.look()):
             with log_fields(run=run_id):
-                await self._look(run_id)
+                try:
+                    await self._look(run_id)
+                except Exception:
+                    _log.exception("the run is left to its next check, or to the next look")
 
     async def _final(self, message: finals.FinalMessage, context: Context) -> Outcome:
         try:
             outcome = await finals.record(message, self._ports.ledger)
-        except LedgerUnavailable as error:
+        except LedgerError as error:
             return self._later(context, error)
         if finals.was_recorded(outcome):
             await self._complete_early(message.run_id)
@@ -114,7 +117,7 @@ class Handler:
             run = await self._ports.ledger.close_run(
                 message.run_id, self._ports.clock(), requested_by=message.requested_by
             )
-        except LedgerUnavailable as error:
+        except LedgerError as error:
             return self._later(context, error)
         if run is None:
             return Reject(reason="unknown_run", description=f"there is no run {message.run_id}")
@@ -145,7 +148,7 @@ class Handler:
     async def _finish(self, run: RunRow) -> bool:
         if await self._completion.finish(run):
             return True
-        if run.run_id in await self._watch.look() or self._watch.may_adopt:
+        if run.run_id in await self._watch.look():
             return await self._completion.finish(run)
         return False
 
@@ -167,14 +170,15 @@ class Handler:
         async def write() -> EmailMessage:
             return budget_mail(message, envelope, self._ports.clock())
 
-        if await send_once(key, message_id(key, envelope), write, message.crossed_at, self._ports):
-            return done()
-        delay = policy.retry_delay(context.attempt, self._ports.settings.recheck_seconds)
-        return Retry(delay=delay, reason="mail_outstanding")
+        try:
+            if await send_once(key, message_id(key, envelope), write, message.crossed_at, self._ports):
+                return done()
+        except LedgerError as error:
+            return self._later(context, error)
+        first = self._ports.settings.recheck_seconds
+        return retry("mail_outstanding", "see the mail's marker", attempt=context.attempt, first_seconds=first)
 
     def _later(self, context: Context, error: Exception) -> Retry:
-        _log.warning("the ledger can't be reached: %s", error)
-        return Retry(
-            delay=policy.retry_delay(context.attempt, self._ports.settings.ledger_retry_seconds),
-            reason="ledger_unavailable",
-        )
+        _log.warning("the ledger did not take it: %s", error)
+        first = self._ports.settings.ledger_retry_seconds
+        return retry("ledger_unavailable", error, attempt=context.attempt, first_seconds=first)

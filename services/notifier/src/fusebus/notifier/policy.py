@@ -11,7 +11,6 @@ from msgspec import Struct
 REPEAT_WITHIN = timedelta(minutes=5)
 """A send of unknown outcome may be repeated with the same Message-ID for this long: mail servers that drop repeats keep
 ids at least so long, and nobody has acted on the mail yet. Later a person decides."""
-LONGEST_RETRY = 300.0  # seconds
 
 
 class Phase(Enum):
@@ -109,8 +108,3 @@ def mail_step(mark: Mark | None, now: datetime, *, mail_timeout: float) -> SendS
     if now - mark.unsure_since < REPEAT_WITHIN:
         return SendStep(Send.REPEAT, ago)
     return SendStep(Send.UNKNOWN, f"{ago}, too late to repeat it")
-
-
-def retry_delay(attempt: int, first: float) -> float:
-    """Seconds before a failed message comes back: doubles with each attempt (1 = first), at most LONGEST_RETRY."""
-    return min(first * 2.0 ** min(attempt - 1, 16), LONGEST_RETRY)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Protocol
 
 from fusebus.bus import DeadLetter
-from fusebus.ledger import Final, FinalRecorded, MailMarker, MailState, RunRow, UploadRow
+from fusebus.ledger import Entered, Final, FinalRecorded, MailMarker, MailState, RunRow, UploadRow
 from fusebus.notifier.mailers import Mailer
 from fusebus.notifier.settings import NotifierSettings
 
@@ -18,6 +18,7 @@ class RunLedger(Protocol):
 
     async def run(self, run_id: str) -> RunRow | None: ...
     async def upload(self, run_id: str, upload_id: str) -> UploadRow | None: ...
+    async def find_upload(self, upload_id: str) -> Entered | None: ...
     async def uploads(self, run_id: str) -> list[UploadRow]: ...
     async def record_final(self, run_id: str, upload_id: str, final: Final) -> FinalRecorded: ...
     async def close_run(
@@ -50,7 +51,7 @@ Shrink = Callable[[bytes], Awaitable[bytes]]
 
 @dataclass(frozen=True, kw_only=True)
 class Ports:
-    """Everything a handler may touch. `life` names this process's life in mail markers."""
+    """Everything a handler may touch."""
 
     settings: NotifierSettings
     ledger: RunLedger
@@ -60,6 +61,9 @@ class Ports:
     shrink: Shrink
     clock: Callable[[], datetime]
     life: str
+    """Names this process's life in mail markers."""
+    handed_over: set[str] = field(default_factory=set)
+    """Keys of mails that are out although their markers could not say so yet."""
 
 
 Thumbnails = Mapping[str, bytes]

@@ -27,6 +27,9 @@ async def send_once(
     """
     if not ports.settings.recipients:
         return True
+    if key in ports.handed_over:
+        await _done(key, ports)
+        return True
     marker = await ports.ledger.mail_marker(key)
     step = policy.mail_step(_mark(marker), ports.clock(), mail_timeout=ports.settings.mail_timeout_seconds)
     match step.send:
@@ -90,6 +93,13 @@ async def _send(mail: EmailMessage, intent: MailMarker, since: datetime, ports: 
         _log.warning("it is not known whether the mail went out: %s", error, extra=told)
         await ports.ledger.mail_failed(intent, MailState.INTENDED, str(error))
         return False
-    await ports.ledger.mail_done(intent.run_id, ports.clock())
     _log.info("mail sent", extra=told)
+    ports.handed_over.add(intent.run_id)
+    await _done(intent.run_id, ports)
     return True
+
+
+async def _done(key: str, ports: Ports) -> None:
+    """Where this fails the mail is out all the same: the next look must not repeat it."""
+    await ports.ledger.mail_done(key, ports.clock())
+    ports.handed_over.discard(key)

@@ -274,3 +274,8 @@ async def _ended(process: subprocess.Popen[bytes], limit_seconds: float) -> bool
             return False
         await asyncio.sleep(POLL_SECONDS)
     return True
+
+
+if __name__ == "__main__":
+    # `python -m fusebus.stack.azurite` installs it ahead of its first use.
+    find_or_install(default_cache(), lambda line: print(f"setup: {line}"))  # noqa: T201

@@ -107,7 +107,7 @@ def run(folder: Path, out: Path, supplier: str, replace: bool, as_json: bool) ->
     with _failures_explained():
         delivered, local = asyncio.run(_deliver(photos, supplier, out, quiet=as_json, close=True))
     click.echo(results_json(delivered, local)) if as_json else Console().print(results_table(delivered, local, out))
-    sys.exit(_exit_code(delivered))
+    sys.exit(exit_code(delivered))
 
 
 @click.command()
@@ -122,8 +122,10 @@ def demo(out: Path) -> None:
     _clear(out, replace=True)
     photos_folder = out / "photos"
     shutil.rmtree(photos_folder, ignore_errors=True)
-    with Progress(console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task("drawing photos", total=None)
+    _step("drawing photos")
+    console = Console(stderr=True)
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
+        task = progress.add_task("", total=None)
         made = make_delivery(photos_folder, lambda done, total: progress.update(task, completed=done, total=total))
     with _failures_explained():
         photos = photos_in(photos_folder)
@@ -172,6 +174,8 @@ async def _deliver(
                 on_upload=display.sent,
                 on_look=display.show,
             )
+        if not quiet:
+            _step("fetching results, then stopping")
         async with Blobs(settings.blobs) as blobs:
             local = await fetch_results(blobs, delivered.last.runs, delivered.last.uploads, out)
     return delivered, local
@@ -254,7 +258,8 @@ def _clear(out: Path, replace: bool) -> None:
     out.mkdir(parents=True, exist_ok=True)
 
 
-def _exit_code(delivered: Delivered) -> int:
+def exit_code(delivered: Delivered) -> int:
+    """What `fusebus run` ends with: 4 where some failed, else 3 where some were rejected, else 0."""
     if delivered.failed:
         return EXIT_SOME_FAILED
     return EXIT_SOME_REJECTED if delivered.rejected else 0

@@ -80,8 +80,11 @@ class Delivered:
 class Follower:
     """Looks at one supplier's delivery until it is over."""
 
-    def __init__(self, stack: Stack, ledger: Ledger, bus: Bus, supplier: str) -> None:
+    def __init__(
+        self, stack: Stack, ledger: Ledger, bus: Bus, supplier: str, look_seconds: float = LOOK_SECONDS
+    ) -> None:
         self._stack, self._ledger, self._bus, self._supplier = stack, ledger, bus, supplier
+        self._look_seconds = look_seconds
 
     async def look(self) -> Moment:
         """Ledger, queues and nodes now."""
@@ -105,7 +108,7 @@ class Follower:
                 before, changed_at = moment, time.monotonic()
             elif time.monotonic() - changed_at > STALL_SECONDS:
                 raise Stalled(self._outstanding(moment))
-            await asyncio.sleep(LOOK_SECONDS)
+            await asyncio.sleep(self._look_seconds)
 
     def _outstanding(self, moment: Moment) -> str:
         queues = ", ".join(f"{q.topic}/{q.subscription} {q.active}" for q in moment.queues if q.active != 0)
@@ -124,6 +127,7 @@ async def deliver(
     close_when_entered: bool,
     on_upload: Callable[[Upload], None],
     on_look: Callable[[Moment], None],
+    look_seconds: float = LOOK_SECONDS,
 ) -> Delivered:
     """Send `photos` and wait until every run is complete, queues are empty and no node is left.
 
@@ -132,7 +136,7 @@ async def deliver(
     """
     began = time.monotonic()
     async with Blobs(settings.blobs) as blobs, Ledger(settings.ledger) as ledger, Bus(settings.bus) as bus:
-        follower = Follower(stack, ledger, bus, supplier)
+        follower = Follower(stack, ledger, bus, supplier, look_seconds)
         sent = await send_photos(blobs, supplier, photos, on_upload)
         expected = sum(upload.sent is Sent.SENT for upload in sent)
         if close_when_entered:

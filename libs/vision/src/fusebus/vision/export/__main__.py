@@ -21,6 +21,8 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--steps", type=int, default=20_000, help="or after this many steps (default: %(default)s)")
     train.add_argument("--boards", type=int, default=3000, help="number of boards to train on (default: %(default)s)")
     train.add_argument("--seed", type=int, default=0, help="of weights, order and augmentation (default: %(default)s)")
+    train.add_argument("--batch", type=int, default=24, help="pictures per step (default: %(default)s)")
+    train.add_argument("--mask-rows", type=int, default=8, help="of them with masks (default: %(default)s)")
     train.add_argument("--learning-rate", type=float, default=1e-3, help="at its peak (default: %(default)s)")
     train.add_argument("--grid-share", type=float, default=0.6, help="matched by grid first (default: %(default)s)")
     train.add_argument("--resume", action="store_true", help="start from the weights in --out")
@@ -44,7 +46,7 @@ def _parser() -> argparse.ArgumentParser:
 def _train(arguments: argparse.Namespace) -> None:
     from fusebus.vision.export.training import TrainingPlan, train
 
-    names = ("minutes", "steps", "seed", "boards", "learning_rate", "grid_share")
+    names = ("minutes", "steps", "seed", "boards", "batch", "mask_rows", "learning_rate", "grid_share")
     plan = TrainingPlan(**{name: getattr(arguments, name) for name in names})
     train(plan, arguments.out, arguments.resume, partial(print, flush=True))
 

@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import cv2
 import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
 from fusebus.vision.boards import Board, draw_board
-from fusebus.vision.export.dataset import squash
+from fusebus.vision.masks import enlarge, region_of
+from fusebus.vision.resize import resize_to_model
 
 OUTPUTS = ("scores", "boxes", "masks")
 FIRST_SEED = 100_000  # evaluation boards: neither trained on nor used by the demo
@@ -26,8 +26,9 @@ Outputs = list[NDArray[np.generic]]
 
 @dataclass(frozen=True)
 class Figures:
-    """Average precisions at IoU 0.5 (all-point), and at the manifest's score threshold: mean mask IoU over all neutrals
-    (0 for a missed one), shares of neutrals found and of detections right by mask, and of boards counted right.
+    """Average precisions at IoU 0.5 (all-point) of boxes, of masks as they are served (inside their box) and of masks
+    over the whole picture; and at the manifest's score threshold: mean mask IoU over all neutrals (0 for a missed one),
+    the shares of neutrals found and of detections right by mask, and of boards counted right.
     `cpu_ms` is wall-clock time per image at batch 1 on two threads.
     """
 
@@ -36,6 +37,7 @@ class Figures:
     neutrals: int
     box_ap50: float
     mask_ap50: float
+    whole_mask_ap50: float
     mean_mask_iou: float
     recall: float
     precision: float
@@ -45,11 +47,12 @@ class Figures:
 
 @dataclass(frozen=True)
 class _Judged:
-    """One board's detections against its truth: scores (n,), IoU with every neutral (n, m) by box and by mask."""
+    """One board's detections against its truth: scores (n,), IoU with every neutral (n, m)."""
 
     scores: NDArray[np.float64]
     box_iou: NDArray[np.float64]
-    mask_iou: NDArray[np.float64]
+    mask_iou: NDArray[np.float64]  # the mask as it is served: inside its box
+    whole_mask_iou: NDArray[np.float64]  # the mask over the whole picture
 
 
 def open_session(path: Path, threads: int = 2) -> onnxruntime.InferenceSession:
@@ -89,7 +92,7 @@ def evaluate(folder: Path, boards: int, first_seed: int = FIRST_SEED) -> Figures
     judged, seconds = [], 0.0
     for seed in range(first_seed, first_seed + boards):
         board = draw_board(seed, _SIZE)
-        picture = squash(board.image, manifest["image_size"])[None]
+        picture = resize_to_model(board.image, manifest["image_size"])[None]
         started = time.perf_counter()
         scores, boxes, masks = (output[0] for output in run_onnx(session, picture))
         seconds += time.perf_counter() - started
@@ -133,16 +136,15 @@ def _judge(
     for index in np.flatnonzero(np.asarray(scores) >= _LEAST_SCORE):  # scores fall
         if not kept or box_iou(places[[index]], places[kept]).max() <= nms_iou:
             kept.append(int(index))
-    mask_iou = np.zeros((len(kept), len(board.masks)))
+    mask_iou = np.zeros((2, len(kept), len(board.masks)))
     for row, number in enumerate(kept):
-        mask = (
-            cv2.resize(np.asarray(masks[number], np.float32), (width, height), interpolation=cv2.INTER_LINEAR) > 127.5
-        )
-        for column, truth in enumerate(board.masks):
-            mask_iou[row, column] = (mask & truth).sum() / max(1, (mask | truth).sum())
-    return _Judged(
-        np.asarray(scores, np.float64)[kept], box_iou(places[kept], board.boxes.astype(np.float64)), mask_iou
-    )
+        for kind, region in enumerate((region_of(tuple(places[number]), width, height), (0, 0, width, height))):
+            mask = np.zeros((height, width), np.bool_)
+            mask[region[1] : region[3], region[0] : region[2]] = enlarge(masks[number], region, width, height)
+            for column, truth in enumerate(board.masks):
+                mask_iou[kind, row, column] = (mask & truth).sum() / max(1, (mask | truth).sum())
+    by_box = box_iou(places[kept], board.boxes.astype(np.float64))
+    return _Judged(np.asarray(scores, np.float64)[kept], by_box, mask_iou[0], mask_iou[1])
 
 
 def _match(overlap: NDArray[np.float64]) -> NDArray[np.int64]:
@@ -162,6 +164,7 @@ def _figures(judged: Sequence[_Judged], threshold: float, first_seed: int, cpu_m
     scores = np.concatenate([one.scores for one in judged])
     by_box = np.concatenate([_match(one.box_iou) >= 0 for one in judged])
     by_mask = [_match(one.mask_iou) for one in judged]
+    by_whole_mask = np.concatenate([_match(one.whole_mask_iou) >= 0 for one in judged])
     sure = [one.scores >= threshold for one in judged]
     found = sum(int((match[keep] >= 0).sum()) for match, keep in zip(by_mask, sure, strict=True))
     overlap = sum(float(one.mask_iou[keep].max(0, initial=0.0).sum()) for one, keep in zip(judged, sure, strict=True))
@@ -172,6 +175,7 @@ def _figures(judged: Sequence[_Judged], threshold: float, first_seed: int, cpu_m
         neutrals=truths,
         box_ap50=round(average_precision(scores, by_box, truths), 4),
         mask_ap50=round(average_precision(scores, np.concatenate(by_mask) >= 0, truths), 4),
+        whole_mask_ap50=round(average_precision(scores, by_whole_mask, truths), 4),
         mean_mask_iou=round(overlap / max(1, truths), 4),
         recall=round(found / max(1, truths), 4),
         precision=round(found / max(1, sum(int(keep.sum()) for keep in sure)), 4),

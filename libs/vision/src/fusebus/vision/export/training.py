@@ -55,7 +55,10 @@ class TrainingPlan:
 
 
 def train(plan: TrainingPlan, folder: Path, resume: bool, report: Callable[[str], None]) -> None:
-    """Train into `folder` (a transformers folder plus training.json), reporting a line of progress now and then."""
+    """Train into `folder` (a transformers folder plus training.json), with a line of progress now and then.
+
+    `report` is called in the first training process, not in the caller's.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     seeds = range(TRAINING_SEED_BASE, TRAINING_SEED_BASE + plan.boards)
     mask_size = plan.image_size // PATCH_PIXELS * MASK_CELLS_PER_PATCH
