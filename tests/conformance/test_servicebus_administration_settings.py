@@ -153,6 +153,15 @@ def test_a_wrong_value_is_refused_with_its_name(
     assert [queue.name for queue in client.list_queues()] == ["orders"]
 
 
+def test_a_window_is_kept_without_the_detection_of_duplicates(client: ServiceBusAdministrationClient) -> None:
+    made = client.create_queue("txt/.-_123", duplicate_detection_history_time_window="PT12M3S")
+    assert made.duplicate_detection_history_time_window == timedelta(minutes=12, seconds=3)
+    assert not made.requires_duplicate_detection
+    client.update_queue(made, duplicate_detection_history_time_window=timedelta(minutes=17), enable_express=True)
+    found = client.get_queue("txt/.-_123")
+    assert (found.duplicate_detection_history_time_window, found.enable_express) == (17 * MINUTES, True)
+
+
 @pytest.mark.parametrize("name", ["bad name", "-x", "x" * 261, "a//b", "ü"])
 def test_a_wrong_name_is_refused(client: ServiceBusAdministrationClient, name: str) -> None:
     with pytest.raises(HttpResponseError, match="is not a name") as refusal:
