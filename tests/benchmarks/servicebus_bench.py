@@ -1,6 +1,6 @@
 """The broker's cost beside its client's: CPU per message and rates, in memory and durable, in one run.
 
-    python tests/benchmarks/servicebus_bench.py [--quick] [--only speed|size|churn] [--output benchmarks/servicebus.json]
+    python tests/benchmarks/servicebus_bench.py [--quick] [--only speed|size|churn] [--output FILE]
 
 CPU times are those of the two processes (user and system); "per core" is what one fully used core of the broker does.
 Figures of one run compare with each other; the absolute ones belong to the machine.
@@ -21,8 +21,9 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from azure.servicebus import ServiceBusClient, ServiceBusMessage, ServiceBusReceiveMode
@@ -33,6 +34,7 @@ from raw_amqp import RawClient, envelope, message
 
 BODY = b"x" * 1024
 BATCH = 100  # messages
+ROUNDS = 5  # of each pattern, in memory and durable in turn: what else the machine does hits both
 PAGE = os.sysconf("SC_PAGE_SIZE")
 QUEUES = ("a", "b", "c", "d", "e", "f", "g", "h", "i")
 TOPOLOGY = {"queues": [{"name": name, "max_size_megabytes": 5120, "lock_seconds": 300} for name in QUEUES]}
@@ -162,16 +164,16 @@ def take_all(receiver: Any, count: int) -> None:
 
 
 async def prefetching(running: BrokerProcess, store: str, count: int) -> Figure:
-    async with AsyncClient.from_connection_string(running.connection_string) as client:
-        async with client.get_queue_receiver("a", prefetch_count=100) as receiver:
-            broker_before, own_before, started = running.cpu_seconds(), own_cpu_seconds(), time.perf_counter()
-            done = 0
-            while done < count:
-                for received in await receiver.receive_messages(min(BATCH, count - done), max_wait_time=5):
-                    await receiver.complete_message(received)
-                    done += 1
-            seconds = time.perf_counter() - started
-            own, served = own_cpu_seconds() - own_before, running.cpu_seconds() - broker_before
+    client = AsyncClient.from_connection_string(running.connection_string)
+    async with client, client.get_queue_receiver("a", prefetch_count=100) as receiver:
+        broker_before, own_before, started = running.cpu_seconds(), own_cpu_seconds(), time.perf_counter()
+        done = 0
+        while done < count:
+            for received in await receiver.receive_messages(min(BATCH, count - done), max_wait_time=5):
+                await receiver.complete_message(received)
+                done += 1
+        seconds = time.perf_counter() - started
+        own, served = own_cpu_seconds() - own_before, running.cpu_seconds() - broker_before
     name = "SDK aio, prefetch 100, complete"
     return Figure(name, store, count, served / count * 1e6, own / count * 1e6, count / seconds, True)
 
@@ -297,13 +299,32 @@ def slope(points: list[tuple[float, float]]) -> float:
 
 
 def speed(scale: float) -> list[Figure]:
-    figures: list[Figure] = []
-    for store in ("memory",) if os.environ.get("MEMONLY") else ("memory", "durable"):
-        with broker(store == "durable") as running:
-            for figure in (*sdk_patterns(running, store, scale), *raw_patterns(running, store, scale)):
-                figures.append(figure)
-                print(line(figure), flush=True)
+    """Each pattern in turn on a broker in memory and on a durable one, ROUNDS times; medians of the rounds."""
+    rounds: dict[tuple[str, str], list[Figure]] = {}
+    with broker() as memory, broker(durable=True) as durable:
+        for _ in range(ROUNDS):
+            for patterns in (sdk_patterns, raw_patterns):
+                pairs = zip(
+                    patterns(memory, "memory", scale / ROUNDS),
+                    patterns(durable, "durable", scale / ROUNDS),
+                    strict=True,
+                )
+                for figure in (each for pair in pairs for each in pair):
+                    rounds.setdefault((figure.pattern, figure.store), []).append(figure)
+    figures = [middle(each) for each in rounds.values()]
+    print("\n".join(line(figure) for figure in figures), flush=True)
     return figures
+
+
+def middle(rounds: list[Figure]) -> Figure:
+    """The medians of what the rounds measured."""
+    return replace(
+        rounds[0],
+        messages=sum(each.messages for each in rounds),
+        broker_us=median(each.broker_us for each in rounds),
+        client_us=median(each.client_us for each in rounds),
+        per_second=median(each.per_second for each in rounds),
+    )
 
 
 def line(figure: Figure) -> str:

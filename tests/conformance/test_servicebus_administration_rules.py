@@ -26,6 +26,7 @@ PARAMETERS = {
     "@double": 1.5,
     "@flag": True,
     "@time": datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC),
+    "@local": datetime(2026, 1, 2, 3, 4, 5),
     "@span": timedelta(minutes=3, seconds=1.5),
 }
 
@@ -75,6 +76,14 @@ def test_parameters_and_actions_go_there_and_back(client: ServiceBusAdministrati
         assert dict(rule.action.parameters) == {"@int": 3}
     client.update_rule("images", "detect", made)
     assert dict(client.get_rule("images", "detect", "r").filter.parameters) == PARAMETERS
+
+
+def test_a_topic_counts_the_filters_of_its_subscriptions(client: ServiceBusAdministrationClient) -> None:
+    client.create_subscription("images", "other")  # with a rule that takes everything
+    client.create_rule("images", "other", "sql", filter=SqlRuleFilter("1=1"))
+    client.create_rule("images", "detect", "correlation", filter=CorrelationRuleFilter(correlation_id="abc"))
+    counts = client.get_topic_runtime_properties("images")
+    assert (counts.sql_filter_count, counts.correlation_filter_count) == (2, 1)
 
 
 def test_an_action_can_be_taken_away(client: ServiceBusAdministrationClient) -> None:

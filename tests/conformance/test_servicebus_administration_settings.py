@@ -38,7 +38,6 @@ STORED = {
     "max_size_in_megabytes": 2048,
     "requires_duplicate_detection": True,
     "duplicate_detection_history_time_window": 3 * MINUTES,
-    "enable_express": True,
     "enable_partitioning": True,
 }
 QUEUE = {**SHARED, **RECEIVED, **STORED}
@@ -94,7 +93,8 @@ def test_every_setting_that_may_change_changes(kind: tuple[Calls, dict[str, Any]
     (create, get, update), wanted = kind
     plain = create("new")
     changing = {name: value for name, value in wanted.items() if name not in FIXED}
-    changing.pop("duplicate_detection_history_time_window", None)  # there is none to change
+    if "enable_partitioning" in wanted:
+        changing["enable_express"] = True  # not together with the detection of duplicates
     for name, value in changing.items():
         setattr(plain, name, value)
     update(plain)
@@ -141,7 +141,7 @@ def test_what_is_chosen_at_creation_cannot_change(kind: tuple[Calls, dict[str, A
         ({"forward_to": "nothing"}, "ForwardTo"),
         ({"forward_to": "new"}, "ForwardTo"),
         ({"forward_dead_lettered_messages_to": "nothing"}, "ForwardDeadLetteredMessagesTo"),
-        ({"forward_to": "orders", "requires_session": True}, "ForwardTo"),
+        ({"enable_express": True, "requires_duplicate_detection": True}, "EnableExpress: not together with"),
     ],
 )
 def test_a_wrong_value_is_refused_with_its_name(
@@ -151,6 +151,15 @@ def test_a_wrong_value_is_refused_with_its_name(
         client.create_queue("new", **settings)
     assert refusal.value.status_code == 400
     assert [queue.name for queue in client.list_queues()] == ["orders"]
+
+
+def test_a_window_is_kept_without_the_detection_of_duplicates(client: ServiceBusAdministrationClient) -> None:
+    made = client.create_queue("txt/.-_123", duplicate_detection_history_time_window="PT12M3S")
+    assert made.duplicate_detection_history_time_window == timedelta(minutes=12, seconds=3)
+    assert not made.requires_duplicate_detection
+    client.update_queue(made, duplicate_detection_history_time_window=timedelta(minutes=17), enable_express=True)
+    found = client.get_queue("txt/.-_123")
+    assert (found.duplicate_detection_history_time_window, found.enable_express) == (17 * MINUTES, True)
 
 
 @pytest.mark.parametrize("name", ["bad name", "-x", "x" * 261, "a//b", "ü"])
@@ -171,6 +180,12 @@ def test_forwarding_is_told_as_addresses_and_can_be_ended(client: ServiceBusAdmi
     client.update_queue(made)
     found = client.get_queue("in")
     assert (found.forward_to, found.forward_dead_lettered_messages_to) == (None, made.forward_dead_lettered_messages_to)
+
+
+def test_sessions_and_forwarding_go_together(client: ServiceBusAdministrationClient, broker: BrokerThread) -> None:
+    client.create_queue("in", forward_to="orders", requires_session=True)
+    broker.call(lambda: broker.broker.engine.send("in", [Message(b"1", session_id="s")]))
+    assert client.get_queue_runtime_properties("orders").active_message_count == 1
 
 
 def test_a_loop_of_forwards_is_refused(client: ServiceBusAdministrationClient) -> None:

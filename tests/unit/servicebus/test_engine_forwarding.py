@@ -189,14 +189,18 @@ def test_a_subscription_cannot_forward_to_its_own_topic(engine: Engine) -> None:
             engine.namespace.create_subscription("t", "s", SubscriptionSettings(forward_to=target))
 
 
-def test_an_entity_with_sessions_cannot_forward_but_be_forwarded_to(engine: Engine) -> None:
+def test_sessions_may_be_forwarded_to_and_on(engine: Engine) -> None:
     engine.namespace.create_queue("s", QueueSettings(requires_session=True))
-    with pytest.raises(InvalidArgument, match="ForwardTo"):
-        engine.namespace.create_queue("bad", QueueSettings(requires_session=True, forward_to="s"))
     engine.namespace.create_queue("q", QueueSettings(forward_to="s"))
     engine.send("q", [Message(b"1", session_id="a"), Message(b"2")])
     assert engine.list_sessions("s") == ["a"]
     assert reasons(engine, "s/$DeadLetterQueue") == ["Session ID is null."]
+    engine.namespace.create_queue("end")
+    engine.accept_session("s", "a", lambda found: None).set_credit(1)
+    engine.namespace.update_queue("s", QueueSettings(requires_session=True, forward_to="end"))
+    engine.send("q", [Message(b"3", session_id="b")])
+    assert [found.message.raw for found in engine.receive("end", 9)] == [b"1", b"3"]
+    assert engine.list_sessions("s") == []
 
 
 def test_consumers_at_the_end_of_a_chain_are_served_at_once(engine: Engine) -> None:

@@ -50,6 +50,7 @@ TRUE = [
     # comparisons
     "n > x AND x < n AND n >= 7.0 AND n <= 7 AND n != 8 AND n <> 8",
     "at < @later AND at = @same",
+    "at < @naive AND at <> @naive",
     # IN
     "n IN (1, 7)",
     "n IN (7.0)",
@@ -109,6 +110,7 @@ NOT_TRUE = [
 PARAMETERS = {
     "@later": datetime(2027, 1, 1, tzinfo=UTC),
     "same": datetime(2026, 1, 2, tzinfo=UTC),
+    "naive": datetime(2026, 1, 2, 0, 0, 1),
     "@pattern": "%!%%",
     "@MARK": "!",
     "span": timedelta(seconds=90),

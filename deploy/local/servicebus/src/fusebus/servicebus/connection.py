@@ -75,6 +75,9 @@ class Connection(asyncio.Protocol):
             Close: self._on_close,
         }
         self._output: list[bytes] = []
+        self._output_size = 0
+        self._most_output = gateway.bounds.unread_bytes  # in one turn
+        self._choked = False
         self._transport: asyncio.Transport | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._loop = asyncio.get_running_loop()
@@ -110,15 +113,22 @@ class Connection(asyncio.Protocol):
         self._watch.paused_changed(paused)
         for link in self.links():
             link.paused_changed()
+        if self._choked and not paused:
+            self._loop.call_soon(self._go_on)
 
     def data_received(self, data: bytes) -> None:
         if self._stage is Stage.ENDED:
             return
         self._watch.heard()
         self._reader.feed(data)
-        self._receiving = self.gateway.reading = True
+        if not self._choked:
+            self._work()
+
+    def _work(self) -> None:
+        """Handles what has arrived, as long as its answers are not too much for one turn."""
+        self._receiving, self.gateway.reading = True, self
         try:
-            while self._step():
+            while self._output_size <= self._most_output and self._step():
                 pass
         except CodecError as error:
             code = FRAMING_ERROR if self._stage is not Stage.RUNNING else DECODE_ERROR
@@ -129,13 +139,27 @@ class Connection(asyncio.Protocol):
         except Exception:
             logger.exception("a connection failed")
             self.close(Error(condition=INTERNAL_ERROR, description="the broker failed; its log says how"))
-        self._receiving = self.gateway.reading = False
-        if self._flush_planned:
-            return
-        if self.gateway.answer_at_once:
-            self._flush()
-        else:
-            self._plan_flush()
+        self._receiving = False
+        if self._output_size > self._most_output:
+            self._choke()
+        if not self._flush_planned:
+            if self.gateway.answer_at_once:
+                self._flush()
+            else:
+                self._plan_flush()
+        self.gateway.reading = None
+
+    def _choke(self) -> None:
+        """Leaves the rest of the input where it is until the answers so far have gone."""
+        self._choked = True
+        self.read_on(False)
+        self._loop.call_soon(self._go_on)
+
+    def _go_on(self) -> None:
+        if self._choked and not self.output_paused and self._stage is not Stage.ENDED:
+            self._choked = False
+            self.read_on(True)
+            self._work()
 
     # --- from the client
 
@@ -289,6 +313,7 @@ class Connection(asyncio.Protocol):
         if not self._flush_planned and not self._receiving:
             self._plan_flush()
         self._output.append(data)
+        self._output_size += len(data)
 
     def _plan_flush(self) -> None:
         self._flush_planned = True
@@ -308,7 +333,7 @@ class Connection(asyncio.Protocol):
     def _flush(self) -> None:
         self._flush_planned = False
         self.gateway.before_output()  # which may abort this connection
-        output, self._output = self._output, []
+        output, self._output, self._output_size = self._output, [], 0
         if output and self._transport is not None and not self._transport.is_closing():
             self._put(self._transport, b"".join(output))
             if self.output_paused:

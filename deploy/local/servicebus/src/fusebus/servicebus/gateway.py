@@ -45,8 +45,8 @@ class Gateway:
     """Called before a connection hands one turn's output to its socket: what clients are told must be kept by then."""
     answer_at_once: bool = True
     """Whether a connection answers when it has read what there was, rather than at the end of the loop's turn."""
-    reading: bool = False
-    """Whether a connection is handling what it has read: `before_output` will be called soon."""
+    reading: Connection | None = None
+    """Which connection is handling what it has read: `before_output` will be called soon."""
 
     def __post_init__(self) -> None:
         self.lobby = Lobby(self.bounds, self.tallies)

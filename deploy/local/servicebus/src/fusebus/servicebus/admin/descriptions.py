@@ -8,7 +8,7 @@ from fusebus.servicebus.admin.atom import COUNTS, description, element
 from fusebus.servicebus.admin.authorization import describe_rules
 from fusebus.servicebus.admin.durations import format_instant
 from fusebus.servicebus.admin.fields import Settings, duplicates, read_settings, setting
-from fusebus.servicebus.engine import Queue, RuntimeCounts, Subscription, Topic
+from fusebus.servicebus.engine import CorrelationFilter, Queue, RuntimeCounts, Subscription, Topic
 from fusebus.servicebus.engine.settings import QueueSettings, SubscriptionSettings
 from fusebus.servicebus.tier import Tier
 
@@ -77,6 +77,7 @@ def describe_topic(topic: Topic, site: Site) -> str:
         setting(settings, "SupportOrdering"),
         _count_details(counts),
         element("SubscriptionCount", len(topic.subscriptions)),
+        *_filter_counts(topic),
         setting(settings, "AutoDeleteOnIdle"),
         setting(settings, "EnablePartitioning"),
         element("EntityAvailabilityStatus", "Available"),
@@ -106,6 +107,13 @@ def describe_subscription(subscription: Subscription, site: Site) -> str:
         setting(settings, "AutoDeleteOnIdle"),
         element("EntityAvailabilityStatus", "Available"),
     )
+
+
+def _filter_counts(topic: Topic) -> tuple[str, str]:
+    """True and False count as SQL, which they are in the service."""
+    filters = [rule.filter for subscription in topic.subscriptions.values() for rule in subscription.rules.values()]
+    correlations = sum(isinstance(found, CorrelationFilter) for found in filters)
+    return element("SqlFilterCount", len(filters) - correlations), element("CorrelationFilterCount", correlations)
 
 
 def _forwards(settings: QueueSettings | SubscriptionSettings, site: Site) -> tuple[str, ...]:

@@ -10,7 +10,6 @@ from fusebus.servicebus.admin.atom import element, tag, text_of
 from fusebus.servicebus.admin.authorization import read_rules
 from fusebus.servicebus.admin.durations import format_duration, parse_duration
 from fusebus.servicebus.engine import EntityStatus, InvalidArgument, QueueSettings, SubscriptionSettings, TopicSettings
-from fusebus.servicebus.engine.settings import DEFAULT_DUPLICATE_DETECTION_SECONDS
 from fusebus.servicebus.sas import entity_path
 from fusebus.servicebus.tier import Tier
 
@@ -119,13 +118,16 @@ def read_settings(found: Element, current: Settings, tier: Tier, now: float) -> 
         elif field.cleared_by_absence and field.attribute in known:
             changes[field.attribute] = None
     if not isinstance(current, SubscriptionSettings):
-        changes["duplicate_detection_seconds"] = _duplicate_window(found, current.duplicate_detection_seconds)
+        changes |= _duplicates(found, current)
         rules = found.find(tag("AuthorizationRules"))
         if rules is not None:
             changes["authorization_rules"] = read_rules(rules, current.authorization_rules, now)
     new = {name: value for name, value in changes.items() if value != getattr(current, name)}
     _check_limits(new, tier)  # what is only written back may be what a configuration file allowed itself
-    return replace(current, **new)
+    changed = replace(current, **new)
+    if not isinstance(changed, SubscriptionSettings) and changed.enable_express and changed.duplicate_detection_seconds:
+        raise InvalidArgument("EnableExpress: not together with RequiresDuplicateDetection.")
+    return changed
 
 
 def _read(name: str, text: str, convert: Callable[[str], Any]) -> Any:
@@ -135,17 +137,20 @@ def _read(name: str, text: str, convert: Callable[[str], Any]) -> Any:
         raise InvalidArgument(f"{name}: {error}.") from error
 
 
-def _duplicate_window(found: Element, current: float) -> float:
-    """Seconds, 0 for none: one setting for the engine, two elements for the API."""
+def _duplicates(found: Element, current: QueueSettings | TopicSettings) -> dict[str, float]:
+    """Two elements for the API; for the engine one setting, 0 for none, and one that it only keeps."""
     wanted = text_of(found, "RequiresDuplicateDetection")
     name = "DuplicateDetectionHistoryTimeWindow"
     text = text_of(found, name)
-    window = None if text is None else _read(name, text, parse_duration)
-    if window is not None and not 0 < window <= MAX_DUPLICATE_DETECTION_SECONDS:
+    window = current.duplicate_history_seconds if text is None else _read(name, text, parse_duration)
+    if not 0 < window <= MAX_DUPLICATE_DETECTION_SECONDS:
         raise InvalidArgument(f"{name}: {text} is not above 0 and at most P7D.")
-    if not (bool(current) if wanted is None else _read("RequiresDuplicateDetection", wanted, flag)):
-        return 0.0
-    return float(window or current or DEFAULT_DUPLICATE_DETECTION_SECONDS)
+    detects = bool(current.duplicate_detection_seconds)
+    if wanted is not None:
+        detects = _read("RequiresDuplicateDetection", wanted, flag)
+    if detects and text is None:
+        window = current.duplicate_detection_seconds or window
+    return {"duplicate_detection_seconds": window if detects else 0.0, "duplicate_history_seconds": window}
 
 
 def _check_limits(changes: Mapping[str, Any], tier: Tier) -> None:
@@ -177,6 +182,6 @@ def duplicates(settings: QueueSettings | TopicSettings) -> tuple[str, str]:
         element("RequiresDuplicateDetection", bool(seconds)),
         element(
             "DuplicateDetectionHistoryTimeWindow",
-            format_duration(seconds or DEFAULT_DUPLICATE_DETECTION_SECONDS),
+            format_duration(seconds or settings.duplicate_history_seconds),
         ),
     )

@@ -1,7 +1,7 @@
 """Rules as the API's descriptions, and back."""
 
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any, Final, TypeVar
 from uuid import UUID
 from xml.etree.ElementTree import Element
@@ -99,8 +99,7 @@ def _read_value(where: str, text: str, kind: str) -> Any:
         if kind == "guid":
             return UUID(text)
         if kind == "dateTime":
-            moment = datetime.fromisoformat(text)
-            return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+            return datetime.fromisoformat(text)  # without a zone it stays so: it is given back as it came
         return timedelta(seconds=parse_duration(text)) if kind == "duration" else text
     except (ValueError, OverflowError) as error:
         raise InvalidArgument(f"{where} is not a {kind}: {error}.") from error

@@ -89,6 +89,7 @@ def map_entries(data: bytes, position: int) -> Iterator[tuple[Value, int, int]]:
             raise CodecError("a map has as many values as keys")
         for _ in range(count // 2):
             key, position = _decode(data, position, 1)
+            hash(key)  # a described key may hold a list: malformed, as in any map
             start, position = position, _skip(data, position, 1)
             yield key, start, position
     except _MALFORMED as error:

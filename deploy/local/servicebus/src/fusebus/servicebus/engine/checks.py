@@ -50,8 +50,6 @@ def check_settings(settings: AnySettings) -> None:
         _check_above_zero("LockDuration", settings.lock_seconds, MAX_LOCK_SECONDS)
         if settings.max_delivery_count < 1:
             raise InvalidArgument(f"MaxDeliveryCount: must be at least 1, not {settings.max_delivery_count}.")
-        if settings.requires_session and settings.forward_to is not None:
-            raise InvalidArgument("ForwardTo: an entity that requires sessions cannot forward its messages.")
     if not isinstance(settings, SubscriptionSettings):
         _check_sizes(settings)
 

@@ -40,7 +40,8 @@ class QueueSettings:
 
     `forward_to` and `forward_dead_lettered_to` are paths of queues or topics. `auto_delete_on_idle_seconds` inf means
     never. `max_message_kilobytes` None means what the tier allows. Sessions, partitioning and whether duplicates are
-    detected are chosen at creation. The engine only keeps what follows `user_metadata`.
+    detected are chosen at creation. The engine only keeps what follows `user_metadata`; `duplicate_history_seconds` is
+    the window that was asked for without asking for detection.
     """
 
     lock_seconds: float = DEFAULT_LOCK_SECONDS
@@ -59,6 +60,7 @@ class QueueSettings:
     user_metadata: str | None = None
     enable_batched_operations: bool = True
     enable_express: bool = False
+    duplicate_history_seconds: float = DEFAULT_DUPLICATE_DETECTION_SECONDS
     authorization_rules: tuple[AuthorizationRule, ...] = ()
 
 
@@ -76,6 +78,7 @@ class TopicSettings:
     user_metadata: str | None = None
     enable_batched_operations: bool = True
     enable_express: bool = False
+    duplicate_history_seconds: float = DEFAULT_DUPLICATE_DETECTION_SECONDS
     support_ordering: bool = True
     filtering_messages_before_publishing: bool = False
     authorization_rules: tuple[AuthorizationRule, ...] = ()

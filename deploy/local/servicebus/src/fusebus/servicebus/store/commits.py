@@ -9,7 +9,7 @@ from typing import Final, Protocol
 
 from fusebus.servicebus.store.store import RETRY_SECONDS, Store
 
-BUSY_SECONDS: Final = 0.0003  # commits closer to each other than this are worth putting together
+BUSY_SECONDS: Final = 0.0003  # commits for different clients closer than this are worth putting together
 
 logger = logging.getLogger(__name__)
 
@@ -29,7 +29,10 @@ class Front(Protocol):
     """Where the clients are; the Gateway is one."""
 
     answer_at_once: bool
-    reading: bool
+
+    @property
+    def reading(self) -> Client | None:
+        """Whose bytes are being handled."""
 
     @property
     def clients(self) -> Iterable[Client]:
@@ -49,6 +52,7 @@ class GroupCommit:
         self._loop = asyncio.get_running_loop()
         self._retry: asyncio.TimerHandle | None = None
         self._committed_at = 0.0
+        self._last_reader = 0
         self._shared = 0  # answers that needed no commit of their own since the last
         store.on_pending = self._plan
         self._watch()
@@ -70,8 +74,13 @@ class GroupCommit:
         if not self._store.pending:
             self._shared += 1
             return
-        now = self._loop.time()
-        self._front.answer_at_once = not self._shared and now - self._committed_at > BUSY_SECONDS
+        now, reader = self._loop.time(), self._front.reading
+        if reader is None:  # at the end of a turn
+            busy = self._shared > 0
+        else:
+            busy = id(reader) != self._last_reader and now - self._committed_at < BUSY_SECONDS
+            self._last_reader = id(reader)
+        self._front.answer_at_once = not busy
         self._committed_at, self._shared = now, 0
         self.commit()
 
@@ -85,7 +94,7 @@ class GroupCommit:
 
     def _plan(self) -> None:
         """Something is to be committed though perhaps nobody waits for it."""
-        if not self._front.reading:
+        if self._front.reading is None:
             self._loop.call_soon(self.commit)
 
     def _watch(self) -> None:

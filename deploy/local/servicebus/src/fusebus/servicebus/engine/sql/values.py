@@ -5,7 +5,7 @@ None is SQL's unknown. Where C# would find no operator, comparisons are unknown 
 
 import math
 from collections.abc import Callable
-from datetime import date, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 from uuid import UUID
 
@@ -20,24 +20,30 @@ def same(left: Any, right: Any) -> bool:
     """Equality as the service has it: numbers by value whatever their type, but never a bool with a number."""
     if isinstance(left, bool) != isinstance(right, bool):
         return False
+    if isinstance(left, datetime) and isinstance(right, datetime):
+        return _instant(left) == _instant(right)
     return bool(left == right)
+
+
+def _instant(moment: datetime) -> datetime:
+    """Rules may be written without a time zone, and mean UTC; messages have instants."""
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
 def ordered(operator: str, left: Any, right: Any) -> bool | None:
     """<, <=, > and >=; unknown for values that have no order among each other."""
     if not _comparable(left, right):
         return None
-    try:
-        less, equal = bool(left < right), bool(left == right)
-    except TypeError:  # instants with and without a time zone
-        return None
+    if isinstance(left, datetime) and isinstance(right, datetime):
+        left, right = _instant(left), _instant(right)
+    less, equal = bool(left < right), bool(left == right)
     return {"<": less, "<=": less or equal, ">": not less and not equal, ">=": not less}[operator]
 
 
 def _comparable(left: Any, right: Any) -> bool:
     if _is_number(left) and _is_number(right):
         return not (math.isnan(left) or math.isnan(right))
-    return any(isinstance(left, kind) and isinstance(right, kind) for kind in (str, date, timedelta, UUID, bytes))
+    return any(isinstance(left, kind) and isinstance(right, kind) for kind in (str, datetime, timedelta, UUID, bytes))
 
 
 def _is_number(value: Any) -> bool:
@@ -83,7 +89,7 @@ def text(value: Any) -> str:
         return str(value)
     if isinstance(value, float):
         return str(int(value)) if value.is_integer() and abs(value) < 1e15 else repr(value)
-    if isinstance(value, str | int | UUID | date | timedelta):
+    if isinstance(value, str | int | UUID | datetime | timedelta):
         return str(value)
     raise FilterError(f"no text for {_kind(value)}")
 
