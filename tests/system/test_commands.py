@@ -55,6 +55,36 @@ def test_run_analyses_a_folder_and_its_exit_code_says_that_some_were_rejected(
     assert len(list((tmp_path / "results/mail").glob("*.eml"))) == 1
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["ctrl-c", "sigterm"])
+def test_an_interrupted_run_stops_everything_that_it_started(
+    tmp_path: Path,
+    number: signal.Signals,
+    photographs: Callable[[int, int], list[bytes]],
+    folder_with: Callable[[dict[str, bytes]], Path],
+) -> None:
+    folder_with({"one.jpg": photographs(720_000, 1)[0]})
+    log = tmp_path / "run.log"
+    with log.open("w") as output:
+        command = [*FUSEBUS, "run", "photos", "--out", "results"]
+        process = subprocess.Popen(command, cwd=tmp_path, env=environment(), stdout=output, stderr=output)
+    deadline = monotonic() + LIMIT_SECONDS
+    while "to go;" not in log.read_text():
+        assert process.poll() is None and monotonic() < deadline, log.read_text()
+        sleep(0.1)
+    started = children_of(process.pid)
+    process.send_signal(number)
+    assert process.wait(60) == 130, log.read_text()
+    assert started
+    assert not [child for child in started if Path(f"/proc/{child}").exists()]
+    assert "Traceback" not in log.read_text()
+
+
+def children_of(process: int) -> list[int]:
+    return [
+        int(child) for task in Path(f"/proc/{process}/task").glob("*/children") for child in task.read_text().split()
+    ]
+
+
 @pytest.fixture
 def up(tmp_path: Path) -> Any:
     """`fusebus up` in an empty folder, ready."""

@@ -96,7 +96,8 @@ def run(folder: Path, out: Path, supplier: str, replace: bool, as_json: bool) ->
 
     \b
     Example: fusebus run photos --out results
-    Exit codes: 0 all analysed, 1 the stack failed, 2 usage, 3 some rejected (duplicates too), 4 some failed.
+    Exit codes: 0 all analysed, 1 the stack failed, 2 usage, 3 some rejected (duplicates too), 4 some failed,
+    130 interrupted.
     """
     try:
         supplier_container(supplier)
@@ -162,6 +163,9 @@ async def _up() -> None:
 async def _deliver(
     photos: list[Photo], supplier: str, out: Path, quiet: bool, close: bool
 ) -> tuple[Delivered, list[Local]]:
+    work = asyncio.current_task()
+    assert work is not None
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, work.cancel)  # ends as Ctrl-C does: all is stopped
     async with _temporary_stack(out, quiet, close) as stack:
         settings = console_settings(stack.settings_file)
         with Display(len(photos), quiet) as display:
@@ -211,7 +215,7 @@ def _failures_explained() -> Iterator[None]:
     except* EXPECTED_ERRORS as group:
         texts = "\n".join(str(error) for error in _leaves(group))
         raise click.ClickException(texts) from group
-    except* KeyboardInterrupt:
+    except* (KeyboardInterrupt, asyncio.CancelledError):
         _step("interrupted; the stack is stopped")
         sys.exit(EXIT_INTERRUPTED)
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import posixpath
 import re
-from collections.abc import Sequence
+import unicodedata
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -23,10 +24,10 @@ from fusebus.stack.delivery import Delivered
 
 FOLDERS = ("annotated", "json", "report", "mail")
 MAX_BLOB_BYTES = 200_000_000
-MAX_STEM = 80  # characters of a file's name taken from the blob's
+MAX_STEM_BYTES = 80  # of a file's name, in UTF-8, taken from the blob's
 PARALLEL_DOWNLOADS = 8
 
-_UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
+_UNSAFE = re.compile(r"[^\w.-]+")
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,7 @@ def name_files(uploads: Sequence[UploadRow]) -> list[Local]:
         if row.final is None or row.final.annotated is None:
             found.append(Local(row))
             continue
-        stem = _free(_UNSAFE.sub("_", str(PurePosixPath(row.blob_name).with_suffix(""))).strip("._")[:MAX_STEM], taken)
+        stem = _free(_stem(row.blob_name), taken)
         suffix = PurePosixPath(row.final.annotated.name).suffix
         found.append(Local(row, f"annotated/{stem}{suffix}", f"json/{stem}.json"))
     return found
@@ -113,6 +114,9 @@ def results_json(delivered: Delivered, local: Sequence[Local]) -> bytes:
 def results_table(delivered: Delivered, local: Sequence[Local], out: Path) -> RenderableType:
     """The same for people."""
     table = Table("photo", "state", "neutrals", "best", "picture, or why not", box=None)
+    for column in table.columns:
+        column.overflow = "fold"  # a path that is cut is no path
+    names = {found.row.upload_id: found.row.blob_name for found in local}
     for found in local:
         final = found.row.final
         if final is None:
@@ -123,7 +127,7 @@ def results_table(delivered: Delivered, local: Sequence[Local], out: Path) -> Re
             final.kind.value,
             str(final.detections) if analysed else "",
             f"{final.best_score:.2f}" if analysed and final.detections else "",
-            escape(str(out / found.annotated) if analysed else final.explanation or _why(final)),
+            escape(str(out / found.annotated) if analysed else final.explanation or _why(final, names)),
         )
     for upload in delivered.sent:
         if upload.sent is not Sent.SENT:
@@ -140,21 +144,29 @@ def display_name(name: str) -> str:
     return "".join(character if character.isprintable() else "?" for character in name)
 
 
-def _why(final: Final) -> str:
-    return f"same photo as upload {final.duplicate_of[:8]}" if final.duplicate_of else final.reason
+def _why(final: Final, names: Mapping[str, str]) -> str:
+    if not final.duplicate_of:
+        return final.reason
+    return f"same photo as {display_name(names.get(final.duplicate_of, f'upload {final.duplicate_of[:8]}'))}"
 
 
 def _report_folders(count: int) -> list[str]:
     return ["report", *(f"report-{number}" for number in range(2, count + 1))][:count]
 
 
+def _stem(name: str) -> str:
+    """Letters of any script stay, for people to recognise; whatever a path or a link minds becomes `_`."""
+    stem = _UNSAFE.sub("_", unicodedata.normalize("NFC", str(PurePosixPath(name).with_suffix("")))).strip("._")
+    return stem.encode()[:MAX_STEM_BYTES].decode(errors="ignore")
+
+
 def _free(stem: str, taken: set[str]) -> str:
     stem = stem or "photo"
     name, number = stem, 1
-    while name.lower() in taken:  # some file systems don't tell upper from lower case
+    while name.casefold() in taken:  # some file systems don't tell upper from lower case
         number += 1
         name = f"{stem}-{number}"
-    taken.add(name.lower())
+    taken.add(name.casefold())
     return name
 
 

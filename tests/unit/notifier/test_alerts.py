@@ -1,0 +1,68 @@
+import asyncio
+from datetime import UTC, datetime
+
+from fusebus.contracts.messages import (
+    BudgetCrossed,
+    FleetChanged,
+)
+from fusebus.contracts.outcomes import Done, Retry
+from fusebus.notifier.mailers import NotSent
+
+
+def crossed(share: float) -> BudgetCrossed:
+    return BudgetCrossed(
+        month="2026-11",
+        share=share,
+        spent=80.5,
+        budget=100,
+        currency="EUR",
+        crossed_at=datetime(2026, 11, 21, 11, tzinfo=UTC),
+    )
+
+
+async def test_each_share_of_a_months_budget_is_told_once(world):
+    for share in (0.5, 0.5, 0.8, 0.5, 0.8):
+        assert await world.take(crossed(share)) == Done()
+    assert [str(mail["Subject"]) for mail in world.mailer.sent] == [
+        "Budget 2026-11: 50% spent",
+        "Budget 2026-11: 80% spent",
+    ]
+
+
+async def test_an_alert_waits_for_the_ledger_as_finals_do(world):
+    world.ledger.broken = True
+    outcome = await world.take(crossed(0.5), attempt=2)
+    assert outcome == Retry(delay=10, reason="ledger_unavailable", description="broken for this test")
+
+
+async def test_two_deliveries_of_an_alert_at_once_send_one_mail(world):
+    look, send = world.ledger.mail_marker, world.mailer.send
+
+    async def slow_look(key):
+        found = await look(key)
+        await asyncio.sleep(0.01)
+        return found
+
+    async def slow_send(message):
+        await asyncio.sleep(0.01)
+        await send(message)
+
+    world.ledger.mail_marker, world.mailer.send = slow_look, slow_send
+    await asyncio.gather(world.take(crossed(0.5)), world.take(crossed(0.5)))
+    assert len(world.mailer.sent) == 1
+
+
+async def test_an_alert_that_can_not_be_sent_is_tried_again(world):
+    world.mailer.failures = [NotSent("connection refused", passing=True)]
+    assert await world.take(crossed(0.5)) == Retry(
+        delay=30, reason="mail_outstanding", description="see the mail's marker"
+    )
+    assert await world.take(crossed(0.5), attempt=2) == Done()
+    assert len(world.mailer.sent) == 1
+
+
+async def test_a_change_of_the_fleet_is_only_logged(world, caplog):
+    caplog.set_level("INFO")
+    change = FleetChanged(pool="spot", nodes=2, workers=2, because="48 images wait", decided_at=world.now)
+    assert await world.take(change) == Done()
+    assert caplog.records[-1].event["because"] == "48 images wait"
