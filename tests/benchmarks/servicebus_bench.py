@@ -366,7 +366,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--quick", action="store_true", help="a tenth of the messages: shows that it runs")
     made.add_argument("--only", choices=("speed", "size", "churn"))
     made.add_argument("--churn-seconds", type=float, default=60.0)
-    made.add_argument("--output", type=Path)
+    made.add_argument("--output", type=Path, default=Path("benchmarks/servicebus.json"), help="default: %(default)s")
     return made
 
 
