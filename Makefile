@@ -6,10 +6,10 @@ PACKAGES := $(wildcard libs/* services/* deploy/local/*)
 STAMP := $(VENV)/.set-up
 
 .DEFAULT_GOAL := help
-.PHONY: help setup check test test-model bench demo up lock clean
+.PHONY: help setup check test test-model test-broker-kills bench demo up lock clean
 
 help:  ## this list
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 20
 
 setup: $(STAMP)  ## virtual environment with every package, dependencies pinned by hash
 
@@ -30,6 +30,9 @@ test: $(STAMP)  ## every test that needs only Python (node comes along if it is 
 test-model: $(STAMP)  ## training and export of the demo model (installs torch and transformers)
 	scripts/setup-model
 	$(BIN)/pytest tests/model
+
+test-broker-kills: $(STAMP)  ## kill -9 of the durable broker at 100 random moments under load (some minutes)
+	BROKER_KILLS=100 $(BIN)/pytest -s tests/system/test_broker_kills.py
 
 bench: $(STAMP)  ## figures: prints tables, writes benchmarks/*.json
 	@for bench in tests/benchmarks/*_bench.py; do echo "== $$bench"; $(BIN)/python $$bench || exit 1; done

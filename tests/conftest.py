@@ -14,5 +14,5 @@ pytest_plugins = sorted(path.stem for path in PLUGINS.glob("*_fixture.py"))
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """With several workers (-n 2 --dist loadgroup) a file stays together, and all system tests share one stack."""
     for item in items:
-        system = "system" in item.path.parts
-        item.add_marker(pytest.mark.xdist_group("system" if system else str(item.path)))
+        shares_the_stack = "system" in getattr(item, "fixturenames", ())
+        item.add_marker(pytest.mark.xdist_group("system" if shares_the_stack else str(item.path)))

@@ -4,10 +4,21 @@ from collections.abc import AsyncIterator
 from datetime import timedelta
 
 import pytest
-from azure.core.exceptions import ClientAuthenticationError, ResourceExistsError, ResourceNotFoundError
+from azure.core.exceptions import (
+    ClientAuthenticationError,
+    HttpResponseError,
+    ResourceExistsError,
+    ResourceNotFoundError,
+)
 from azure.servicebus import ServiceBusClient, ServiceBusMessage
 from azure.servicebus.aio.management import ServiceBusAdministrationClient
-from azure.servicebus.management import CorrelationRuleFilter, SqlRuleFilter
+from azure.servicebus.management import (
+    AccessRights,
+    AuthorizationRule,
+    CorrelationRuleFilter,
+    SqlRuleAction,
+    SqlRuleFilter,
+)
 
 from fusebus.servicebus.testing import BrokerThread
 
@@ -79,3 +90,83 @@ async def test_errors_are_the_ones_the_sdk_knows(client: ServiceBusAdministratio
     ) as stranger:
         with pytest.raises(ClientAuthenticationError):
             await stranger.get_topic("images")
+
+
+async def test_every_setting_is_kept_and_given_back(client: ServiceBusAdministrationClient) -> None:
+    rule = AuthorizationRule(
+        type="SharedAccessAuthorizationRule", key_name="k", rights=[AccessRights.SEND], primary_key="p"
+    )
+    stored = {
+        "default_message_time_to_live": timedelta(minutes=7),
+        "auto_delete_on_idle": timedelta(minutes=20),
+        "enable_batched_operations": False,
+        "user_metadata": "kept",
+        "max_size_in_megabytes": 2048,
+        "requires_duplicate_detection": True,
+        "duplicate_detection_history_time_window": timedelta(minutes=3),
+    }
+    received = {
+        "lock_duration": timedelta(seconds=30),
+        "max_delivery_count": 2000,
+        "dead_lettering_on_message_expiration": True,
+        "requires_session": True,
+    }
+    queue = await client.create_queue("all", authorization_rules=[rule], **stored, **received)
+    topic = await client.create_topic("all-topic", authorization_rules=[rule], **stored)
+    subscription = await client.create_subscription(
+        "all-topic",
+        "all",
+        dead_lettering_on_filter_evaluation_exceptions=False,
+        forward_dead_lettered_messages_to="images",
+        **received,
+    )
+    await client.update_queue(queue)
+    await client.update_topic(topic)
+    await client.update_subscription("all-topic", subscription)
+    queue, topic = await client.get_queue("all"), await client.get_topic("all-topic")
+    subscription = await client.get_subscription("all-topic", "all")
+    for entity, wanted in ((queue, stored), (queue, received), (topic, stored), (subscription, received)):
+        assert {name: getattr(entity, name) for name in wanted} == wanted
+    assert [given.key_name for given in (*queue.authorization_rules, *topic.authorization_rules)] == ["k", "k"]
+    assert subscription.forward_dead_lettered_messages_to.endswith("/images")
+    assert not subscription.dead_lettering_on_filter_evaluation_exceptions
+
+
+async def test_lists_come_in_pages_with_and_without_counts(client: ServiceBusAdministrationClient) -> None:
+    names = [f"q{index:03}" for index in range(105)]
+    for name in names:
+        await client.create_queue(name)
+    assert [found.name async for found in client.list_queues(max_page_size=20)] == names
+    assert [found.name async for found in client.list_queues_runtime_properties()] == names
+    assert [found.name async for found in client.list_topics_runtime_properties()] == ["images"]
+    assert [found.name async for found in client.list_subscriptions_runtime_properties("images")] == ["detect"]
+
+
+async def test_expressions_parameters_and_actions_go_there_and_back(client: ServiceBusAdministrationClient) -> None:
+    await client.create_rule(
+        "images",
+        "detect",
+        "r",
+        filter=SqlRuleFilter("kind LIKE @p", {"@p": "d%"}),
+        action=SqlRuleAction("SET seen = @n", {"@n": 1}),
+    )
+    rules = {found.name: found async for found in client.list_rules("images", "detect")}
+    assert dict(rules["r"].filter.parameters) == {"@p": "d%"}
+    assert (rules["r"].action.sql_expression, dict(rules["r"].action.parameters)) == ("SET seen = @n", {"@n": 1})
+
+
+async def test_a_refusal_names_what_is_wrong(client: ServiceBusAdministrationClient) -> None:
+    for wrong, detail in (
+        (client.create_queue("x", lock_duration=timedelta(minutes=6)), "LockDuration"),
+        (client.create_queue("x", auto_delete_on_idle=timedelta(minutes=1)), "AutoDeleteOnIdle"),
+        (client.create_topic("x", user_metadata="x" * 1025), "UserMetadata"),
+        (client.create_subscription("images", "x", forward_to="nothing"), "ForwardTo"),
+        (client.create_rule("images", "detect", "x", filter=SqlRuleFilter("a = ")), "at position 5"),
+    ):
+        with pytest.raises(HttpResponseError, match=detail) as refusal:
+            await wrong
+        assert refusal.value.status_code == 400
+
+
+async def test_the_namespace_says_its_tier(client: ServiceBusAdministrationClient) -> None:
+    assert (await client.get_namespace_properties()).messaging_sku == "Standard"

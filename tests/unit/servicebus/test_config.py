@@ -7,7 +7,17 @@ from typing import Any
 import pytest
 
 from fusebus.servicebus.config import ConfigError, load_topology
-from fusebus.servicebus.engine import CorrelationFilter, Engine, Message, SqlFilter, TrueFilter
+from fusebus.servicebus.engine import (
+    CorrelationFilter,
+    Engine,
+    EntityStatus,
+    Message,
+    QueueSettings,
+    Right,
+    SqlAction,
+    SqlFilter,
+    TrueFilter,
+)
 
 TOPOLOGY: dict[str, Any] = {
     "queues": [{"name": "orders", "lock_seconds": 30, "max_delivery_count": 4, "dead_letter_on_expiry": True}],
@@ -62,6 +72,61 @@ def test_no_rules_means_everything_and_an_empty_list_nothing(engine: Engine) -> 
     assert engine.counts("images/subscriptions/none").active == 0
 
 
+def test_every_setting_can_be_written(engine: Engine) -> None:
+    load_topology(
+        engine,
+        {
+            "queues": [
+                {
+                    "name": "in",
+                    "requires_session": True,
+                    "forward_dead_lettered_to": "later",
+                    "auto_delete_on_idle_seconds": 60,
+                    "enable_partitioning": True,
+                    "max_message_kilobytes": 1024,
+                    "user_metadata": "m",
+                    "status": "SendDisabled",
+                    "authorization_rules": [{"name": "k", "rights": ["Send"], "primary_key": "p"}],
+                },
+                {"name": "later"},
+            ]
+        },
+    )
+    found = engine.namespace.queue("in").settings
+    assert (found.requires_session, found.forward_dead_lettered_to, found.status) == (
+        True,
+        "later",
+        EntityStatus.SEND_DISABLED,
+    )
+    assert (found.auto_delete_on_idle_seconds, found.max_message_kilobytes, found.user_metadata) == (60, 1024, "m")
+    (rule,) = found.authorization_rules
+    assert (rule.name, rule.rights, rule.primary_key, bool(rule.secondary_key)) == ("k", {Right.SEND}, "p", True)
+
+
+def test_rules_have_parameters_and_actions(engine: Engine) -> None:
+    rule = {"name": "r", "sql": "a = @p", "parameters": {"@p": 1}, "action": "SET a = @p + 1"}
+    load_topology(engine, {"topics": [{"name": "t", "subscriptions": [{"name": "s", "rules": [rule]}]}]})
+    (found,) = engine.namespace.rules("t", "s")
+    assert found.filter == SqlFilter("a = @p", {"@p": 1})
+    assert found.action == SqlAction("SET a = @p + 1", {"@p": 1})
+
+
+def test_keys_for_the_whole_namespace_are_handed_back(engine: Engine) -> None:
+    rules = [{"name": "reader", "rights": ["Listen"], "primary_key": "p", "secondary_key": "s"}]
+    (found,) = load_topology(engine, {"authorization_rules": rules}).authorization_rules
+    assert (found.name, found.rights, found.primary_key, found.secondary_key) == ("reader", {Right.LISTEN}, "p", "s")
+
+
+def test_what_is_there_can_be_kept(engine: Engine) -> None:
+    engine.namespace.create_queue("orders", QueueSettings(lock_seconds=7))
+    with pytest.raises(ConfigError, match="exists already"):
+        load_topology(engine, TOPOLOGY)
+    load_topology(engine, TOPOLOGY, keep_existing=True)
+    load_topology(engine, TOPOLOGY, keep_existing=True)
+    assert engine.namespace.queue("orders").settings.lock_seconds == 7
+    assert len(engine.namespace.subscriptions("images")) == 4
+
+
 def broken(*path: str | int, value: Any) -> dict[str, Any]:
     document = json.loads(json.dumps(TOPOLOGY))
     *parents, last = path
@@ -78,6 +143,34 @@ SUBSCRIPTION = ("topics", 0, "subscriptions", 0)
 @pytest.mark.parametrize(
     ("document", "place", "problem"),
     [
+        ({"queues": [{"name": "a", "forward_to": "b"}]}, "queues[0]", "ForwardTo"),
+        ({"queues": [{"name": "a", "status": "Off"}]}, "queues[0].status", "must be one of Active"),
+        ({"authorization_rules": [{"name": "k"}]}, "authorization_rules[0].rights", "must be a list of"),
+        (
+            {"authorization_rules": [{"name": "k", "rights": ["Send"]}]},
+            "authorization_rules[0].primary_key",
+            "must be a string",
+        ),
+        (
+            {"authorization_rules": [{"name": "k", "rights": ["Write"], "primary_key": "p"}]},
+            "authorization_rules[0].rights",
+            "Rights of 'k'",
+        ),
+        (
+            {"authorization_rules": [{"name": "k", "rights": ["Send"], "key": "x"}]},
+            "authorization_rules[0].key",
+            "not a known setting",
+        ),
+        (
+            broken(*SUBSCRIPTION, "rules", 1, "action", value="SET"),
+            "topics[0].subscriptions[0].rules[1].action",
+            "at position 4",
+        ),
+        (
+            broken(*SUBSCRIPTION, "rules", 1, "parameters", value={"@p": []}),
+            "topics[0].subscriptions[0].rules[1].parameters.@p",
+            "must be a string, a number",
+        ),
         ([], "", "must be an object"),
         (broken("queues", value={}), "queues", "must be a list"),
         (broken("queue", value=[]), "queue", "not a known setting"),

@@ -1,4 +1,4 @@
-"""Any sequence of sends, receipts, settlements and waits, against a model that a reader can check by eye.
+"""Any sequence of sends, receipts, settlements, waits and restarts, against a model that a reader can check by eye.
 
 At most one holder of a lock, nothing lost, nothing twice, order kept, counts that add up.
 """
@@ -21,6 +21,7 @@ from fusebus.servicebus.engine import (
     QueueSettings,
     ReceiveMode,
 )
+from fusebus.servicebus.engine.memory_journal import MemoryJournal
 
 LOCK_SECONDS = 10.0
 MAX_DELIVERY_COUNT = 3
@@ -48,9 +49,13 @@ class EngineMachine(RuleBasedStateMachine):
         super().__init__()
         self.now = 0.0
         self.ranks = count(1)
-        tokens = count(1)
-        self.engine = Engine(lambda: self.now, new_token=lambda: UUID(int=next(tokens)))
+        self.tokens = count(1)
+        self.journal = MemoryJournal()
+        self.engine = self.new_engine()
         self.messages: list[Modelled] = []
+
+    def new_engine(self) -> Engine:
+        return Engine(lambda: self.now, new_token=lambda: UUID(int=next(self.tokens)), journal=self.journal)
 
     @initialize()
     def create(self) -> None:
@@ -189,6 +194,13 @@ class EngineMachine(RuleBasedStateMachine):
                 found.state = "dead"
         if not tick:
             self.engine.counts(QUEUE)  # any call is enough
+
+    @rule()
+    def restart(self) -> None:
+        self.engine = self.new_engine()
+        assert self.engine.restore(self.journal.snapshot()) == []
+        for found in self.locked():
+            self.put_back(found)
 
     # What must hold
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import gc
 import logging
 import os
+import resource
 import signal
 import sys
 from collections.abc import Sequence
@@ -13,9 +15,12 @@ from pathlib import Path
 
 from fusebus.servicebus.broker import Broker, BrokerOptions
 from fusebus.servicebus.config import ConfigError
+from fusebus.servicebus.flags import add_flags, bounds_of, tier_of
+from fusebus.servicebus.store import Sync
 
 USAGE, FAILED = 2, 1
 DEFAULT_PORT = 5672
+GC_THRESHOLDS = 20_000, 20, 20  # messages are no garbage: by default a twentieth of the time goes into looking at them
 DEFAULT_CA_DIRECTORY = Path(".fusebus/servicebus")
 EPILOG = """\
 example:
@@ -26,6 +31,14 @@ When ready, it prints two lines to standard output: the connection string, and t
 that administration clients must trust (connection_verify=...). Everything else goes to standard error.
 
 exit codes: 0 stopped by SIGTERM or Ctrl-C, 1 could not listen or write its files, 2 wrong arguments or configuration
+"""
+
+
+HINTS = """\
+Trust the authority, which administration, TLS and WebSocket clients must:
+  Python      connection_verify="{ca}"
+  JavaScript  NODE_EXTRA_CA_CERTS={ca}
+  Python over WebSocket  transport_type=TransportType.AmqpOverWebsocket, custom_endpoint_address="sb://localhost:{port}"
 """
 
 
@@ -54,6 +67,17 @@ def parser() -> argparse.ArgumentParser:
         default=os.environ.get("FUSEBUS_SERVICEBUS_KEY"),
         help="shared access key (default: FUSEBUS_SERVICEBUS_KEY, or one made at the first start and kept in --ca-dir)",
     )
+    made.add_argument("--data", type=Path, metavar="DIR", help="keep everything there over restarts and crashes")
+    made.add_argument(
+        "--data-sync",
+        type=Sync,
+        choices=list(Sync),
+        default=Sync.PROCESS,
+        metavar="process|power",
+        help="what acknowledged messages survive: the broker's own end, kill -9 included, or also the machine's, which"
+        " waits for the disk at each commit (default: process)",
+    )
+    add_flags(made)
     made.add_argument("--faults", action="store_true", help="open POST /$faults, by which tests order failures")
     made.add_argument("--log-level", default="warning", choices=("debug", "info", "warning", "error"))
     return made
@@ -73,14 +97,25 @@ async def serve(options: BrokerOptions) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopped.set)
     async with Broker(options) as broker:
+        gc.freeze()  # what a start leaves lives for ever
+        gc.set_threshold(*GC_THRESHOLDS)
         print(broker.connection_string)
         print(broker.ca_path, flush=True)
+        print(HINTS.format(ca=broker.ca_path, port=broker.port), file=sys.stderr, flush=True)
         await stopped.wait()
+
+
+def _allow_many_files() -> None:
+    """Each connection is a file: as many as the system lets this process have."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Returns the exit code; see --help."""
     given = parser().parse_args(arguments)
+    _allow_many_files()
     logging.basicConfig(
         stream=sys.stderr, level=given.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s"
     )
@@ -93,6 +128,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         ca_directory=given.ca_dir,
         insecure=given.insecure,
         faults=given.faults,
+        tier=tier_of(given),
+        bounds=bounds_of(given),
+        data=given.data,
+        data_sync=given.data_sync,
     )
     try:
         asyncio.run(serve(options))

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import tempfile
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -15,6 +16,7 @@ from aiohttp import web
 
 from fusebus.servicebus import config
 from fusebus.servicebus.amqp.performatives import Error
+from fusebus.servicebus.bounds import ClientBounds
 from fusebus.servicebus.ca import Authority, ensure_authority, kept_key
 from fusebus.servicebus.conditions import DETACH_FORCED
 from fusebus.servicebus.connection import Connection
@@ -22,8 +24,14 @@ from fusebus.servicebus.engine import Engine
 from fusebus.servicebus.faults import Faults
 from fusebus.servicebus.gateway import Gateway
 from fusebus.servicebus.http import HttpFront
-from fusebus.servicebus.nodes import EntityReceiver
+from fusebus.servicebus.memory import MemoryReturn
+from fusebus.servicebus.receivers import EntityReceiver
+from fusebus.servicebus.rewriting import rewrite
 from fusebus.servicebus.server import Listener
+from fusebus.servicebus.store import DEFAULT_RESERVE_BYTES, GroupCommit, Store, Sync
+from fusebus.servicebus.tier import Tier
+
+logger = logging.getLogger(__name__)
 
 KEY_NAME = "RootManageSharedAccessKey"
 STOP_SECONDS = 2.0  # what clients get to take the goodbye before their sockets are cut
@@ -36,7 +44,9 @@ class BrokerOptions:
 
     `port` 0 takes a free one. `topology` is a file or its contents (see config.py). `key` None makes one, kept in
     `ca_directory`; `ca_directory` None uses a temporary one. `insecure` accepts any token. `faults` opens POST
-    /$faults.
+    /$faults. `tier` sets the largest message. `bounds` limits what a client may cost. `data` is the directory that
+    keeps everything over restarts, None for memory only; what is stored there wins over `topology`. `data_sync` says
+    which crash that survives, `data_reserve_bytes` what is held free there for a disk that fills up.
     """
 
     host: str = "127.0.0.1"
@@ -47,6 +57,11 @@ class BrokerOptions:
     ca_directory: Path | None = None
     insecure: bool = False
     faults: bool = False
+    tier: Tier = Tier.STANDARD
+    bounds: ClientBounds = field(default_factory=ClientBounds)
+    data: Path | None = None
+    data_sync: Sync = Sync.PROCESS
+    data_reserve_bytes: int = DEFAULT_RESERVE_BYTES
 
 
 class Broker:
@@ -61,12 +76,21 @@ class Broker:
 
     def __init__(self, options: BrokerOptions | None = None, clock: Callable[[], float] = time.time) -> None:
         self.options = options or BrokerOptions()
-        self.engine = Engine(clock)
+        self.engine = Engine(clock, max_message_bytes=self.options.tier.max_message_bytes, rewrite=rewrite)
         self.gateway = Gateway(
-            engine=self.engine, clock=clock, key_name=KEY_NAME, key="", insecure=self.options.insecure
+            engine=self.engine,
+            clock=clock,
+            key_name=KEY_NAME,
+            key="",
+            insecure=self.options.insecure,
+            tier=self.options.tier,
+            bounds=self.options.bounds,
+            faults=Faults(clock),
         )
         self._clock = clock
         self._timer: asyncio.TimerHandle | None = None
+        self._durability: GroupCommit | None = None
+        self._memory = MemoryReturn(lambda: self.engine.held_bytes)
         self._listeners: list[Listener] = []
         self._runner: web.ServerRunner | None = None
         self._temporary: tempfile.TemporaryDirectory[str] | None = None
@@ -88,13 +112,18 @@ class Broker:
     async def start(self) -> None:
         """Reads the topology, makes what is missing of key and certificates, and listens.
 
-        Raises config.ConfigError, OSError (port in use, directory not writable).
+        Raises config.ConfigError, OSError (port in use, directory not writable or used by another broker).
         """
+        if self.options.data is not None:
+            self._remember(self.options.data)
         if self.options.topology is not None:
-            config.load_topology(self.engine, self.options.topology)
+            kept = self.options.data is not None
+            topology = config.load_topology(self.engine, self.options.topology, keep_existing=kept)
+            self.gateway.rules = topology.authorization_rules
         authority = self._secure()
         self.engine.on_next_timer(self._arm)
         self._arm(self.engine.next_timer())
+        self._memory.start()
         front = HttpFront(self)
         self._runner = web.ServerRunner(web.Server(front.handle))
         await self._runner.setup()
@@ -103,6 +132,18 @@ class Broker:
         self.ca_path = authority.ca_path
         self.connection_string = self._connection_string(self.port)
         self.admin_connection_string = self._connection_string(self.admin_port or self.port)
+
+    def _remember(self, directory: Path) -> None:
+        """Take up what the data directory has, and keep it up to date from now on."""
+        store = Store(directory, self.options.data_sync, self.options.data_reserve_bytes)
+        for complaint in store.restore(self.engine):
+            logger.warning("%s: %s", directory, complaint)
+        self._durability = GroupCommit(store, self.gateway)
+        self.gateway.before_output = self._durability.before_output
+
+    def committed(self) -> bool:
+        """Makes everything durable that the engine was told so far; False if that is impossible at the moment."""
+        return self._durability is None or self._durability.commit()
 
     def _secure(self) -> Authority:
         directory = self.options.ca_directory
@@ -118,7 +159,7 @@ class Broker:
         assert self._runner is not None
         server = self._runner.server
         assert server is not None
-        listener = Listener(lambda: Connection(self.gateway), server, authority.server_context())
+        listener = Listener(self.gateway, lambda: Connection(self.gateway), server, authority.server_context())
         bound = listener.start(self.options.host, port)
         self._listeners.append(listener)
         return bound
@@ -135,13 +176,18 @@ class Broker:
         for listener in self._listeners:
             await listener.stop()
         self._listeners.clear()
+        self.gateway.lobby.close()
         for connection in list(self.gateway.connections):
             connection.close(Error(condition="amqp:connection:forced", description="the broker stops"))
         await self._connections_gone()
         if self._runner is not None:
             await self._runner.cleanup()
         self._arm(None)
+        self._memory.stop()
         self.engine.on_next_timer(None)
+        if self._durability is not None:
+            self._durability.close()
+            self._durability = None
         if self._temporary is not None:
             self._temporary.cleanup()
 
@@ -177,6 +223,21 @@ class Broker:
         found = [link for connection in self.gateway.connections for link in connection.links() if link.entity == path]
         for link in found:
             link.detach(Error(condition=condition, description=description))
+        return len(found)
+
+    def reset_connections(self, entity: str | None = None) -> int:
+        """Cuts every AMQP connection with a link to one entity, or all, without a goodbye; returns how many.
+
+        Raises EntityNotFound.
+        """
+        path = None if entity is None else self.engine.resolve(entity).path
+        found = [
+            connection
+            for connection in self.gateway.connections
+            if path is None or any(link.entity == path for link in connection.links())
+        ]
+        for connection in found:
+            connection.abort()
         return len(found)
 
     def lose_locks(self, entity: str) -> int:

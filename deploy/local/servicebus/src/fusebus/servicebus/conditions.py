@@ -13,8 +13,12 @@ from fusebus.servicebus.engine.errors import (
     InvalidArgument,
     MessageLockLost,
     MessageNotFound,
+    MessageTooLarge,
     NotAllowed,
+    OperationTimeout,
     QuotaExceeded,
+    SessionCannotBeLocked,
+    SessionLockLost,
 )
 
 DECODE_ERROR = "amqp:decode-error"
@@ -51,6 +55,10 @@ _MEANINGS: dict[type[EngineError], Meaning] = {
     QuotaExceeded: Meaning(RESOURCE_LIMIT, 403),
     MessageLockLost: Meaning(LOCK_LOST, 410),
     MessageNotFound: Meaning("com.microsoft:message-not-found", 404),
+    MessageTooLarge: Meaning(MESSAGE_SIZE_EXCEEDED, 403),
+    SessionLockLost: Meaning("com.microsoft:session-lock-lost", 410),
+    SessionCannotBeLocked: Meaning("com.microsoft:session-cannot-be-locked", 410),
+    OperationTimeout: Meaning("com.microsoft:timeout", 408),
 }
 
 

@@ -6,8 +6,8 @@ import asyncio
 import logging
 from collections.abc import Callable
 from enum import Enum, auto
+from typing import Final
 
-from fusebus.servicebus import sas
 from fusebus.servicebus.amqp import sasl
 from fusebus.servicebus.amqp.fields import Composite
 from fusebus.servicebus.amqp.frames import (
@@ -23,17 +23,19 @@ from fusebus.servicebus.amqp.frames import (
 )
 from fusebus.servicebus.amqp.performatives import Attach, Begin, Close, End, Error, Open, SaslInit
 from fusebus.servicebus.amqp.types import CodecError
+from fusebus.servicebus.claims import Claims
 from fusebus.servicebus.conditions import DECODE_ERROR, FRAMING_ERROR, INTERNAL_ERROR, NOT_ALLOWED, Refusal
 from fusebus.servicebus.gateway import Gateway
 from fusebus.servicebus.link import Link
+from fusebus.servicebus.lobby import Guest
 from fusebus.servicebus.nodes import open_link
 from fusebus.servicebus.session import Session
+from fusebus.servicebus.watch import Watch
 
 logger = logging.getLogger(__name__)
 
-MAX_SESSIONS = 256  # per connection; the SDK opens one
+MAX_SESSIONS = 5000  # per connection, as in the service: the JavaScript SDK opens one for each receiver
 MIN_FRAME_BYTES = 512  # the least that AMQP lets a peer announce
-HANDSHAKE_SECONDS = 60.0  # a client that has not opened by then is cut off
 
 
 class Stage(Enum):
@@ -47,35 +49,54 @@ class Stage(Enum):
     ENDED = auto()
 
 
+_RUNNING: Final = Stage.RUNNING  # looked up for every frame
+
+
 class Connection(asyncio.Protocol):
     """Everything that one client may do; no byte from it raises out of here."""
 
     def __init__(self, gateway: Gateway) -> None:
         self.gateway = gateway
         self.remote_max_frame = MIN_FRAME_BYTES
-        self.all_allowed = gateway.insecure
-        self.claims: dict[str, sas.Claim] = {}
+        self.claims = Claims(self)
+        if gateway.insecure:
+            self.claims.add("", gateway.verify(""))
         self.output_paused = False
+        self._delayed_until = 0.0  # of the loop's clock
+        self._flush_planned = self._receiving = False
         self.container_id = ""
         self._stage = Stage.SASL_HEADER
         self._reader = FrameReader()
         self._sessions: dict[int, Session] = {}
+        self._handlers: dict[type[Composite] | type[None], Callable[[Frame], None]] = {
+            Open: self._on_open,
+            Begin: self._on_begin,
+            End: self._on_end,
+            Close: self._on_close,
+        }
         self._output: list[bytes] = []
+        self._output_size = 0
+        self._most_output = gateway.bounds.unread_bytes  # in one turn
+        self._choked = False
         self._transport: asyncio.Transport | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._loop = asyncio.get_running_loop()
+        self._guest: Guest | None = None
+        self._watch = Watch(self)
 
     # --- asyncio.Protocol
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
-        self.gateway.connections.add(self)
-        self._timer = self._loop.call_later(HANDSHAKE_SECONDS, self._end_transport)
+        self._guest = self.gateway.lobby.enter(self.abort)
 
     def connection_lost(self, error: Exception | None) -> None:
         self._stage = Stage.ENDED
         self.gateway.connections.discard(self)
+        self._leave_lobby()
+        self._watch.stop()
+        self.claims.close()
         if self._timer is not None:
             self._timer.cancel()
         for session in list(self._sessions.values()):
@@ -89,29 +110,73 @@ class Connection(asyncio.Protocol):
 
     def _set_paused(self, paused: bool) -> None:
         self.output_paused = paused
+        self._watch.paused_changed(paused)
         for link in self.links():
             link.paused_changed()
+        if self._choked and not paused:
+            self._loop.call_soon(self._go_on)
 
     def data_received(self, data: bytes) -> None:
         if self._stage is Stage.ENDED:
             return
+        self._watch.heard()
         self._reader.feed(data)
+        if not self._choked:
+            self._work()
+
+    def _work(self) -> None:
+        """Handles what has arrived, as long as its answers are not too much for one turn."""
+        self._receiving, self.gateway.reading = True, self
         try:
-            while self._step():
+            while self._output_size <= self._most_output and self._step():
                 pass
         except CodecError as error:
             code = FRAMING_ERROR if self._stage is not Stage.RUNNING else DECODE_ERROR
+            logger.warning("a client's bytes are not AMQP: %s", error)
             self.close(Error(condition=code, description=str(error)))
         except Refusal as error:
             self.close(Error(condition=error.condition, description=str(error)))
         except Exception:
             logger.exception("a connection failed")
             self.close(Error(condition=INTERNAL_ERROR, description="the broker failed; its log says how"))
+        self._receiving = False
+        if self._output_size > self._most_output:
+            self._choke()
+        if not self._flush_planned:
+            if self.gateway.answer_at_once:
+                self._flush()
+            else:
+                self._plan_flush()
+        self.gateway.reading = None
+
+    def _choke(self) -> None:
+        """Leaves the rest of the input where it is until the answers so far have gone."""
+        self._choked = True
+        self.read_on(False)
+        self._loop.call_soon(self._go_on)
+
+    def _go_on(self) -> None:
+        if self._choked and not self.output_paused and self._stage is not Stage.ENDED:
+            self._choked = False
+            self.read_on(True)
+            self._work()
 
     # --- from the client
 
     def _step(self) -> bool:
         """Handles the next header or frame; False if it has not arrived completely, or nothing more is wanted."""
+        if self._stage is not _RUNNING:
+            return self._step_of_handshake()
+        frame = self._reader.next_frame()
+        if frame is None:
+            return False
+        if frame.performative is not None:  # else a heartbeat
+            if frame.kind == SASL_FRAME:
+                raise CodecError("a frame of another layer")
+            self._handlers.get(type(frame.performative), self._on_session_frame)(frame)
+        return True
+
+    def _step_of_handshake(self) -> bool:
         if self._stage is Stage.ENDED:
             return False
         if self._stage in (Stage.SASL_HEADER, Stage.AMQP_HEADER):
@@ -141,29 +206,29 @@ class Connection(asyncio.Protocol):
             return  # a heartbeat
         if (frame.kind == SASL_FRAME) != (self._stage is Stage.SASL_INIT):
             raise CodecError("a frame of another layer")
-        handler = self._handler(frame)
-        handler(frame)
-
-    def _handler(self, frame: Frame) -> Callable[[Frame], None]:
-        if self._stage is Stage.SASL_INIT:
-            return self._on_sasl_init
-        if self._stage is Stage.OPEN:
-            return self._on_open
-        return {Open: self._on_open, Begin: self._on_begin, End: self._on_end, Close: self._on_close}.get(
-            type(frame.performative), self._on_session_frame
-        )
+        (self._on_sasl_init if self._stage is Stage.SASL_INIT else self._on_open)(frame)
 
     def _on_sasl_init(self, frame: Frame) -> None:
         init = frame.performative
         if not isinstance(init, SaslInit):
             raise CodecError("expected sasl-init")
-        code, self.all_allowed = sasl.judge(init, self.gateway.key_name, self.gateway.key, self.gateway.insecure)
-        self.write(sasl.outcome_frame(code))
-        if code == sasl.OK:
+        accepted = self._judge(init)
+        self.write(sasl.outcome_frame(sasl.OK if accepted else sasl.REFUSED))
+        if accepted:
             self._stage = Stage.AMQP_HEADER
         else:
             self._stage = Stage.ENDED
             self._end_transport()
+
+    def _judge(self, init: SaslInit) -> bool:
+        """Whether the client may go on. Only PLAIN proves anything by itself; the others do later, by claims."""
+        if init.mechanism not in sasl.MECHANISMS:
+            return False
+        if init.mechanism != sasl.PLAIN or self.gateway.insecure:
+            return True
+        credentials = sasl.plain_credentials(init)
+        claim = None if credentials is None else self.gateway.log_in(*credentials)
+        return claim is not None and self.claims.add("", claim)
 
     def _on_open(self, frame: Frame) -> None:
         opened = frame.performative
@@ -173,14 +238,23 @@ class Connection(asyncio.Protocol):
         self.remote_max_frame = min(max(opened.max_frame_size, MIN_FRAME_BYTES), MAX_FRAME_BYTES)
         self._reader.limit = MAX_FRAME_BYTES
         self._stage = Stage.RUNNING
+        self._leave_lobby()
+        self.gateway.connections.add(self)
+        self._watch.start()
         reply = Open(
-            container_id=self.gateway.container_id, max_frame_size=MAX_FRAME_BYTES, channel_max=MAX_SESSIONS - 1
+            container_id=self.gateway.container_id,
+            max_frame_size=MAX_FRAME_BYTES,
+            channel_max=MAX_SESSIONS - 1,
+            idle_time_out=round(self.gateway.bounds.idle_seconds * 1000) or None,
         )
         self.write(build_frame(0, reply.encoded()))
-        assert self._timer is not None
-        self._timer.cancel()
         if opened.idle_time_out:
             self._keep_alive(max(opened.idle_time_out / 2000, 0.05))
+
+    def _leave_lobby(self) -> None:
+        if self._guest is not None:
+            self.gateway.lobby.leave(self._guest)
+            self._guest = None
 
     def _keep_alive(self, seconds: float) -> None:
         """Sends empty frames at half of the client's idle time-out."""
@@ -223,11 +297,6 @@ class Connection(asyncio.Protocol):
         """The link that the client's attach asks for; raises Refusal or EngineError."""
         return open_link(self.gateway, self, session, attach)
 
-    def allows(self, path: str) -> bool:
-        """Whether the client has proved that it may use the entity at `path`."""
-        now = self.gateway.clock()
-        return self.all_allowed or any(claim.covers(path, now) for claim in self.claims.values())
-
     def links(self) -> list[Link]:
         """All attached links."""
         return [link for session in self._sessions.values() for link in session.links()]
@@ -241,9 +310,14 @@ class Connection(asyncio.Protocol):
 
     def write(self, data: bytes) -> None:
         """Queues bytes; everything queued in one turn of the event loop goes out in one write."""
-        if not self._output:
-            self._loop.call_soon(self._flush)
+        if not self._flush_planned and not self._receiving:
+            self._plan_flush()
         self._output.append(data)
+        self._output_size += len(data)
+
+    def _plan_flush(self) -> None:
+        self._flush_planned = True
+        self._loop.call_soon(self._flush)
 
     @property
     def output_bytes(self) -> int:
@@ -251,10 +325,37 @@ class Connection(asyncio.Protocol):
         waiting = 0 if self._transport is None else self._transport.get_write_buffer_size()
         return waiting + sum(map(len, self._output))
 
+    @property
+    def has_output(self) -> bool:
+        """Whether answers wait for the end of this turn."""
+        return bool(self._output)
+
     def _flush(self) -> None:
-        output, self._output = self._output, []
+        self._flush_planned = False
+        self.gateway.before_output()  # which may abort this connection
+        output, self._output, self._output_size = self._output, [], 0
         if output and self._transport is not None and not self._transport.is_closing():
-            self._transport.write(b"".join(output))
+            self._put(self._transport, b"".join(output))
+            if self.output_paused:
+                self._watch.output_grew(self.output_bytes)
+
+    def _put(self, transport: asyncio.Transport, data: bytes) -> None:
+        """Writes at once, unless a latency was ordered; what waits for it goes out in its order."""
+        latency, now = self.gateway.faults.latency_seconds, self._loop.time()
+        if latency or self._delayed_until > now:
+            self._delayed_until = max(self._delayed_until, now + latency)
+            self._loop.call_at(self._delayed_until, transport.write, data)
+        else:
+            transport.write(data)
+
+    def hold(self, size: int) -> None:
+        """`size` more bytes (or less, if negative) are kept for the client; cuts it off if that is too much."""
+        self._watch.hold(size)
+
+    def read_on(self, on: bool) -> None:
+        """Whether anything more is read from the client."""
+        if self._transport is not None and not self._transport.is_closing():
+            (self._transport.resume_reading if on else self._transport.pause_reading)()
 
     def close(self, error: Error | None) -> None:
         """Says goodbye, with the reason if there is one, and ends the transport once that is sent."""

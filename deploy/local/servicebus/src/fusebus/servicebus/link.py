@@ -18,10 +18,12 @@ from fusebus.servicebus.amqp.performatives import (
 )
 from fusebus.servicebus.amqp.types import Symbol, UInt
 from fusebus.servicebus.conditions import INVALID_FIELD, Refusal
+from fusebus.servicebus.engine.rights import Right
 
 if TYPE_CHECKING:
     from fusebus.servicebus.session import Session
 
+PART_OVERHEAD_BYTES = 64  # what Python needs for a piece of a message besides its bytes
 INCOMING_CREDIT = 1000  # messages a client may send ahead; topped up when half is used
 BATCH_SIZE_PROPERTY = Symbol("com.microsoft:max-message-batch-size")
 
@@ -29,18 +31,32 @@ BATCH_SIZE_PROPERTY = Symbol("com.microsoft:max-message-batch-size")
 class Link:
     """One end of a link on a session; `entity` is the engine's path, empty for the broker's own nodes."""
 
+    rights: tuple[Right, ...] = ()
+    """Any of them, to `guarded`, must be claimed as long as the link is attached; none are needed if it is empty."""
+
     def __init__(self, session: Session, attach: Attach, entity: str = "") -> None:
         self.session = session
         self.attach = attach
         self.name = attach.name
         self.handle = attach.handle  # both sides use the client's number: it is unique in the session
-        self.entity = entity
+        self.entity = self.guarded = entity
+        self.attached = False  # our attach was sent
         self.delivery_count = 0
         self.credit = 0
+
+    def start(self) -> None:
+        """Accepts the attach, now or later; raises Refusal or EngineError to refuse it."""
+        self.session.accept(self)
 
     def reply(self) -> Attach:
         """The attach that accepts the client's."""
         raise NotImplementedError
+
+    @property
+    def authorized(self) -> bool:
+        """Whether the client still has a claim to what the link is for."""
+        connection = self.session.connection
+        return not self.rights or any(connection.claims.allow(self.guarded, right) for right in self.rights)
 
     def opened(self) -> None:
         """Called once, after the attach was answered."""
@@ -68,6 +84,7 @@ class Inbound(Link):
     """The client sends, we receive: grants credit and puts messages together from their transfers."""
 
     max_message_bytes = 0  # 0: no limit but memory; see subclasses
+    max_batch_bytes = 0  # 0: nothing is said about batches
 
     def __init__(self, session: Session, attach: Attach, entity: str = "") -> None:
         super().__init__(session, attach, entity)
@@ -75,11 +92,12 @@ class Inbound(Link):
         self._first: Transfer | None = None
         self._parts: list[bytes] = []
         self._size = 0
+        self._held = 0  # bytes of it that were told to the connection
 
     def reply(self) -> Attach:
         properties: dict[Any, Any] = {}
-        if self.max_message_bytes:
-            properties[BATCH_SIZE_PROPERTY] = UInt(self.max_message_bytes)
+        if self.max_batch_bytes:
+            properties[BATCH_SIZE_PROPERTY] = UInt(self.max_batch_bytes)
         return Attach(
             name=self.name,
             handle=self.handle,
@@ -111,8 +129,20 @@ class Inbound(Link):
         if self._fits():
             self._parts.append(payload)
         if transfer.more and not transfer.aborted:
+            self._hold()
             return
         self._complete(first, transfer.aborted)
+
+    def _hold(self) -> None:
+        """Says how much of an unfinished message is kept by now."""
+        kept = self._size + len(self._parts) * PART_OVERHEAD_BYTES if self._parts else 0
+        if kept != self._held:
+            self.session.connection.hold(kept - self._held)
+            self._held = kept
+
+    def closed(self) -> None:
+        self._parts.clear()
+        self._hold()
 
     def _fits(self) -> bool:
         if self.max_message_bytes and self._size > self.max_message_bytes:
@@ -123,6 +153,8 @@ class Inbound(Link):
     def _complete(self, first: Transfer, aborted: bool) -> None:
         payload, size = b"".join(self._parts), self._size
         self._first, self._parts, self._size = None, [], 0
+        if self._held:
+            self._hold()
         self.delivery_count = (self.delivery_count + 1) & MANY
         self.credit -= 1
         if not aborted:
@@ -168,6 +200,8 @@ class Outbound(Link):
             granted = (flow.delivery_count or 0) + flow.link_credit - self.delivery_count
             self.credit = max(0, granted if granted <= MANY else granted - MANY - 1)
         self.draining = flow.drain
+        if not self.attached:
+            return  # our attach comes first; what is granted meanwhile counts from then on
         if flow.link_credit is not None:
             self.credit_changed()
         self.end_drain()

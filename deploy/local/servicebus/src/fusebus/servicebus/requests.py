@@ -12,6 +12,8 @@ from fusebus.servicebus.amqp import sections
 from fusebus.servicebus.amqp.performatives import RECEIVER, Attach, Target, Transfer
 from fusebus.servicebus.amqp.types import CodecError, Int, Symbol
 from fusebus.servicebus.conditions import Refusal
+from fusebus.servicebus.engine.errors import InvalidArgument
+from fusebus.servicebus.engine.rights import Right
 from fusebus.servicebus.link import Inbound, Outbound
 from fusebus.servicebus.session import ACCEPTED
 
@@ -22,8 +24,9 @@ logger = logging.getLogger(__name__)
 
 CLAIMS_NODE = "$cbs"
 MANAGEMENT_SUFFIX = "/$management"
+ANY_RIGHT = (Right.LISTEN, Right.SEND)  # each operation of a management node asks for its own
 MAX_REQUEST_BYTES = 1 << 20
-MAX_WAITING_RESPONSES = 10_000  # for a client that gives no credit to its response link
+NOTHING = 204  # the status of an answer that lists nothing
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,28 +46,38 @@ class Response:
     body: Any = field(default_factory=dict)
 
 
+Body = dict[str, Any]  # of a management request or answer
 Handler = Callable[[Request], Response]
 
 
 class ResponseLink(Outbound):
     """Carries answers to the client; without credit they wait."""
 
-    def __init__(self, session: Session, attach: Attach, node: str) -> None:
+    def __init__(self, session: Session, attach: Attach, node: str, guarded: str) -> None:
         super().__init__(session, attach)
+        self.guarded = guarded
+        self.rights = ANY_RIGHT if guarded else ()
         self.node = node.lower()
         self.reply_address = attach.target.address if isinstance(attach.target, Target) else None
-        self._waiting: deque[bytes] = deque(maxlen=MAX_WAITING_RESPONSES)
+        self._waiting: deque[bytes] = deque()
         self._tag = 0
 
     def respond(self, encoded: bytes) -> None:
         """Sends an encoded answer now or when there is credit."""
         self._waiting.append(encoded)
+        self.session.connection.hold(len(encoded))
         self.credit_changed()
 
     def credit_changed(self) -> None:
         while self._waiting and self.credit > 0:
             self._tag += 1
-            self.transfer(self._tag.to_bytes(8, "big"), self._waiting.popleft(), settled=True)
+            encoded = self._waiting.popleft()
+            self.session.connection.hold(-len(encoded))
+            self.transfer(self._tag.to_bytes(8, "big"), encoded, settled=True)
+
+    def closed(self) -> None:
+        self.session.connection.hold(-sum(map(len, self._waiting)))
+        self._waiting.clear()
 
 
 class RequestLink(Inbound):
@@ -72,8 +85,10 @@ class RequestLink(Inbound):
 
     max_message_bytes = MAX_REQUEST_BYTES
 
-    def __init__(self, session: Session, attach: Attach, node: str, handler: Handler) -> None:
+    def __init__(self, session: Session, attach: Attach, node: str, guarded: str, handler: Handler) -> None:
         super().__init__(session, attach)
+        self.guarded = guarded
+        self.rights = ANY_RIGHT if guarded else ()
         self._handler = handler
         self._node = node.lower()
 
@@ -114,3 +129,29 @@ def refused(refusal: Refusal) -> Response:
             "errorCondition": Symbol(refusal.condition),
         }
     )
+
+
+def ok(body: Body, status: int = 200) -> Response:
+    """The answer of `$management` to a request that worked."""
+    return Response({"statusCode": Int(status), "statusDescription": "OK" if status == 200 else "No content"}, body)
+
+
+def item(body: Body, name: str, kind: type) -> Any:
+    """A part of a request's body; raises InvalidArgument if it is missing or of another type."""
+    value = body.get(name)
+    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+        raise InvalidArgument(f"{name} must be a {kind.__name__}")
+    return value
+
+
+def optional(body: Body, name: str, kind: type) -> Any:
+    """The same for a part that may be null or absent."""
+    return None if body.get(name) is None else item(body, name, kind)
+
+
+def items(body: Body, name: str, kind: type) -> list[Any]:
+    """The same for a list or array of such parts."""
+    values = body.get(name)
+    if not isinstance(values, list) or not all(isinstance(value, kind) for value in values):
+        raise InvalidArgument(f"{name} must be a list of {kind.__name__}")
+    return values

@@ -9,11 +9,13 @@ import ssl
 from collections.abc import Callable, Coroutine
 from typing import Any
 
+from fusebus.servicebus.gateway import Gateway
+from fusebus.servicebus.lobby import Guest
+
 logger = logging.getLogger(__name__)
 
 TLS_HANDSHAKE = b"\x16"
 AMQP_START = b"A"  # HTTP has no method that begins so
-FIRST_BYTE_SECONDS = 60.0  # how long a connection may say nothing
 ACCEPT_PAUSE_SECONDS = 0.2  # after a failed accept, which means that file descriptors ran out
 BACKLOG = 1024
 
@@ -23,38 +25,40 @@ ProtocolFactory = Callable[[], asyncio.Protocol]
 class Gate(asyncio.Protocol):
     """Looks at the first byte (after TLS, if any) and hands the connection to AMQP or to HTTP."""
 
-    def __init__(self, amqp: ProtocolFactory, http: ProtocolFactory) -> None:
+    def __init__(self, gateway: Gateway, guest: Guest, amqp: ProtocolFactory, http: ProtocolFactory) -> None:
+        self._lobby = gateway.lobby
+        self._guest = guest
         self._amqp = amqp
         self._http = http
         self._transport: asyncio.Transport | None = None
-        self._timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
-        self._timer = asyncio.get_running_loop().call_later(FIRST_BYTE_SECONDS, transport.close)
+        self._guest.turn_out = transport.abort
 
     def data_received(self, data: bytes) -> None:
         transport = self._transport
         assert transport is not None
-        self._stop_timer()
-        protocol = self._amqp() if data[:1] == AMQP_START else self._http()
+        if data[:1] == AMQP_START:
+            self._lobby.leave(self._guest)  # the connection enters it anew
+            protocol = self._amqp()
+        else:
+            self._lobby.wait_for_request(self._guest, transport)
+            protocol = self._http()
         transport.set_protocol(protocol)
         protocol.connection_made(transport)
         protocol.data_received(data)
 
     def connection_lost(self, error: Exception | None) -> None:
-        self._stop_timer()
-
-    def _stop_timer(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
+        self._lobby.leave(self._guest)
 
 
 class Listener:
     """Accepts connections on one address."""
 
-    def __init__(self, amqp: ProtocolFactory, http: ProtocolFactory, tls: ssl.SSLContext) -> None:
+    def __init__(self, gateway: Gateway, amqp: ProtocolFactory, http: ProtocolFactory, tls: ssl.SSLContext) -> None:
+        self._gateway = gateway
         self._amqp = amqp
         self._http = http
         self._tls = tls
@@ -79,10 +83,11 @@ class Listener:
         if self._socket is not None:
             self._socket.close()
 
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return task
 
     async def _accept(self, listening: socket.socket) -> None:
         loop = asyncio.get_running_loop()
@@ -94,22 +99,34 @@ class Listener:
                 await asyncio.sleep(ACCEPT_PAUSE_SECONDS)
                 continue
             accepted.setblocking(False)
-            self._spawn(self._hand_over(accepted))
+            accepted.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            self._receive(accepted)
 
-    async def _hand_over(self, accepted: socket.socket) -> None:
+    def _receive(self, accepted: socket.socket) -> None:
+        if self._gateway.full:
+            self._gateway.tallies.refused.add()
+            accepted.close()
+            return
+        guest = self._gateway.lobby.enter(accepted.close)
+        task = self._spawn(self._hand_over(accepted, guest))
+        guest.turn_out = task.cancel
+
+    async def _hand_over(self, accepted: socket.socket, guest: Guest) -> None:
+        """Tells TLS by its first byte; the guest's end cancels this."""
         loop = asyncio.get_running_loop()
         try:
-            async with asyncio.timeout(FIRST_BYTE_SECONDS):
-                first = await _peek(accepted)
+            first = await _peek(accepted)
             if first:
                 context = self._tls if first == TLS_HANDSHAKE else None
-                await loop.connect_accepted_socket(lambda: Gate(self._amqp, self._http), accepted, ssl=context)
+                gate = Gate(self._gateway, guest, self._amqp, self._http)
+                await loop.connect_accepted_socket(lambda: gate, accepted, ssl=context)
                 return
-        except (OSError, TimeoutError) as error:  # ssl.SSLError is an OSError
+        except OSError as error:  # ssl.SSLError is one
             logger.debug("a connection went no further than its first bytes: %s", error)
         except asyncio.CancelledError:
             accepted.close()
             raise
+        self._gateway.lobby.leave(guest)
         accepted.close()
 
 

@@ -12,15 +12,18 @@ from fusebus.servicebus.amqp.frames import build_frame
 from fusebus.servicebus.amqp.performatives import (
     MANY,
     RECEIVER,
+    SENDER,
     Attach,
     Begin,
     Detach,
     Disposition,
     End,
+    Error,
     Flow,
+    Rejected,
     Transfer,
 )
-from fusebus.servicebus.conditions import NOT_ALLOWED, Refusal, error_of
+from fusebus.servicebus.conditions import LOCK_LOST, NOT_ALLOWED, Refusal, error_of
 from fusebus.servicebus.engine.errors import EngineError
 from fusebus.servicebus.link import Inbound, Link, Outbound, refusing_attach
 
@@ -33,6 +36,7 @@ MAX_LINKS = 1024  # per session; a client of the SDK has five
 TRANSFER_OVERHEAD_BYTES = 128  # frame header and performative; more than they ever need
 NO_FIELDS_AFTER_MORE = b"\x40" * 5
 ACCEPTED = b"\x00\x53\x24\x45"
+LOST = Rejected(error=Error(condition=LOCK_LOST, description="the lock is not held any longer")).encoded()
 
 
 class Unsettled(Protocol):
@@ -94,6 +98,7 @@ class Session:
         for link in self.links():
             self.drop(link)
         self.unsettled.clear()
+        self.connection.hold(-sum(map(len, self._waiting)))
         self._waiting.clear()
 
     def end(self, refusal: Refusal) -> None:
@@ -112,14 +117,26 @@ class Session:
         if attach.handle in self._links or len(self._links) >= MAX_LINKS:
             raise Refusal(NOT_ALLOWED, "that handle is in use, or there are too many links")
         try:
-            link = self.connection.open_link(self, attach)
+            link = self._links[attach.handle] = self.connection.open_link(self, attach)
+            link.start()
         except (Refusal, EngineError) as error:
-            self.send(refusing_attach(attach))
-            self.send(Detach(handle=attach.handle, closed=True, error=error_of(error)))
-            return
-        self._links[link.handle] = link
+            self._links.pop(attach.handle, None)
+            self._send_refusal(attach, error)
+
+    def accept(self, link: Link) -> None:
+        """Answers a link's attach."""
+        link.attached = True
         self.send(link.reply())
         link.opened()
+
+    def refuse(self, link: Link, error: Refusal | EngineError) -> None:
+        """Answers an attach that waited with a refusal."""
+        self.drop(link)
+        self._send_refusal(link.attach, error)
+
+    def _send_refusal(self, attach: Attach, error: Refusal | EngineError) -> None:
+        self.send(refusing_attach(attach))
+        self.send(Detach(handle=attach.handle, closed=True, error=error_of(error)))
 
     def _on_flow(self, flow: Composite, payload: bytes) -> None:
         assert isinstance(flow, Flow)
@@ -160,12 +177,16 @@ class Session:
             owner = self.unsettled.get(number)
             if owner is not None:
                 owner.settle(number, disposition)
+        if not ids and first == last and not disposition.settled and first < self._next_delivery_id:
+            self.send_disposition(SENDER, first, LOST)  # one that its receiver could not keep any longer
 
     def _on_detach(self, detach: Composite, payload: bytes) -> None:
         assert isinstance(detach, Detach)
         link = self._links.get(detach.handle)
         if link is not None:
             self.drop(link)
+            if not link.attached:
+                self.send(refusing_attach(link.attach))
             self.send(Detach(handle=detach.handle, closed=detach.closed))
 
     # --- to the client
@@ -214,6 +235,7 @@ class Session:
     def _send_transfer(self, frame: bytes) -> None:
         if self._remote_window <= 0 or self._waiting:
             self._waiting.append(frame)
+            self.connection.hold(len(frame))
             return
         self._remote_window -= 1
         self._next_outgoing_id = (self._next_outgoing_id + 1) & MANY
@@ -223,7 +245,9 @@ class Session:
         while self._waiting and self._remote_window > 0:
             self._remote_window -= 1
             self._next_outgoing_id = (self._next_outgoing_id + 1) & MANY
-            self.connection.write(self._waiting.popleft())
+            frame = self._waiting.popleft()
+            self.connection.hold(-len(frame))
+            self.connection.write(frame)
 
     @property
     def stalled(self) -> bool:

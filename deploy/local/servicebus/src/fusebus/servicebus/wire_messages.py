@@ -5,10 +5,11 @@ from __future__ import annotations
 import uuid
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, Final
 
 from fusebus.servicebus.amqp import sections
-from fusebus.servicebus.amqp.types import CodecError, Int, Long, Timestamp
+from fusebus.servicebus.amqp.decoding import decode_exactly
+from fusebus.servicebus.amqp.types import CodecError, Encoded, Int, Long, Timestamp
 from fusebus.servicebus.engine.messages import EMPTY, Delivery, Message, MessageState
 
 PARTITION_KEY = "x-opt-partition-key"
@@ -28,31 +29,44 @@ _BROKER_ANNOTATIONS = frozenset(
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
+_ABSENT: Final = (None,) * len(sections.PROPERTY_NAMES)
+
+
 def engine_message(data: bytes) -> Message:
     """The engine's message from an encoded one; a missing message-id is made up. Raises CodecError."""
     parsed = sections.parse_message(data)
-    fields = parsed.properties
-    bare, message_id = parsed.bare, _text(fields.get("message_id"))
+    texts = [value if value is None or type(value) is str else _text(value) for value in parsed.fields]
+    texts += _ABSENT[len(texts) :]
+    message_id, _, to, subject, reply_to, correlation_id, content_type, _, _, _, session_id, _, answers = texts[:13]
+    bare, annotations, ttl = parsed.bare, parsed.annotations, parsed.ttl_milliseconds
     if message_id is None:  # the JavaScript client cannot settle a message without one
         message_id = uuid.uuid4().hex
         bare = sections.with_message_id(bare, message_id)
-    ttl = parsed.ttl_milliseconds
     return Message(
         raw=bare,
         message_id=message_id,
-        correlation_id=_text(fields.get("correlation_id")),
-        subject=_text(fields.get("subject")),
-        to=_text(fields.get("to")),
-        reply_to=_text(fields.get("reply_to")),
-        reply_to_session_id=_text(fields.get("reply_to_group_id")),
-        session_id=_text(fields.get("group_id")),
-        content_type=_text(fields.get("content_type")),
-        partition_key=_text(parsed.annotations.get(PARTITION_KEY)),
+        correlation_id=correlation_id,
+        subject=subject,
+        to=to,
+        reply_to=reply_to,
+        reply_to_session_id=answers,
+        session_id=session_id,
+        content_type=content_type,
+        partition_key=_text(_annotation(parsed, PARTITION_KEY)) if annotations else None,
         ttl_seconds=None if ttl is None else ttl / 1000,
-        scheduled_enqueue_time=_seconds(parsed.annotations.get(SCHEDULED_TIME)),
-        application_properties=_plain(parsed.application_properties),
-        annotations={key: value for key, value in parsed.annotations.items() if key not in _BROKER_ANNOTATIONS},
+        scheduled_enqueue_time=_seconds(_annotation(parsed, SCHEDULED_TIME)) if annotations else None,
+        application_properties=plain_properties(parsed.application_properties),
+        annotations=_own_annotations(annotations) if annotations else EMPTY,
     )
+
+
+def _annotation(parsed: sections.Sections, name: str) -> Any:
+    encoded = parsed.annotations.get(name)
+    return None if encoded is None else decode_exactly(encoded)
+
+
+def _own_annotations(annotations: Mapping[Any, Encoded]) -> Mapping[str, Any]:
+    return {key: value for key, value in annotations.items() if key not in _BROKER_ANNOTATIONS} or EMPTY
 
 
 def _text(value: Any) -> str | None:
@@ -69,7 +83,8 @@ def _seconds(value: Any) -> float | None:
     return value / 1000
 
 
-def _plain(properties: dict[Any, Any]) -> Mapping[str, Any]:
+def plain_properties(properties: Mapping[Any, Any]) -> Mapping[str, Any]:
+    """Application properties as filters compare them."""
     if not properties:
         return EMPTY
     return {str(key): _datetime(value) if type(value) is Timestamp else value for key, value in properties.items()}

@@ -1,182 +1,152 @@
-"""Settings and counts of queues, topics and subscriptions as the API's descriptions, and back."""
+"""Settings and counts of queues, topics and subscriptions as the API's descriptions."""
 
-import math
-from collections.abc import Callable
-from dataclasses import fields, replace
-from typing import Any, Final, TypeVar
-from xml.etree import ElementTree
+from dataclasses import dataclass
+from xml.etree.ElementTree import Element
+from xml.sax.saxutils import quoteattr
 
-from fusebus.servicebus.admin.atom import COUNTS, description, element, tag, text_of
-from fusebus.servicebus.admin.durations import FOREVER, format_duration, format_instant, parse_duration
-from fusebus.servicebus.engine import EntityStatus, InvalidArgument, QueueSettings, SubscriptionSettings, TopicSettings
-from fusebus.servicebus.engine.entities import Queue, RuntimeCounts, Subscription, Topic
-from fusebus.servicebus.engine.settings import DEFAULT_DUPLICATE_DETECTION_SECONDS
-
-Settings = TypeVar("Settings", QueueSettings, TopicSettings, SubscriptionSettings)
-
-MAX_MESSAGE_KILOBYTES: Final = 256  # the Standard tier's
+from fusebus.servicebus.admin.atom import COUNTS, description, element
+from fusebus.servicebus.admin.authorization import describe_rules
+from fusebus.servicebus.admin.durations import format_instant
+from fusebus.servicebus.admin.fields import Settings, duplicates, read_settings, setting
+from fusebus.servicebus.engine import CorrelationFilter, Queue, RuntimeCounts, Subscription, Topic
+from fusebus.servicebus.engine.settings import QueueSettings, SubscriptionSettings
+from fusebus.servicebus.tier import Tier
 
 
-def _flag(text: str) -> bool:
-    if text.strip().lower() not in ("true", "false"):
-        raise ValueError(f"{text!r} is neither true nor false")
-    return text.strip().lower() == "true"
+@dataclass(frozen=True, slots=True)
+class Site:
+    """What descriptions say that no entity knows: the host that a client reached, the tier, and the time of asking.
+
+    Seconds since the epoch, UTC.
+    """
+
+    host: str
+    tier: Tier
+    now: float
+
+    def read(self, found: Element, current: Settings) -> Settings:
+        """`current` with what a description says; raises InvalidArgument."""
+        return read_settings(found, current, self.tier, self.now)
 
 
-_FIELDS: Final[dict[str, tuple[str, Callable[[str], Any]]]] = {
-    "lock_seconds": ("LockDuration", parse_duration),
-    "max_delivery_count": ("MaxDeliveryCount", int),
-    "ttl_seconds": ("DefaultMessageTimeToLive", parse_duration),
-    "dead_letter_on_expiry": ("DeadLetteringOnMessageExpiration", _flag),
-    "max_size_megabytes": ("MaxSizeInMegabytes", int),
-    "status": ("Status", EntityStatus),
-    "user_metadata": ("UserMetadata", str),
-}
-
-
-def read_settings(found: ElementTree.Element, current: Settings) -> Settings:
-    """`current` with what the description says; raises InvalidArgument, also for what this broker cannot do."""
-    _refuse_unsupported(found)
-    known = {field.name for field in fields(current)}
-    changes = {
-        name: value
-        for name, (element_name, convert) in _FIELDS.items()
-        if name in known and (value := _value(found, element_name, convert)) is not None
-    }
-    if not isinstance(current, SubscriptionSettings):
-        changes["duplicate_detection_seconds"] = _duplicate_window(found, current.duplicate_detection_seconds)
-    return replace(current, **changes)
-
-
-def _value(found: ElementTree.Element, name: str, convert: Callable[[str], Any]) -> Any:
-    text = text_of(found, name)
-    try:
-        return None if text is None else convert(text)
-    except ValueError as error:
-        raise InvalidArgument(f"{name}: {error}.") from error
-
-
-def _duplicate_window(found: ElementTree.Element, current: float) -> float:
-    wanted = _value(found, "RequiresDuplicateDetection", _flag)
-    if not (bool(current) if wanted is None else wanted):
-        return 0.0
-    window = _value(found, "DuplicateDetectionHistoryTimeWindow", parse_duration)
-    return float(window or current or DEFAULT_DUPLICATE_DETECTION_SECONDS)
-
-
-def _refuse_unsupported(found: ElementTree.Element) -> None:
-    asked = [name for name in ("ForwardTo", "ForwardDeadLetteredMessagesTo") if text_of(found, name)]
-    if _value(found, "RequiresSession", _flag):
-        asked.append("RequiresSession")
-    if _value(found, "AutoDeleteOnIdle", parse_duration) not in (None, math.inf):
-        asked.append("AutoDeleteOnIdle")
-    authorization = found.find(tag("AuthorizationRules"))
-    if authorization is not None and len(authorization):
-        asked.append("AuthorizationRules")
-    if asked:
-        raise InvalidArgument(f"This broker does not support {' and '.join(asked)}.")
-
-
-def describe_queue(queue: Queue) -> str:
+def describe_queue(queue: Queue, site: Site) -> str:
     settings, counts = queue.settings, queue.counts()
     return description(
         "QueueDescription",
-        element("LockDuration", format_duration(settings.lock_seconds)),
-        element("MaxSizeInMegabytes", settings.max_size_megabytes),
-        *_duplicates(settings.duplicate_detection_seconds),
-        element("RequiresSession", False),
-        element("DefaultMessageTimeToLive", format_duration(settings.ttl_seconds)),
-        element("DeadLetteringOnMessageExpiration", settings.dead_letter_on_expiry),
-        element("MaxDeliveryCount", settings.max_delivery_count),
-        element("EnableBatchedOperations", True),
+        setting(settings, "LockDuration"),
+        setting(settings, "MaxSizeInMegabytes"),
+        *duplicates(settings),
+        setting(settings, "RequiresSession"),
+        setting(settings, "DefaultMessageTimeToLive"),
+        setting(settings, "DeadLetteringOnMessageExpiration"),
+        setting(settings, "MaxDeliveryCount"),
+        setting(settings, "EnableBatchedOperations"),
         element("SizeInBytes", counts.size_bytes),
         element("MessageCount", counts.total),
         element("IsAnonymousAccessible", False),
-        "<AuthorizationRules/>",
+        describe_rules(settings.authorization_rules),
+        setting(settings, "Status"),
+        *_forwards(settings, site),
+        setting(settings, "UserMetadata"),
         *_life(queue),
         element("SupportOrdering", True),
         _count_details(counts),
-        *_constants(),
-        element("MaxMessageSizeInKilobytes", MAX_MESSAGE_KILOBYTES),
+        setting(settings, "AutoDeleteOnIdle"),
+        setting(settings, "EnablePartitioning"),
+        element("EntityAvailabilityStatus", "Available"),
+        setting(settings, "EnableExpress"),
+        _max_message(settings.max_message_kilobytes, site.tier),
     )
 
 
-def describe_topic(topic: Topic) -> str:
+def describe_topic(topic: Topic, site: Site) -> str:
     settings, counts = topic.settings, topic.counts()
     return description(
         "TopicDescription",
-        element("DefaultMessageTimeToLive", format_duration(settings.ttl_seconds)),
-        element("MaxSizeInMegabytes", settings.max_size_megabytes),
-        *_duplicates(settings.duplicate_detection_seconds),
-        element("EnableBatchedOperations", True),
+        setting(settings, "DefaultMessageTimeToLive"),
+        setting(settings, "MaxSizeInMegabytes"),
+        *duplicates(settings),
+        setting(settings, "EnableBatchedOperations"),
         element("SizeInBytes", counts.size_bytes),
-        element("FilteringMessagesBeforePublishing", False),
+        setting(settings, "FilteringMessagesBeforePublishing"),
         element("IsAnonymousAccessible", False),
-        "<AuthorizationRules/>",
+        describe_rules(settings.authorization_rules),
+        setting(settings, "Status"),
+        setting(settings, "UserMetadata"),
         *_life(topic),
-        element("SupportOrdering", True),
+        setting(settings, "SupportOrdering"),
         _count_details(counts),
         element("SubscriptionCount", len(topic.subscriptions)),
-        *_constants(),
+        *_filter_counts(topic),
+        setting(settings, "AutoDeleteOnIdle"),
+        setting(settings, "EnablePartitioning"),
+        element("EntityAvailabilityStatus", "Available"),
         element("EnableSubscriptionPartitioning", False),
-        element("MaxMessageSizeInKilobytes", MAX_MESSAGE_KILOBYTES),
+        setting(settings, "EnableExpress"),
+        _max_message(settings.max_message_kilobytes, site.tier),
     )
 
 
-def describe_subscription(subscription: Subscription) -> str:
+def describe_subscription(subscription: Subscription, site: Site) -> str:
     settings, counts = subscription.settings, subscription.counts()
     return description(
         "SubscriptionDescription",
-        element("LockDuration", format_duration(settings.lock_seconds)),
-        element("RequiresSession", False),
-        element("DefaultMessageTimeToLive", format_duration(settings.ttl_seconds)),
-        element("DeadLetteringOnMessageExpiration", settings.dead_letter_on_expiry),
-        element("DeadLetteringOnFilterEvaluationExceptions", False),
+        setting(settings, "LockDuration"),
+        setting(settings, "RequiresSession"),
+        setting(settings, "DefaultMessageTimeToLive"),
+        setting(settings, "DeadLetteringOnMessageExpiration"),
+        setting(settings, "DeadLetteringOnFilterEvaluationExceptions"),
         element("MessageCount", counts.total),
-        element("MaxDeliveryCount", settings.max_delivery_count),
-        element("EnableBatchedOperations", True),
+        setting(settings, "MaxDeliveryCount"),
+        setting(settings, "EnableBatchedOperations"),
+        setting(settings, "Status"),
+        *_forwards(settings, site),
+        setting(settings, "UserMetadata"),
         *_life(subscription),
         _count_details(counts),
-        element("AutoDeleteOnIdle", FOREVER),
+        setting(settings, "AutoDeleteOnIdle"),
         element("EntityAvailabilityStatus", "Available"),
     )
 
 
-def _duplicates(seconds: float) -> tuple[str, str]:
-    return (
-        element("RequiresDuplicateDetection", bool(seconds)),
-        element("DuplicateDetectionHistoryTimeWindow", format_duration(seconds or DEFAULT_DUPLICATE_DETECTION_SECONDS)),
-    )
+def _filter_counts(topic: Topic) -> tuple[str, str]:
+    """True and False count as SQL, which they are in the service."""
+    filters = [rule.filter for subscription in topic.subscriptions.values() for rule in subscription.rules.values()]
+    correlations = sum(isinstance(found, CorrelationFilter) for found in filters)
+    return element("SqlFilterCount", len(filters) - correlations), element("CorrelationFilterCount", correlations)
+
+
+def _forwards(settings: QueueSettings | SubscriptionSettings, site: Site) -> tuple[str, ...]:
+    targets = {
+        "ForwardTo": settings.forward_to,
+        "ForwardDeadLetteredMessagesTo": settings.forward_dead_lettered_to,
+    }
+    return tuple(element(name, f"sb://{site.host}/{path}") for name, path in targets.items() if path is not None)
+
+
+def _max_message(kilobytes: int | None, tier: Tier) -> str:
+    return element("MaxMessageSizeInKilobytes", kilobytes or tier.max_message_bytes // 1024)
 
 
 def _life(entity: Queue | Topic | Subscription) -> tuple[str, ...]:
     return (
-        element("Status", entity.settings.status.value),
-        element("UserMetadata", entity.settings.user_metadata),
         element("CreatedAt", format_instant(entity.created_at)),
         element("UpdatedAt", format_instant(entity.updated_at)),
         element("AccessedAt", format_instant(entity.accessed_at)),
     )
 
 
-def _constants() -> tuple[str, ...]:
-    """What never differs on this broker."""
-    return (
-        element("AutoDeleteOnIdle", FOREVER),
-        element("EnablePartitioning", False),
-        element("EntityAvailabilityStatus", "Available"),
-        element("EnableExpress", False),
-    )
-
-
 def _count_details(counts: RuntimeCounts) -> str:
-    """The service counts deferred messages among the active ones."""
+    """The service counts deferred messages among the active ones.
+
+    The one place with a prefix: the JavaScript SDK looks for the service's own.
+    """
     figures = {
         "ActiveMessageCount": counts.active + counts.deferred,
         "DeadLetterMessageCount": counts.dead_letter,
         "ScheduledMessageCount": counts.scheduled,
-        "TransferMessageCount": 0,
-        "TransferDeadLetterMessageCount": 0,
+        "TransferMessageCount": counts.transfer,
+        "TransferDeadLetterMessageCount": counts.transfer_dead_letter,
     }
-    inside = "".join(f'<{name} xmlns="{COUNTS}">{figure}</{name}>' for name, figure in figures.items())
-    return f"<CountDetails>{inside}</CountDetails>"
+    inside = "".join(element(f"d2p1:{name}", figure) for name, figure in figures.items())
+    return f"<CountDetails xmlns:d2p1={quoteattr(COUNTS)}>{inside}</CountDetails>"

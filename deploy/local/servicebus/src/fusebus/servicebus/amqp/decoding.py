@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from fusebus.servicebus.amqp.encoding import MAX_DEPTH
@@ -74,6 +74,28 @@ def skip(data: bytes, position: int) -> int:
     if end > len(data):
         raise CodecError("value reaches past the end")
     return end
+
+
+def map_entries(data: bytes, position: int) -> Iterator[tuple[Value, int, int]]:
+    """(key, position of the value, its end) of each entry of the map at `position`; raises CodecError."""
+    constructor = data[position] if position < len(data) else -1
+    if constructor == 0x40:
+        return
+    if constructor not in (0xC1, 0xD1):
+        raise CodecError("a section that should be a map is not")
+    try:
+        count, position, end = _bounds(data, position + 1, 0, constructor == 0xD1)
+        if count % 2:
+            raise CodecError("a map has as many values as keys")
+        for _ in range(count // 2):
+            key, position = _decode(data, position, 1)
+            hash(key)  # a described key may hold a list: malformed, as in any map
+            start, position = position, _skip(data, position, 1)
+            yield key, start, position
+    except _MALFORMED as error:
+        raise CodecError(f"malformed AMQP map: {error}") from error
+    if position != end:
+        raise CodecError("map's size and contents differ")
 
 
 def _skip(data: bytes, position: int, depth: int) -> int:

@@ -15,6 +15,7 @@ from fusebus.servicebus.amqp.types import (
     CodecError,
     Decimal,
     Described,
+    Encoded,
     Float,
     Int,
     Long,
@@ -251,6 +252,7 @@ _ENCODERS: dict[type, Encoder] = {
     str: encode_string,
     Symbol: encode_symbol,
     Decimal: _encode_decimal,
+    Encoded: bytes,
 }
 
 _NESTED: dict[type, Callable[[Any, int], bytes]] = {

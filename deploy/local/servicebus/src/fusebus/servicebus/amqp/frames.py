@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from fusebus.servicebus.amqp.fields import Composite, decode_composite
 from fusebus.servicebus.amqp.performatives import PERFORMATIVES, SASL
+from fusebus.servicebus.amqp.quick import quick_performative
 from fusebus.servicebus.amqp.types import CodecError
 
 AMQP_HEADER = b"AMQP\x00\x01\x00\x00"
@@ -20,7 +21,7 @@ MAX_FIRST_FRAME_BYTES = 1 << 16
 _HEADER = struct.Struct(">IBBH")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Frame:
     """One frame; `performative` is None for an empty frame, which is a heartbeat."""
 
@@ -81,6 +82,8 @@ def parse_frame(body: bytes, start: int, kind: int, channel: int) -> Frame:
         raise CodecError("malformed frame header")
     if start == len(body):
         return Frame(kind, channel, None, b"")
+    if kind == AMQP_FRAME and (found := quick_performative(body, start)) is not None:
+        return Frame(kind, channel, found[0], body[found[1] :])
     kinds = SASL if kind == SASL_FRAME else PERFORMATIVES
     performative, end = decode_composite(body, start, kinds)
     return Frame(kind, channel, performative, body[end:])

@@ -1,8 +1,6 @@
-"""The server's side of SASL: what is offered, and who may pass."""
+"""The server's side of SASL: what is offered, and what the client answers."""
 
 from __future__ import annotations
-
-import hmac
 
 from fusebus.servicebus.amqp.frames import SASL_FRAME, build_frame
 from fusebus.servicebus.amqp.performatives import SaslInit, SaslMechanisms, SaslOutcome
@@ -10,6 +8,7 @@ from fusebus.servicebus.amqp.types import Array, Symbol
 
 # What the service's clients ask for: Python and JavaScript ANONYMOUS, .NET and Java MSSBCBS, plain AMQP tools PLAIN.
 MECHANISMS = ("MSSBCBS", "ANONYMOUS", "PLAIN", "EXTERNAL")
+PLAIN = "PLAIN"  # the only one that carries a secret: key name and key
 OK, REFUSED = 0, 1
 
 
@@ -33,20 +32,3 @@ def plain_credentials(init: SaslInit) -> tuple[str, str] | None:
         return parts[1].decode("utf-8"), parts[2].decode("utf-8")
     except UnicodeDecodeError:
         return None
-
-
-def judge(init: SaslInit, key_name: str, key: str, insecure: bool) -> tuple[int, bool]:
-    """(outcome code, whether every entity is thereby allowed) for a client's choice.
-
-    Only PLAIN carries a secret (key name and key); the others prove themselves later, through claims.
-    """
-    if init.mechanism not in MECHANISMS:
-        return REFUSED, False
-    if init.mechanism != "PLAIN" or insecure:
-        return OK, insecure
-    given = plain_credentials(init)
-    if given is None or given[0] != key_name:
-        return REFUSED, False
-    if not hmac.compare_digest(given[1].encode("utf-8"), key.encode("utf-8")):
-        return REFUSED, False
-    return OK, True

@@ -5,12 +5,13 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from types import MappingProxyType
+from typing import Any, Final
 from uuid import UUID
 
-from fusebus.servicebus.amqp.decoding import decode, skip
+from fusebus.servicebus.amqp.decoding import decode, map_entries, skip
 from fusebus.servicebus.amqp.encoding import encode, encode_map_body, encode_uint
-from fusebus.servicebus.amqp.types import CodecError, Symbol, Timestamp, ULong
+from fusebus.servicebus.amqp.types import CodecError, Encoded, Symbol, Timestamp, ULong
 
 HEADER, DELIVERY_ANNOTATIONS, MESSAGE_ANNOTATIONS = 0x70, 0x71, 0x72
 PROPERTIES, APPLICATION_PROPERTIES, DATA, SEQUENCE, VALUE, FOOTER = 0x73, 0x74, 0x75, 0x76, 0x77, 0x78
@@ -34,15 +35,25 @@ PROPERTY_NAMES = (
 _TTL = 2  # index in the header list
 
 
+NOTHING: Final[Mapping[Any, Any]] = MappingProxyType({})
+
+
 @dataclass(slots=True)
 class Sections:
     """A decoded message; its body stays encoded in `bare`, which runs from properties to footer."""
 
     bare: bytes
     ttl_milliseconds: int | None = None
-    annotations: dict[Any, Any] = field(default_factory=dict)
-    properties: dict[str, Any] = field(default_factory=dict)
-    application_properties: dict[Any, Any] = field(default_factory=dict)
+    annotations: Mapping[Any, Encoded] = field(default_factory=lambda: NOTHING)
+    """Values stay encoded, so that they can be passed on as they came."""
+    fields: list[Any] = field(default_factory=list)
+    """The properties in the order of PROPERTY_NAMES, as many as were sent."""
+    application_properties: Mapping[Any, Any] = field(default_factory=lambda: NOTHING)
+
+    @property
+    def properties(self) -> dict[str, Any]:
+        """The properties by name."""
+        return dict(zip(PROPERTY_NAMES, self.fields, strict=False))
 
 
 def _start(code: int) -> bytes:
@@ -50,12 +61,23 @@ def _start(code: int) -> bytes:
     return bytes((0x00, 0x53, code))
 
 
+_STARTS: Final = {code: _start(code) for code in range(HEADER, FOOTER + 1)}
+
+
 def sections_of(data: bytes) -> Iterator[tuple[int, int, int]]:
     """(code, position of the value, end) of each section in turn; raises CodecError."""
-    position = 0
-    while position < len(data):
+    position, size = 0, len(data)
+    while position < size:
         code, value_at = _descriptor(data, position)
-        end = skip(data, value_at)
+        constructor = data[value_at] if value_at + 5 < size else 0
+        if constructor in (0xA0, 0xC0, 0xC1):
+            end = value_at + 2 + data[value_at + 1]
+        elif constructor in (0xB0, 0xD0, 0xD1):
+            end = value_at + 5 + int.from_bytes(data[value_at + 1 : value_at + 5], "big")
+        else:
+            end = skip(data, value_at)
+        if end > size:
+            raise CodecError("value reaches past the end")
         yield code, value_at, end
         position = end
 
@@ -78,22 +100,60 @@ def _descriptor(data: bytes, position: int) -> tuple[int, int]:
 def parse_message(data: bytes) -> Sections:
     """The message's parts; the body is only skipped over. Raises CodecError."""
     found = Sections(b"")
-    bare: list[bytes] = []
+    bare_at, usual = -1, True
     for code, start, end in sections_of(data):
         if code >= PROPERTIES:
-            bare += (_start(code), data[start:end])
+            usual = usual and data[start - 3 : start] == _STARTS[code]
+            if bare_at < 0:
+                bare_at = start - 3
+        else:
+            usual = usual and bare_at < 0
         if code == HEADER:
             header = _expect(list, data, start)
             found.ttl_milliseconds = _milliseconds(header[_TTL]) if len(header) > _TTL else None
         elif code == MESSAGE_ANNOTATIONS:
-            found.annotations = _expect(dict, data, start)
+            found.annotations = {key: Encoded(data[at:after]) for key, at, after in map_entries(data, start)}
         elif code == PROPERTIES:
-            fields = _expect(list, data, start)
-            found.properties = dict(zip(PROPERTY_NAMES, fields, strict=False))
+            found.fields = _usual_fields(data, start, end) or _expect(list, data, start)
         elif code == APPLICATION_PROPERTIES:
             found.application_properties = _expect(dict, data, start)
-    found.bare = b"".join(bare)
+    if bare_at >= 0:
+        found.bare = data[bare_at:] if usual else _bare(data)
     return found
+
+
+def _bare(data: bytes) -> bytes:
+    """The bare message with the descriptors that the Python SDK expects, from one with others."""
+    parts = [_STARTS[code] + data[start:end] for code, start, end in sections_of(data) if code >= PROPERTIES]
+    return b"".join(parts)
+
+
+def _usual_fields(data: bytes, position: int, end: int) -> list[Any] | None:
+    """The fields of a properties list that has only short strings, binaries and nulls; None if it has others."""
+    if data[position] != 0xC0:
+        return None
+    fields: list[Any] = []
+    position += 3
+    try:
+        while position < end:
+            constructor = data[position]
+            if constructor == 0x40:
+                fields.append(None)
+                position += 1
+                continue
+            stop = position + 2 + data[position + 1]
+            if constructor == 0xA1:
+                fields.append(data[position + 2 : stop].decode())
+            elif constructor == 0xA3:
+                fields.append(Symbol(data[position + 2 : stop].decode("ascii")))
+            elif constructor == 0xA0:
+                fields.append(data[position + 2 : stop])
+            else:
+                return None
+            position = stop
+    except (IndexError, UnicodeDecodeError):
+        return None
+    return fields if position == end else None
 
 
 def _milliseconds(value: Any) -> int | None:
@@ -126,16 +186,19 @@ def body_value(data: bytes) -> Any:
 
 def with_message_id(bare: bytes, message_id: str) -> bytes:
     """The bare message with its message-id set."""
-    return _rewrite(bare, PROPERTIES, list, lambda fields: [message_id, *fields[1:]])
+    return rewritten(bare, PROPERTIES, list, lambda fields: [message_id, *fields[1:]])
 
 
 def with_application_properties(bare: bytes, changes: Mapping[str, Any]) -> bytes:
     """The bare message with some application properties added or replaced."""
-    return _rewrite(bare, APPLICATION_PROPERTIES, dict, lambda found: {**found, **changes})
+    return rewritten(bare, APPLICATION_PROPERTIES, dict, lambda found: {**found, **changes})
 
 
-def _rewrite(bare: bytes, wanted: int, kind: type, change: Any) -> bytes:
-    """Replaces one section, or adds it in its place: sections come in the order of their codes."""
+def rewritten(bare: bytes, wanted: int, kind: type, change: Any) -> bytes:
+    """The bare message with `change` made to the value of one section, which is added if it is missing.
+
+    Sections come in the order of their codes. Raises CodecError.
+    """
     parts: list[bytes] = []
     done = False
     for code, start, end in sections_of(bare):
@@ -201,7 +264,7 @@ def annotations_section(
         count += 2
     for group in (own, extra):
         for key, value in group.items():
-            parts += (encode(Symbol(key)), encode(value))
+            parts += (encode(Symbol(key) if type(key) is str else key), encode(value))
             count += 2
     return _start(MESSAGE_ANNOTATIONS) + encode_map_body(count, b"".join(parts))
 

@@ -72,6 +72,12 @@ class Decimal(bytes):
     __slots__ = ()
 
 
+class Encoded(bytes):
+    """A value that is passed on as it came: its encoding, constructor and all."""
+
+    __slots__ = ()
+
+
 class Array(list[Any]):
     """Values of one AMQP type, which is that of the first element."""
 

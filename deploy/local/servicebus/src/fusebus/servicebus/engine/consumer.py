@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 class Consumer:
     """Made by `Engine.attach_consumer`; `credit` is the number of deliveries that it may still get."""
 
+    __slots__ = ("_core", "_mailbox", "attached", "credit", "in_line", "mode", "on_closed", "on_delivery")
+
     def __init__(
         self,
         core: "Core",
@@ -34,7 +36,7 @@ class Consumer:
 
     def set_credit(self, credit: int) -> None:
         """Replace the credit (an AMQP flow's link-credit); ready messages are delivered before this returns."""
-        self.credit = max(0, credit)
+        self.credit = max(0, credit) if self.attached else 0
         self._mailbox.wait(self)
         self._core.begin()  # last: what is due now is delivered out of the new credit, not added to it
 

@@ -1,32 +1,50 @@
-"""What all parts of one engine share: the instant, the timers, the tokens and the mailboxes with work."""
+"""What all parts of one engine share: the instant, the timers, the tokens, the ports and the mailboxes with work."""
 
 from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 from uuid import UUID
 
+from fusebus.servicebus.engine.actions import Changes, apply_changes
+from fusebus.servicebus.engine.messages import Message
+from fusebus.servicebus.engine.meters import Meter
 from fusebus.servicebus.engine.timers import TimerQueue
 
 if TYPE_CHECKING:
+    from fusebus.servicebus.engine.entities import Entity
+    from fusebus.servicebus.engine.journal import Journal
     from fusebus.servicebus.engine.mailbox import Mailbox
 
 
 class Core:
     """`now` stands still during one call of the engine, so that a call is one instant."""
 
+    find: Callable[[str], "Entity"]
+    """The entity of a path, for forwarding; set by the namespace."""
+
     def __init__(self, clock: Callable[[], float], new_token: Callable[[], UUID]) -> None:
         self.now = clock()
         self.timers = TimerQueue()
         self.new_token = new_token
+        self.rewrite: Callable[[Message, Changes], Message] = apply_changes
+        """Makes the message that a rule's action wants; the front's also changes the encoded one."""
+        self.meter = Meter()
+        """Of all entities together."""
+        self.journal: Journal | None = None
         self._clock = clock
         self._touched: deque[Mailbox] = deque()
         self._pumping = False
 
+    def set_time(self) -> None:
+        """Look at the clock without doing what is due."""
+        self.now = self._clock()
+
     def begin(self) -> None:
         """Bring the engine to the present instant."""
-        self.now = self._clock()
-        self.timers.run_due(self.now)
-        self.pump()
+        self.now = now = self._clock()
+        self.timers.run_due(now)
+        if self._touched:
+            self.pump()
 
     def touch(self, mailbox: "Mailbox") -> None:
         """The mailbox may have something to deliver."""

@@ -35,3 +35,23 @@ class MessageLockLost(EngineError):
 
 class MessageNotFound(EngineError):
     """No such deferred or scheduled message (com.microsoft:message-not-found)."""
+
+
+class MessageTooLarge(EngineError):
+    """Larger than the tier or the entity allows (amqp:link:message-size-exceeded)."""
+
+
+class SessionLockLost(EngineError):
+    """The session is not held by who asks: expired, released or never accepted (com.microsoft:session-lock-lost)."""
+
+
+class SessionCannotBeLocked(EngineError):
+    """Another receiver holds the session (com.microsoft:session-cannot-be-locked)."""
+
+
+class OperationTimeout(EngineError):
+    """No session became available in time (com.microsoft:timeout)."""
+
+
+class FilterError(EngineError):
+    """A rule's filter or action cannot be evaluated for a message: a division by zero, a string minus a number."""

@@ -4,15 +4,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
+from fusebus.servicebus.engine.errors import FilterError
 from fusebus.servicebus.engine.messages import EMPTY, Message
-from fusebus.servicebus.engine.sql import Predicate, parse, same
+from fusebus.servicebus.engine.sql import Predicate, parse_filter, same
 
 
 class Filter(Protocol):
-    """Pure: the same message always gives the same answer."""
+    """Pure: the same message always gives the same answer (but for newid() in an expression)."""
 
     def matches(self, message: Message) -> bool:
-        """Whether the rule takes the message."""
+        """Whether the rule takes the message; raises FilterError when it cannot be evaluated for this one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,16 +34,20 @@ class FalseFilter:
 
 @dataclass(frozen=True, slots=True)
 class SqlFilter:
-    """An expression of the language in sql.py; raises SqlSyntaxError when made."""
+    """An expression of the language in sql/; raises SqlSyntaxError when made."""
 
     expression: str
+    parameters: Mapping[str, Any] = field(default_factory=lambda: EMPTY)
     _predicate: Predicate = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "_predicate", parse(self.expression))
+        object.__setattr__(self, "_predicate", parse_filter(self.expression, self.parameters))
 
     def matches(self, message: Message) -> bool:
-        return self._predicate(message) is True
+        try:
+            return self._predicate(message) is True
+        except FilterError as error:
+            raise FilterError(f"{error} in the filter {self.expression!r}") from error
 
 
 CORRELATION_FIELDS: Final = (

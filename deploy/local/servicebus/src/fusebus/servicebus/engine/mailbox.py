@@ -1,143 +1,131 @@
 """The messages of one queue, subscription or dead-letter queue, from enqueueing to settlement."""
 
 import math
-from bisect import bisect_left
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from heapq import heapify, heappop, heappush
-from typing import Any, Final
+from itertools import islice
+from typing import Any
 from uuid import UUID
 
+from fusebus.servicebus.engine.backlog import Backlog
 from fusebus.servicebus.engine.consumer import Consumer
 from fusebus.servicebus.engine.core import Core
+from fusebus.servicebus.engine.deadlines import Deadlines
 from fusebus.servicebus.engine.errors import EngineError, MessageLockLost, MessageNotFound, NotAllowed
-from fusebus.servicebus.engine.messages import EMPTY, Delivery, Message, MessageState, ReceiveMode
+from fusebus.servicebus.engine.messages import Delivery, Message, MessageState, ReceiveMode
+from fusebus.servicebus.engine.meters import Meter
+from fusebus.servicebus.engine.records import Record, dead_letter_reason
 from fusebus.servicebus.engine.settings import QueueSettings, SubscriptionSettings
-from fusebus.servicebus.engine.timers import Timer
-
-MAX_STALE: Final = 64  # entries of removed messages an index may keep beyond the number of live ones
+from fusebus.servicebus.engine.shelf import MAX_STALE, Shelf
 
 
-@dataclass(slots=True, eq=False)
-class Record:
-    """A message's life in one mailbox."""
-
-    message: Message
-    enqueued_at: float
-    expires_at: float = math.inf
-    sequence_number: int = 0
-    enqueued_sequence_number: int = 0
-    delivery_count: int = 0
-    state: MessageState = MessageState.ACTIVE
-    modified: Mapping[str, Any] = field(default_factory=lambda: EMPTY)
-    dead_letter_source: str | None = None
-    lock_token: UUID | None = None
-    locked_until: float | None = None
-    lock_timer: Timer | None = None
-    life_timer: Timer | None = None
-    """Expiry, or for a scheduled message its activation."""
-
-    def delivery(self) -> Delivery:
-        return Delivery(
-            self.message,
-            self.sequence_number,
-            self.enqueued_sequence_number,
-            self.enqueued_at,
-            self.expires_at,
-            self.delivery_count,
-            self.state,
-            self.modified,
-            self.dead_letter_source,
-            self.lock_token,
-            self.locked_until,
-        )
-
-
-class Mailbox:
-    """Numbers grow, so the order of the numbers is the order of arrival; scheduled messages get a new one when due.
+class Mailbox(Shelf):
+    """A shelf from which messages are handed out; scheduled messages get a new number when due.
 
     A dead-letter queue is a mailbox without `dead_letters`: nothing expires there and nothing is given up.
     """
 
+    has_sessions = False
+    dead_letters: "Mailbox | None" = None
+    on_due: Callable[[Message], int] | None = None
+    """Enqueues a scheduled message whose time has come."""
+    forward: Callable[[Record], None] | None = None
+    """Takes what would become ready here to another entity."""
+
     def __init__(
-        self,
-        core: Core,
-        path: str,
-        settings: QueueSettings | SubscriptionSettings,
-        dead_letters: "Mailbox | None" = None,
-        on_due: Callable[[Message], int] | None = None,
+        self, core: Core, number: int, path: str, settings: QueueSettings | SubscriptionSettings, meter: Meter
     ) -> None:
-        """`on_due` enqueues a scheduled message whose time has come."""
-        self.path = path
+        super().__init__(core, number, path, meter)
         self.settings = settings
-        self.dead_letters = dead_letters
         self.consumers: dict[Consumer, None] = {}  # in the order of attachment, so that runs repeat
+        self.left_at = core.now
+        """When a consumer left last."""
         self.touched = False
-        self.size_bytes = 0
-        self.count_by_state = [0, 0, 0]  # indexed by MessageState
-        self._core = core
-        self._on_due = on_due
-        self._last_number = 0
-        self._records: dict[int, Record] = {}
-        self._order: list[int] = []  # every number in `_records`, ascending; stale ones among them
-        self._ready: list[int] = []  # heap of what can be delivered now; stale ones among them
-        self._locks: dict[UUID, Record] = {}
+        self._ready = Backlog()
+        self._locks: dict[int, Record] = {}  # by the token's number, which is quicker to hash than the token
+        self._lock_ends = Deadlines(core, self._ends_at, self._lock_expired)
+        self._lives = Deadlines(core, self._lives_until, self._life_ends)
         self._line: deque[Consumer] = deque()
+
+    @property
+    def is_used(self) -> bool:
+        """Whether somebody receives from it."""
+        return bool(self.consumers)
+
+    def is_locked(self, token: UUID) -> bool:
+        return token.int in self._locks
 
     # Arrival
 
-    def take_number(self) -> int:
-        self._last_number += 1
-        return self._last_number
-
     def append(self, record: Record) -> int:
         """Enqueue at the end; the record gets its number here and keeps an earlier one as the original."""
+        if self.forward is not None:
+            return self._pass_on(record)
         number = self._insert(record)
         if record.expires_at < math.inf:
-            record.life_timer = self._core.timers.add(record.expires_at, self._expire, record)
-        heappush(self._ready, number)
-        self._core.touch(self)
+            self._lives.add(record.expires_at, number)
+        self._make_ready(record)
         return number
 
     def schedule(self, message: Message, due: float) -> int:
-        record = Record(message, enqueued_at=due, state=MessageState.SCHEDULED)
-        record.life_timer = self._core.timers.add(due, self._activate, record)
-        return self._insert(record)
+        number = self._insert(Record(message, enqueued_at=due, state=MessageState.SCHEDULED))
+        self._lives.add(due, number)
+        return number
 
     def cancel_scheduled(self, numbers: Sequence[int]) -> None:
         for record in self._find(numbers, MessageState.SCHEDULED):
             self._remove(record)
 
-    def _activate(self, record: Record) -> None:
-        self._remove(record)
-        if self._on_due:
-            self._on_due(record.message)
+    def restore(self, record: Record) -> bool:
+        """Take a record back as it was stored; False if its number is not the highest yet."""
+        number = record.sequence_number
+        if self._order and number <= self._order[-1]:
+            return False
+        self.last_number = max(self.last_number, number)
+        self._add(record, number)
+        scheduled = record.state is MessageState.SCHEDULED
+        ends = record.enqueued_at if scheduled else record.expires_at
+        if ends < math.inf:
+            self._lives.add(ends, number)
+        if record.state is MessageState.ACTIVE:
+            self._make_ready(record)
+        return True
 
-    def _insert(self, record: Record) -> int:
-        record.sequence_number = number = self.take_number()
+    def forward_backlog(self) -> None:
+        """Everything that is ready goes where `forward` takes it."""
+        if self.forward is not None:
+            for record in [found for found in self._records.values() if _is_ready(found)]:
+                self._remove(record)
+                self.forward(record)
+
+    def _pass_on(self, record: Record) -> int:
+        assert self.forward is not None
+        number = self.take_number()
+        record.sequence_number = number
         record.enqueued_sequence_number = record.enqueued_sequence_number or number
-        self._records[number] = record
-        self._order.append(number)
-        self.count_by_state[record.state] += 1
-        self.size_bytes += len(record.message.raw)
+        self.forward(record)
         return number
+
+    def _make_ready(self, record: Record) -> None:
+        self._ready.add(record.sequence_number)
+        self._core.touch(self)
 
     # Departure
 
     def dispatch(self) -> None:
         """Hand ready messages to the waiting consumers, one each in turn."""
-        while self._line:
-            consumer = self._line[0]
+        line = self._line
+        while line:
+            consumer = line[0]
             if consumer.credit > 0:
                 record = self._next_ready()
                 if record is None:
                     return
-                self._line.rotate(-1)
+                line.rotate(-1)
                 consumer.credit -= 1
                 consumer.on_delivery(self._hand_over(record, consumer.mode))
             else:
-                self._line.popleft()
+                line.popleft()
                 consumer.in_line = False
 
     def wait(self, consumer: Consumer) -> None:
@@ -149,10 +137,12 @@ class Mailbox:
             self._core.touch(self)
 
     def leave(self, consumer: Consumer) -> None:
+        """The consumer has no credit any more; it stays in line until that is noticed, or many do."""
         self.consumers.pop(consumer, None)
-        if consumer.in_line:
-            consumer.in_line = False
-            self._line.remove(consumer)
+        self._core.set_time()  # the last call of the engine may be long ago
+        self.left_at = self._core.now
+        if len(self._line) > 2 * len(self.consumers) + MAX_STALE:
+            self._line = deque(found for found in self._line if found.attached)
 
     def receive(self, count: int, mode: ReceiveMode) -> list[Delivery]:
         received: list[Delivery] = []
@@ -160,24 +150,23 @@ class Mailbox:
             received.append(self._hand_over(record, mode))
         return received
 
-    def receive_deferred(self, numbers: Sequence[int], mode: ReceiveMode) -> list[Delivery]:
+    def receive_deferred(self, numbers: Sequence[int], mode: ReceiveMode, session_id: str | None) -> list[Delivery]:
         records = self._find(numbers, MessageState.DEFERRED)
         if locked := [record.sequence_number for record in records if record.lock_token]:
             raise MessageNotFound(f"{self.path}: deferred messages {locked} are locked by another receiver")
         return [self._hand_over(record, mode) for record in records]
 
-    def peek(self, from_number: int, count: int) -> list[Delivery]:
-        seen: list[Delivery] = []
-        for index in range(bisect_left(self._order, from_number), len(self._order)):
-            if len(seen) >= count:
-                break
-            if record := self._records.get(self._order[index]):
-                seen.append(record.delivery())
-        return seen
+    def delete_ready(self, count: int, before: float, session_id: str | None = None) -> int:
+        """The first `count` messages that nobody holds and that were enqueued before that instant."""
+        found = (record for record in self._from(0, session_id) if _is_ready(record) and record.enqueued_at < before)
+        records = list(islice(found, max(0, count)))
+        for record in records:
+            self._remove(record)
+        return len(records)
 
     def _next_ready(self) -> Record | None:
-        while self._ready:
-            if record := self._records.get(heappop(self._ready)):
+        while (number := self._ready.take()) is not None:
+            if record := self._records.get(number):
                 return record
         return None
 
@@ -186,15 +175,15 @@ class Mailbox:
             self._remove(record)
         else:
             record.lock_token = token = self._core.new_token()
-            self._locks[token] = record
+            self._locks[token.int] = record
             self._hold(record)
         return record.delivery()
 
     def _hold(self, record: Record) -> float:
-        until = self._core.now + self.settings.lock_seconds
-        self._core.timers.cancel(record.lock_timer)
-        record.locked_until = until
-        record.lock_timer = self._core.timers.add(until, self._lock_expired, record)
+        assert record.lock_token is not None
+        record.locked_until = until = self._core.now + self.settings.lock_seconds
+        self._lock_ends.sweep(len(self._locks))
+        self._lock_ends.add(until, record.lock_token.int)
         return until
 
     # Settlement
@@ -204,7 +193,7 @@ class Mailbox:
 
     def abandon(self, token: UUID, properties: Mapping[str, Any] | None) -> None:
         record = self._unlock(token)
-        _modify(record, properties)
+        record.modify(properties)
         self._failed(record)
 
     def release(self, token: UUID) -> None:
@@ -212,11 +201,12 @@ class Mailbox:
 
     def defer(self, token: UUID, properties: Mapping[str, Any] | None) -> None:
         record = self._unlock(token)
-        _modify(record, properties)
+        record.modify(properties)
         record.delivery_count += 1
         self.count_by_state[record.state] -= 1
         record.state = MessageState.DEFERRED
         self.count_by_state[record.state] += 1
+        self._keep(record)
         self._put_back(record)
 
     def dead_letter(self, token: UUID, properties: Mapping[str, Any]) -> None:
@@ -228,12 +218,15 @@ class Mailbox:
         return self._hold(self._locked(token))
 
     def _locked(self, token: UUID) -> Record:
-        record = self._locks.get(token)
+        record = self._locks.get(token.int)
         if record is None:
-            raise MessageLockLost(
-                f"{self.path}: the lock {token} is not held: it expired, or the message was settled already"
-            )
+            raise self._lock_lost(token)
         return record
+
+    def _lock_lost(self, token: UUID) -> EngineError:
+        return MessageLockLost(
+            f"{self.path}: the lock {token} is not held: it expired, or the message was settled already"
+        )
 
     def _unlock(self, token: UUID) -> Record:
         record = self._locked(token)
@@ -242,11 +235,15 @@ class Mailbox:
 
     def _forget_lock(self, record: Record) -> None:
         if record.lock_token is not None:
-            del self._locks[record.lock_token]
-            self._core.timers.cancel(record.lock_timer)
-            record.lock_token = record.locked_until = record.lock_timer = None
+            del self._locks[record.lock_token.int]
+            record.lock_token = record.locked_until = None
 
-    def _lock_expired(self, record: Record) -> None:
+    def _ends_at(self, key: int, due: float) -> bool:
+        record = self._locks.get(key)
+        return record is not None and record.locked_until == due
+
+    def _lock_expired(self, key: int) -> None:
+        record = self._locks[key]
         self._forget_lock(record)
         self._failed(record)
 
@@ -254,68 +251,72 @@ class Mailbox:
         record.delivery_count += 1
         limit = self.settings.max_delivery_count
         if self.dead_letters is not None and record.delivery_count >= limit:
-            self._bury(
-                record,
-                _reason("MaxDeliveryCountExceeded", f"Message could not be consumed after {limit} delivery attempts."),
-            )
+            said = f"Message could not be consumed after {limit} delivery attempts."
+            self._bury(record, dead_letter_reason("MaxDeliveryCountExceeded", said))
         else:
+            self._keep(record)
             self._put_back(record)
 
     def _put_back(self, record: Record) -> None:
         """An unlocked record takes its old place again; a deferred one is not ready but still there."""
         if record.expires_at <= self._core.now:
             self._expire(record)
-        elif record.state is MessageState.ACTIVE:
-            heappush(self._ready, record.sequence_number)
-            self._core.touch(self)
+        elif record.state is not MessageState.ACTIVE:
+            return
+        elif self.forward is not None:
+            self._remove(record)
+            self.forward(record)
+        else:
+            self._make_ready(record)
+
+    def _lives_until(self, key: int, due: float) -> bool:
+        record = self._records.get(key)
+        if record is None:
+            return False
+        return (record.enqueued_at if record.state is MessageState.SCHEDULED else record.expires_at) == due
+
+    def _life_ends(self, key: int) -> None:
+        record = self._records[key]
+        if record.state is MessageState.SCHEDULED:
+            self._remove(record)
+            if self.on_due:
+                self.on_due(record.message)
+        elif record.lock_token is None:  # else it is decided when the lock ends
+            self._expire(record)
 
     def _expire(self, record: Record) -> None:
-        if record.lock_token is not None:
-            return  # decided when the lock ends
         if self.dead_letters is not None and self.settings.dead_letter_on_expiry:
-            self._bury(record, _reason("TTLExpiredException", "The message expired and was dead lettered."))
+            said = "The message expired and was dead lettered."
+            self._bury(record, dead_letter_reason("TTLExpiredException", said))
         else:
             self._remove(record)
 
     def _bury(self, record: Record, properties: Mapping[str, Any]) -> None:
-        assert self.dead_letters is not None
         self._remove(record)
-        _modify(record, properties)
+        self.bury_new(record, properties)
+
+    def bury_new(self, record: Record, properties: Mapping[str, Any]) -> None:
+        """Into the dead letters with a record that is in no mailbox."""
+        assert self.dead_letters is not None
+        record.modify(properties)
         record.expires_at = math.inf
         record.state = MessageState.ACTIVE
         record.dead_letter_source = self.path
         self.dead_letters.append(record)
 
-    def _remove(self, record: Record) -> None:
-        self._core.timers.cancel(record.life_timer)
-        record.life_timer = None
-        del self._records[record.sequence_number]
-        self.count_by_state[record.state] -= 1
-        self.size_bytes -= len(record.message.raw)
-        self._drop_stale()
-
-    def _drop_stale(self) -> None:
-        if len(self._order) > 2 * len(self._records) + MAX_STALE:
-            self._order = list(self._records)
-        if len(self._ready) > 2 * self.count_by_state[MessageState.ACTIVE] + MAX_STALE:
-            self._ready = [number for number in self._ready if number in self._records]
-            heapify(self._ready)
-
     # The whole
 
-    def _find(self, numbers: Sequence[int], state: MessageState) -> list[Record]:
-        found = [self._records.get(number) for number in dict.fromkeys(numbers)]
-        records = [record for record in found if record is not None and record.state is state]
-        if len(records) != len(found):
-            raise MessageNotFound(f"{self.path}: no {state.name.lower()} message with one of the numbers {[*numbers]}")
-        return records
+    def _sweep(self) -> None:
+        super()._sweep()
+        self._ready.sweep(self._records, self.count_by_state[MessageState.ACTIVE])
+        self._lives.sweep(len(self._records))
 
     def purge(self) -> int:
-        records = list(self._records.values())
-        for record in records:
-            self._forget_lock(record)
-            self._remove(record)
-        return len(records)
+        self._ready = Backlog()
+        self._locks = {}
+        self._lock_ends.clear()
+        self._lives.clear()
+        return super().purge()
 
     def close(self, error: EngineError) -> None:
         """Detach every consumer and tell it why."""
@@ -325,10 +326,5 @@ class Mailbox:
                 consumer.on_closed(error)
 
 
-def _modify(record: Record, properties: Mapping[str, Any] | None) -> None:
-    if properties:
-        record.modified = {**record.modified, **properties}
-
-
-def _reason(reason: str, description: str) -> dict[str, str]:
-    return {"DeadLetterReason": reason, "DeadLetterErrorDescription": description}
+def _is_ready(record: Record) -> bool:
+    return record.lock_token is None and record.state is MessageState.ACTIVE

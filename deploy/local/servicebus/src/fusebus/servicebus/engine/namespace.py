@@ -1,28 +1,32 @@
 """The entities of one namespace: created, changed, listed and deleted by name."""
 
-import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Final, TypeVar
 
-from fusebus.servicebus.engine.core import Core
-from fusebus.servicebus.engine.entities import DEAD_LETTER_SUFFIX, SUBSCRIPTIONS, Entity, Queue, Subscription, Topic
-from fusebus.servicebus.engine.errors import EntityDisabled, EntityExists, EntityNotFound, InvalidArgument
-from fusebus.servicebus.engine.settings import (
-    MAX_LOCK_SECONDS,
-    QueueSettings,
-    Rule,
-    SubscriptionSettings,
-    TopicSettings,
+from fusebus.servicebus.engine.checks import (
+    check_change,
+    check_entity_name,
+    check_rule_name,
+    check_settings,
+    check_subscription_name,
 )
+from fusebus.servicebus.engine.core import Core
+from fusebus.servicebus.engine.entities import DEAD_LETTER_SUFFIX, SUBSCRIPTIONS, Entity
+from fusebus.servicebus.engine.errors import EntityDisabled, EntityExists, EntityNotFound, NotAllowed
+from fusebus.servicebus.engine.forwarding import check_target
+from fusebus.servicebus.engine.idle import IdleWatch
+from fusebus.servicebus.engine.journal import IDS_PER_ENTITY, EntityImage
+from fusebus.servicebus.engine.mailbox import Mailbox
+from fusebus.servicebus.engine.queues import Queue
+from fusebus.servicebus.engine.settings import QueueSettings, Rule, SubscriptionSettings, TopicSettings
+from fusebus.servicebus.engine.subscription import Subscription
+from fusebus.servicebus.engine.topic import Topic
 
 T = TypeVar("T")
+Owner = Queue | Topic | Subscription
+AnyOwner = TypeVar("AnyOwner", Queue, Topic, Subscription, Queue | Topic | Subscription)
 
-MAX_ENTITY_NAME: Final = 260  # characters, the service's limit
-MAX_SUBSCRIPTION_NAME: Final = 50
-_ENTITY_NAME = re.compile(r"[A-Za-z0-9](?:[\w./~-]*[A-Za-z0-9_])?", re.ASCII)
-_SUBSCRIPTION_NAME = re.compile(r"[A-Za-z0-9](?:[\w.-]*[A-Za-z0-9_])?", re.ASCII)
-_RULE_NAME = re.compile(r"\$?[A-Za-z0-9](?:[\w.-]*[A-Za-z0-9_])?", re.ASCII)
 _DEFAULT_RULES: Final = (Rule(),)
 
 
@@ -34,15 +38,20 @@ class Namespace:
 
     def __init__(self, core: Core) -> None:
         self._core = core
-        self._by_path: dict[str, Entity] = {}
+        self._by_path: dict[str, Entity] = {}  # in lower case
+        self._as_created: dict[str, Entity] = {}
+        self._mailboxes: dict[int, Mailbox] = {}
         self._queues: dict[str, Queue] = {}
         self._topics: dict[str, Topic] = {}
+        self._watches: dict[int, IdleWatch] = {}  # by entity id
+        self._last_id = 0
+        core.find = self.find
 
     # Look-up
 
     def find(self, path: str) -> Entity:
         """The entity behind a path, with or without slashes around it."""
-        entity = self._by_path.get(path.strip("/").lower())
+        entity = self._as_created.get(path) or self._by_path.get(path.strip("/").lower())
         if entity is None:
             raise EntityNotFound(f"The messaging entity '{path}' could not be found.")
         return entity
@@ -75,23 +84,27 @@ class Namespace:
         """By name."""
         return [rule for _, rule in sorted(self.subscription(topic, subscription).rules.items())]
 
+    def mailbox(self, number: int) -> Mailbox | None:
+        """By the journal's number."""
+        return self._mailboxes.get(number)
+
+    @property
+    def is_empty(self) -> bool:
+        return not self._by_path
+
     # Creation
 
     def create_queue(self, name: str, settings: QueueSettings | None = None) -> Queue:
         settings = settings or QueueSettings()
         self._check_new(name)
-        _check(settings)
-        queue = self._queues[name.lower()] = Queue(self._core, name, settings)
-        self._register(queue, queue.dead_letters)
-        return queue
+        self._check_settings(name, settings)
+        return self._saved(self.add_queue(self._new_id(), name, settings))
 
     def create_topic(self, name: str, settings: TopicSettings | None = None) -> Topic:
         settings = settings or TopicSettings()
         self._check_new(name)
-        _check(settings)
-        topic = self._topics[name.lower()] = Topic(self._core, name, settings)
-        self._register(topic)
-        return topic
+        check_settings(settings)
+        return self._saved(self.add_topic(self._new_id(), name, settings))
 
     def create_subscription(
         self,
@@ -102,60 +115,86 @@ class Namespace:
     ) -> Subscription:
         """Without `rules` it takes every message."""
         parent, settings = self.topic(topic), settings or SubscriptionSettings()
-        _check_name(name, _SUBSCRIPTION_NAME, MAX_SUBSCRIPTION_NAME)
-        _check(settings)
+        check_subscription_name(name)
+        self._check_settings(subscription_path(parent.path, name), settings, parent.path)
         for rule in rules:
-            _check_name(rule.name, _RULE_NAME, MAX_SUBSCRIPTION_NAME)
+            check_rule_name(rule.name)
         if name.lower() in parent.subscriptions:
             raise EntityExists(f"The subscription '{name}' of '{topic}' exists already.")
-        now = self._core.now
-        subscription = Subscription(self._core, parent, name, settings, [replace(r, created_at=now) for r in rules])
-        parent.subscriptions[name.lower()] = subscription
-        self._register(subscription, subscription.dead_letters)
+        dated = [replace(rule, created_at=self._core.now) for rule in rules]
+        subscription = self._saved(self.add_subscription(self._new_id(), parent, name, settings, dated))
+        for rule in dated:
+            self._rule_saved(subscription, rule)
         return subscription
 
     def create_rule(self, topic: str, subscription: str, rule: Rule) -> Rule:
-        rules = self.subscription(topic, subscription).rules
-        _check_name(rule.name, _RULE_NAME, MAX_SUBSCRIPTION_NAME)
-        if rule.name.lower() in rules:
+        owner = self.subscription(topic, subscription)
+        check_rule_name(rule.name)
+        if rule.name.lower() in owner.rules:
             raise EntityExists(f"The rule '{rule.name}' of '{topic}/{subscription}' exists already.")
-        return rules.setdefault(rule.name.lower(), replace(rule, created_at=self._core.now))
+        return self._rule_saved(owner, replace(rule, created_at=self._core.now))
+
+    # Creation without questions: of what was checked, or is restored
+
+    def add_queue(self, number: int, name: str, settings: QueueSettings) -> Queue:
+        queue = self._queues[name.lower()] = Queue(self._core, number, name, settings)
+        self._register(queue, IdleWatch(self._core, queue, lambda: self.delete_queue(name)))
+        return queue
+
+    def add_topic(self, number: int, name: str, settings: TopicSettings) -> Topic:
+        topic = self._topics[name.lower()] = Topic(self._core, number, name, settings)
+        self._register(topic, IdleWatch(self._core, topic, lambda: self.delete_topic(name)))
+        return topic
+
+    def add_subscription(
+        self, number: int, topic: Topic, name: str, settings: SubscriptionSettings, rules: Iterable[Rule]
+    ) -> Subscription:
+        subscription = Subscription(self._core, number, topic, name, settings, rules)
+        topic.subscriptions[name.lower()] = subscription
+        watch = IdleWatch(self._core, subscription, lambda: self.delete_subscription(topic.path, name))
+        self._register(subscription, watch)
+        return subscription
 
     # Change
 
     def update_queue(self, name: str, settings: QueueSettings) -> Queue:
         queue = self.queue(name)
-        _check_update(queue.settings, settings)
+        check_change(queue.settings, settings)
+        self._check_settings(queue.path, settings)
         queue.apply(settings)
         self._changed(queue)
+        queue.forward_backlog()
+        self._core.pump()
         return queue
 
     def update_topic(self, name: str, settings: TopicSettings) -> Topic:
         topic = self.topic(name)
-        _check_update(topic.settings, settings)
+        check_change(topic.settings, settings)
         topic.apply(settings)
         self._changed(topic)
         return topic
 
     def update_subscription(self, topic: str, name: str, settings: SubscriptionSettings) -> Subscription:
         subscription = self.subscription(topic, name)
-        _check(settings)
+        check_change(subscription.settings, settings)
+        self._check_settings(subscription.path, settings, subscription.topic.path)
         subscription.apply(settings)
         self._changed(subscription)
+        subscription.forward_backlog()
+        self._core.pump()
         return subscription
 
     def update_rule(self, topic: str, subscription: str, rule: Rule) -> Rule:
         old = self.rule(topic, subscription, rule.name)
         new = replace(rule, name=old.name, created_at=old.created_at)
-        self.subscription(topic, subscription).rules[old.name.lower()] = new
-        return new
+        return self._rule_saved(self.subscription(topic, subscription), new)
 
     # Deletion, with all messages; receivers are told
 
     def delete_queue(self, name: str) -> None:
         queue = self.queue(name)
         del self._queues[name.lower()]
-        self._forget(queue, queue.dead_letters)
+        self._forget(queue)
 
     def delete_topic(self, name: str) -> None:
         topic = self.topic(name)
@@ -167,35 +206,74 @@ class Namespace:
     def delete_subscription(self, topic: str, name: str) -> None:
         subscription = self.subscription(topic, name)
         del self.topic(topic).subscriptions[name.lower()]
-        self._forget(subscription, subscription.dead_letters)
+        self._forget(subscription)
 
     def delete_rule(self, topic: str, subscription: str, name: str) -> None:
-        self.rule(topic, subscription, name)
-        del self.subscription(topic, subscription).rules[name.lower()]
+        rule, owner = self.rule(topic, subscription, name), self.subscription(topic, subscription)
+        del owner.rules[name.lower()]
+        owner.accessed_at = self._core.now
+        if self._core.journal is not None:
+            self._core.journal.rule_deleted(owner.id, rule.name)
 
     # Inside
 
+    def _new_id(self) -> int:
+        return self._last_id + IDS_PER_ENTITY
+
     def _check_new(self, name: str) -> None:
-        _check_name(name, _ENTITY_NAME, MAX_ENTITY_NAME)
-        if SUBSCRIPTIONS.lower() in f"/{name.lower()}/" or "//" in name:
-            raise InvalidArgument(f"'{name}' is not a name for a queue or topic.")
+        check_entity_name(name)
         if name.lower() in self._by_path:
             raise EntityExists(f"The messaging entity '{name}' exists already.")
 
-    def _register(self, *entities: Entity) -> None:
-        for entity in entities:
-            self._by_path[entity.path.lower()] = entity
+    def _check_settings(
+        self, path: str, settings: QueueSettings | SubscriptionSettings, source: str | None = None
+    ) -> None:
+        """`source`: where the messages come from that are forwarded, if it is not the entity itself."""
+        check_settings(settings)
+        check_target(source or path, settings.forward_to, self.find, "ForwardTo", through_chain=True)
+        dead_target, element = settings.forward_dead_lettered_to, "ForwardDeadLetteredMessagesTo"
+        check_target(source or path, dead_target, self.find, element, through_chain=False)
 
-    def _forget(self, *entities: Entity) -> None:
-        for entity in entities:
-            del self._by_path[entity.path.lower()]
+    def _register(self, owner: Owner, watch: IdleWatch) -> None:
+        self._last_id = max(self._last_id, owner.id)
+        for entity in owner.parts():
+            self._by_path[entity.path.lower()] = self._as_created[entity.path] = entity
+            self._mailboxes[entity.id] = entity.mailbox
+        self._watches[owner.id] = watch
+        watch.start()
+
+    def _forget(self, owner: Owner) -> None:
+        self._watches.pop(owner.id).stop()
+        for entity in owner.parts():
+            del self._by_path[entity.path.lower()], self._as_created[entity.path], self._mailboxes[entity.id]
             entity.mailbox.purge()
+        if self._core.journal is not None:
+            self._core.journal.entity_deleted(owner.id)
+        for entity in owner.parts():
             entity.mailbox.close(EntityNotFound(f"The messaging entity '{entity.path}' was deleted."))
 
-    def _changed(self, entity: Entity) -> None:
-        entity.updated_at = self._core.now
-        if entity.mailbox.consumers and not entity.can_receive:
-            entity.mailbox.close(EntityDisabled(f"The messaging entity '{entity.path}' was disabled."))
+    def _changed(self, owner: Owner) -> None:
+        owner.updated_at = self._core.now
+        self._saved(owner)
+        self._watches[owner.id].start()
+        for entity in owner.parts():
+            if entity.mailbox.is_used and not entity.can_receive:
+                entity.mailbox.close(EntityDisabled(f"The messaging entity '{entity.path}' was disabled."))
+            elif entity.mailbox.is_used and entity.mailbox.forward is not None:
+                entity.mailbox.close(NotAllowed(f"The messaging entity '{entity.path}' forwards its messages now."))
+
+    def _saved(self, owner: AnyOwner) -> AnyOwner:
+        if self._core.journal is not None:
+            image = EntityImage(owner.id, owner.path, owner.settings, owner.created_at, owner.updated_at)
+            self._core.journal.entity_saved(image)
+        return owner
+
+    def _rule_saved(self, owner: Subscription, rule: Rule) -> Rule:
+        owner.rules[rule.name.lower()] = rule
+        owner.accessed_at = self._core.now
+        if self._core.journal is not None:
+            self._core.journal.rule_saved(owner.id, rule)
+        return rule
 
 
 def dead_letter_path(path: str) -> str:
@@ -209,33 +287,6 @@ def subscription_path(topic: str, name: str) -> str:
 
 def _existing(found: dict[str, T], name: str, what: str, parent: str = "") -> T:
     if (entity := found.get(name.lower())) is None:
-        raise EntityNotFound(f"The {what} '{parent}{name}' could not be found.")
+        # The JavaScript SDK knows a missing entity by this wording.
+        raise EntityNotFound(f"The messaging entity '{parent}{name}' could not be found: there is no such {what}.")
     return entity
-
-
-def _check_name(name: str, pattern: re.Pattern[str], longest: int) -> None:
-    if len(name) > longest or not pattern.fullmatch(name):
-        raise InvalidArgument(
-            f"'{name}' is not a name: up to {longest} letters, digits, '.', '-' and '_',"
-            " the first a letter or digit, the last too or '_'."
-        )
-
-
-def _check(settings: QueueSettings | TopicSettings | SubscriptionSettings) -> None:
-    if settings.ttl_seconds <= 0:
-        raise InvalidArgument(f"The time to live must be above 0 s, not {settings.ttl_seconds:g}.")
-    if not isinstance(settings, TopicSettings):
-        if not 0 < settings.lock_seconds <= MAX_LOCK_SECONDS:
-            raise InvalidArgument(
-                f"The lock duration must be above 0 and at most {MAX_LOCK_SECONDS:g} s, not {settings.lock_seconds:g}."
-            )
-        if settings.max_delivery_count < 1:
-            raise InvalidArgument(f"The delivery limit must be at least 1, not {settings.max_delivery_count}.")
-    if not isinstance(settings, SubscriptionSettings) and settings.duplicate_detection_seconds < 0:
-        raise InvalidArgument(f"The duplicate window must not be negative: {settings.duplicate_detection_seconds:g} s.")
-
-
-def _check_update(old: QueueSettings | TopicSettings, new: QueueSettings | TopicSettings) -> None:
-    _check(new)
-    if bool(old.duplicate_detection_seconds) != bool(new.duplicate_detection_seconds):
-        raise InvalidArgument("Duplicate detection can be chosen only when the entity is created.")

@@ -4,7 +4,9 @@ import math
 from dataclasses import dataclass
 from enum import Enum
 
+from fusebus.servicebus.engine.actions import Action
 from fusebus.servicebus.engine.filters import Filter, TrueFilter
+from fusebus.servicebus.engine.rights import AuthorizationRule
 
 DEFAULT_LOCK_SECONDS = 60.0
 MAX_LOCK_SECONDS = 300.0
@@ -34,7 +36,13 @@ class EntityStatus(Enum):
 
 @dataclass(frozen=True, slots=True)
 class QueueSettings:
-    """`duplicate_detection_seconds` 0 means no duplicate detection; `ttl_seconds` inf means for ever."""
+    """`duplicate_detection_seconds` 0 means no duplicate detection; `ttl_seconds` inf means for ever.
+
+    `forward_to` and `forward_dead_lettered_to` are paths of queues or topics. `auto_delete_on_idle_seconds` inf means
+    never. `max_message_kilobytes` None means what the tier allows. Sessions, partitioning and whether duplicates are
+    detected are chosen at creation. The engine only keeps what follows `user_metadata`; `duplicate_history_seconds` is
+    the window that was asked for without asking for detection.
+    """
 
     lock_seconds: float = DEFAULT_LOCK_SECONDS
     max_delivery_count: int = DEFAULT_MAX_DELIVERY_COUNT
@@ -42,19 +50,38 @@ class QueueSettings:
     dead_letter_on_expiry: bool = False
     duplicate_detection_seconds: float = 0.0
     max_size_megabytes: int = DEFAULT_MAX_SIZE_MEGABYTES
+    requires_session: bool = False
+    forward_to: str | None = None
+    forward_dead_lettered_to: str | None = None
+    auto_delete_on_idle_seconds: float = math.inf
+    enable_partitioning: bool = False
+    max_message_kilobytes: int | None = None
     status: EntityStatus = EntityStatus.ACTIVE
     user_metadata: str | None = None
+    enable_batched_operations: bool = True
+    enable_express: bool = False
+    duplicate_history_seconds: float = DEFAULT_DUPLICATE_DETECTION_SECONDS
+    authorization_rules: tuple[AuthorizationRule, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class TopicSettings:
-    """`duplicate_detection_seconds` 0 means no duplicate detection; `ttl_seconds` inf means for ever."""
+    """As a queue's, without what belongs to the subscriptions."""
 
     ttl_seconds: float = math.inf
     duplicate_detection_seconds: float = 0.0
     max_size_megabytes: int = DEFAULT_MAX_SIZE_MEGABYTES
+    auto_delete_on_idle_seconds: float = math.inf
+    enable_partitioning: bool = False
+    max_message_kilobytes: int | None = None
     status: EntityStatus = EntityStatus.ACTIVE
     user_metadata: str | None = None
+    enable_batched_operations: bool = True
+    enable_express: bool = False
+    duplicate_history_seconds: float = DEFAULT_DUPLICATE_DETECTION_SECONDS
+    support_ordering: bool = True
+    filtering_messages_before_publishing: bool = False
+    authorization_rules: tuple[AuthorizationRule, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,14 +92,25 @@ class SubscriptionSettings:
     max_delivery_count: int = DEFAULT_MAX_DELIVERY_COUNT
     ttl_seconds: float = math.inf
     dead_letter_on_expiry: bool = False
+    dead_letter_on_filter_error: bool = True
+    """A message whose filter or action fails is dead-lettered rather than dropped."""
+    requires_session: bool = False
+    forward_to: str | None = None
+    forward_dead_lettered_to: str | None = None
+    auto_delete_on_idle_seconds: float = math.inf
     status: EntityStatus = EntityStatus.ACTIVE
     user_metadata: str | None = None
+    enable_batched_operations: bool = True
 
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """A subscription takes a message when any of its rules matches it."""
+    """A subscription takes a message when any of its rules matches it.
+
+    Those that match without an action make one copy together; each with an action makes a copy of its own.
+    """
 
     name: str = DEFAULT_RULE_NAME
     filter: Filter = _EVERYTHING
     created_at: float = 0.0
+    action: Action | None = None

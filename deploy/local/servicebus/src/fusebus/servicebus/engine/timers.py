@@ -2,20 +2,28 @@
 
 from collections.abc import Callable
 from heapq import heapify, heappop, heappush
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 MIN_CANCELLED_TO_COMPACT: Final = 1024  # below this a rebuilt heap saves nothing worth the pause
+
+
+class Owner(Protocol):
+    """Whose timer may be earlier than needed."""
+
+    def refresh(self) -> None:
+        """Cancel the timer or set one for the right time, if its time is wrong."""
 
 
 class Timer:
     """One pending call; `due` in seconds since the epoch."""
 
-    __slots__ = ("action", "argument", "cancelled", "due")
+    __slots__ = ("action", "argument", "cancelled", "due", "owner")
 
-    def __init__(self, due: float, action: Callable[[Any], None], argument: Any) -> None:
+    def __init__(self, due: float, action: Callable[[Any], None], argument: Any, owner: Owner | None) -> None:
         self.due = due
         self.action = action
         self.argument = argument
+        self.owner = owner
         self.cancelled = False
 
 
@@ -29,12 +37,13 @@ class TimerQueue:
         self.on_earlier: Callable[[float], None] | None = None
         """Called with the new earliest time whenever it moved forward."""
 
-    def add(self, due: float, action: Callable[[Any], None], argument: Any) -> Timer:
-        timer = Timer(due, action, argument)
-        earliest = self.next_due() if self.on_earlier else None
+    def add(self, due: float, action: Callable[[Any], None], argument: Any, owner: Owner | None = None) -> Timer:
+        timer = Timer(due, action, argument, owner)
+        self._drop_cancelled()
+        is_earliest = not self._heap or due < self._heap[0][0]
         self._serial += 1
         heappush(self._heap, (due, self._serial, timer))
-        if self.on_earlier and (earliest is None or due < earliest):
+        if is_earliest and self.on_earlier:
             self.on_earlier(due)
         return timer
 
@@ -50,10 +59,15 @@ class TimerQueue:
             self._cancelled = 0
 
     def next_due(self) -> float | None:
-        while self._heap and self._heap[0][2].cancelled:
-            heappop(self._heap)
-            self._cancelled -= 1
-        return self._heap[0][0] if self._heap else None
+        self._drop_cancelled()
+        while self._heap:
+            first = self._heap[0][2]
+            if first.owner is not None:
+                first.owner.refresh()
+                self._drop_cancelled()
+            if self._heap and self._heap[0][2] is first:
+                return first.due
+        return None
 
     def run_due(self, now: float) -> None:
         while self._heap and self._heap[0][0] <= now:
@@ -63,3 +77,8 @@ class TimerQueue:
                 continue
             timer.cancelled = True  # it is spent: a later cancel must not count it
             timer.action(timer.argument)
+
+    def _drop_cancelled(self) -> None:
+        while self._heap and self._heap[0][2].cancelled:
+            heappop(self._heap)
+            self._cancelled -= 1

@@ -1,0 +1,177 @@
+"""What a data directory still knows: tables and log, replayed into a snapshot for the engine."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from heapq import merge
+from typing import Any, Final, TypeVar
+
+from fusebus.servicebus.amqp.types import CodecError
+from fusebus.servicebus.engine.journal import (
+    IDS_PER_ENTITY,
+    DuplicateImage,
+    EntityImage,
+    SessionImage,
+    Snapshot,
+)
+from fusebus.servicebus.engine.records import Record
+from fusebus.servicebus.engine.settings import Rule, TopicSettings
+from fusebus.servicebus.store import entries, images
+from fusebus.servicebus.store.database import Reader
+from fusebus.servicebus.store.journal_file import JournalFile
+
+T = TypeVar("T")
+DROPPED: Final = -1  # in the table of last numbers, beside the mailboxes: the last block that was deleted
+IN_DATABASE: Final = -1  # instead of a position in the journal file
+
+
+@dataclass(slots=True)
+class BlockSize:
+    """Of one block in the log."""
+
+    size_bytes: int
+    stored: int
+    position: int
+
+
+@dataclass(slots=True)
+class Recovered:
+    """Everything that could be read; `complaints` says what could not, one sentence each."""
+
+    complaints: list[str] = field(default_factory=list)
+    tables: dict[str, list[tuple[Any, ...]]] = field(default_factory=dict)
+    last_numbers: dict[int, int] = field(default_factory=dict)
+    blocks: dict[int, BlockSize] = field(default_factory=dict)
+    live: dict[int, dict[int, tuple[int, entries.Stored]]] = field(default_factory=dict)
+    """mailbox -> number -> (block, entry)"""
+    next_block: int = 1
+    damaged: bool = False
+    """Whether the file must not be written any more."""
+
+    def live_by_block(self) -> dict[int, int]:
+        """How many messages of each block are still there."""
+        counted: dict[int, int] = {}
+        for mailbox in self.live.values():
+            for block, _ in mailbox.values():
+                counted[block] = counted.get(block, 0) + 1
+        return counted
+
+    def snapshot(self) -> Snapshot:
+        """For Engine.restore; messages are let go of as they are handed over."""
+        return Snapshot(
+            entities=self._made("entities", _entity, lambda image: not isinstance(image.settings, TopicSettings)),
+            rules=self._made("rules", _rule),
+            last_numbers=self.last_numbers,
+            sessions=self._made("sessions", lambda row: SessionImage(*row)),
+            records=self._records(),
+            duplicates=self._made("duplicates", _duplicate, lambda image: image.seen_at),
+        )
+
+    def _made(
+        self, table: str, make: Callable[[tuple[Any, ...]], T], order: Callable[[T], Any] | None = None
+    ) -> list[T]:
+        made: list[T] = []
+        for row in self.tables.get(table, ()):
+            try:
+                made.append(make(row))
+            except (ValueError, TypeError) as error:
+                self.complaints.append(f"table {table}: a row cannot be understood: {error}")
+        if order is not None:
+            made.sort(key=order)
+        return made
+
+    def _records(self) -> Iterator[tuple[int, Record]]:
+        for mailbox, found in self.live.items():
+            for number in sorted(found):
+                block, entry = found.pop(number)
+                try:
+                    record = entry.record()
+                except (CodecError, ValueError) as error:
+                    self.complaints.append(f"log: message {number} of mailbox {mailbox} is damaged: {error}")
+                    continue
+                record.journal_place = block
+                yield mailbox, record
+
+
+def _entity(row: tuple[Any, ...]) -> EntityImage:
+    number, path, settings, created_at, updated_at = row
+    return EntityImage(number, path, images.loads(settings), created_at, updated_at)
+
+
+def _rule(row: tuple[Any, ...]) -> tuple[int, Rule]:
+    entity, _, text = row
+    rule = images.loads(text)
+    if not isinstance(rule, Rule):
+        raise images.UnknownImage("not a rule")
+    return entity, rule
+
+
+def _duplicate(row: tuple[Any, ...]) -> DuplicateImage:
+    entity, seen_at, key, number = row
+    return DuplicateImage(entity, key, number, seen_at)
+
+
+def recover(database: sqlite3.Connection, journal: JournalFile, last_commit: int) -> Recovered:
+    """Reads everything; `last_commit` is the last block that was confirmed to have been written."""
+    reader = Reader(database)
+    found = Recovered(complaints=reader.complaints)
+    found.tables = {name: reader.rows(name) for name in ("entities", "rules", "sessions", "duplicates")}
+    found.last_numbers = dict(reader.rows("numbers"))
+    dropped = found.last_numbers.pop(DROPPED, 0)
+    newest = max(dropped, _replay(_blocks(reader, journal, dropped), found))
+    found.next_block = newest + 1
+    found.damaged = bool(reader.complaints)
+    if newest < last_commit:
+        found.complaints.append(
+            f"log: the last {last_commit - newest} commits (blocks {newest + 1} to {last_commit}) are missing:"
+            " what they held, acknowledged or not, is lost"
+        )
+    _drop_orphans(found)
+    return found
+
+
+def _blocks(reader: Reader, journal: JournalFile, dropped: int) -> Iterator[tuple[int, int, bytes]]:
+    """(number, position, data) of the database's and the journal file's blocks, oldest first, each once."""
+    stored = ((number, IN_DATABASE, data) for number, data in reader.blocks())
+    newest = dropped  # moved blocks, and those no longer needed, may still be in the journal file
+    for number, position, data in merge(stored, list(journal.recover(reader.complaints)), key=lambda block: block[:2]):
+        if number > newest:
+            newest = number
+            yield number, position, data
+
+
+def _replay(blocks: Iterator[tuple[int, int, bytes]], found: Recovered) -> int:
+    """Go through the log; returns its last block's number."""
+    newest = 0
+    for number, position, data in blocks:
+        newest, size = number, BlockSize(len(data), 0, position)
+        found.blocks[number] = size
+        try:
+            for entry in entries.read(data):
+                size.stored += _apply(entry, number, found)
+        except entries.DamagedBlock as error:
+            found.complaints.append(f"log: block {number} ends early: {error}")
+    return newest
+
+
+def _apply(entry: entries.Entry, block: int, found: Recovered) -> int:
+    last = found.last_numbers
+    if isinstance(entry, entries.Removed):
+        found.live.get(entry.mailbox, {}).pop(entry.number, None)
+        return 0
+    last[entry.mailbox] = max(last.get(entry.mailbox, 0), entry.number)
+    if isinstance(entry, entries.Numbered):
+        return 0
+    found.live.setdefault(entry.mailbox, {})[entry.number] = (block, entry)
+    return 1
+
+
+def _drop_orphans(found: Recovered) -> None:
+    """Forget the mailboxes of entities that were deleted, but say so when the table of entities is damaged."""
+    known = {row[0] for row in found.tables["entities"]}
+    for mailbox in [number for number in found.live if number - number % IDS_PER_ENTITY not in known]:
+        lost = len(found.live.pop(mailbox))
+        if found.damaged and lost:
+            found.complaints.append(f"log: {lost} messages of mailbox {mailbox} have no entity and are lost")

@@ -1,0 +1,249 @@
+"""What clients that misbehave may cost: half-open, silent, deaf, oversized and never settling ones."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from amqp_client import ANSWER_SECONDS, Client, connected, dialled
+from azure.servicebus import ServiceBusMessage
+from azure.servicebus.aio import ServiceBusClient
+
+from fusebus.servicebus.amqp import sections
+from fusebus.servicebus.amqp.frames import EMPTY_FRAME, SASL_HEADER
+from fusebus.servicebus.amqp.performatives import Accepted, Close, Disposition, Rejected, Transfer
+from fusebus.servicebus.amqp.types import Int, Long
+from fusebus.servicebus.bounds import ClientBounds
+from fusebus.servicebus.broker import Broker, BrokerOptions
+from fusebus.servicebus.engine import Message
+
+HALF_OPEN = 500  # connections that say nothing, five times as many as are allowed
+BODY = b"\x00\x53\x75"
+Start = Callable[..., Any]
+
+
+@pytest.fixture
+def start(tmp_path_factory: pytest.TempPathFactory) -> Start:
+    """`async with start(idle_seconds=1) as broker:`: bounds as given, one queue with locks of a second."""
+    directory: Path = tmp_path_factory.getbasetemp() / "broker-authority"
+    topology = {"queues": [{"name": "work", "lock_seconds": 1, "max_delivery_count": 100}]}
+
+    @asynccontextmanager
+    async def started(**bounds: Any) -> AsyncIterator[Broker]:
+        options = BrokerOptions(topology=topology, ca_directory=directory, key="key", bounds=ClientBounds(**bounds))
+        async with Broker(options) as broker:
+            yield broker
+
+    return started
+
+
+async def until(condition: Callable[[], bool | int]) -> None:
+    async with asyncio.timeout(ANSWER_SECONDS):
+        while not condition():
+            await asyncio.sleep(0.01)
+
+
+def fill(broker: Broker, count: int, size: int = 1) -> None:
+    body = BODY + b"\xb0" + size.to_bytes(4, "big") + bytes(size)
+    broker.engine.send("work", [Message(raw=body) for _ in range(count)])
+
+
+async def end_of(client: Client) -> None:
+    """The broker cuts the connection."""
+    async with asyncio.timeout(ANSWER_SECONDS):
+        try:
+            while await client.reader.read(65536):
+                pass
+        except ConnectionError:
+            pass
+
+
+SAYINGS: dict[str, bytes] = {"nothing": b"", "an amqp header": SASL_HEADER, "half a request": b"GET /", "tls": b"\x16"}
+
+
+@pytest.mark.parametrize("said", SAYINGS)
+async def test_a_handshake_that_takes_too_long_is_cut_off(
+    start: Start, said: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with start(handshake_seconds=0.2) as broker, dialled(broker) as client:
+        client.raw(SAYINGS[said])
+        await end_of(client)
+        await until(lambda: len(broker.gateway.lobby) == 0)
+    assert "the handshake took too long: 1" in caplog.text
+
+
+async def test_half_open_connections_never_keep_an_honest_client_out(
+    start: Start, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with start(half_open_connections=100) as broker:
+        opened = [await asyncio.open_connection("127.0.0.1", broker.port) for _ in range(HALF_OPEN)]
+        await until(lambda: broker.gateway.tallies.evicted.count >= HALF_OPEN - 100)
+        assert len(broker.gateway.lobby) == 100
+        async with connected(broker) as client:
+            assert (await client.receiver("work")).source is not None
+        for _, writer in opened:
+            writer.close()
+        await until(lambda: len(broker.gateway.lobby) == 0)
+    lines = [record for record in caplog.records if "too many are half open" in record.getMessage()]
+    assert 1 <= len(lines) < 20
+
+
+async def test_more_connections_than_allowed_are_refused_at_once(
+    start: Start, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with start(connections=2) as broker, connected(broker), connected(broker):
+        async with dialled(broker) as third:
+            await end_of(third)
+        await until(lambda: broker.gateway.tallies.refused.count == 1)
+    assert "connections refused" in caplog.text
+
+
+async def test_a_silent_client_is_cut_off_and_one_with_a_heartbeat_is_not(
+    start: Start, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with start(idle_seconds=0.3) as broker, connected(broker) as silent, connected(broker) as lively:
+        beat = asyncio.create_task(_beat(lively))
+        closed = await silent.expect(Close)
+        assert closed.error.condition == "amqp:connection:forced"
+        assert (await lively.receiver("work")).source is not None
+        beat.cancel()
+    assert "the client was silent for too long: 1" in caplog.text
+
+
+async def _beat(client: Client) -> None:
+    while True:
+        client.raw(EMPTY_FRAME)
+        await asyncio.sleep(0.1)
+
+
+async def test_the_sdk_keeps_a_quiet_receiver_alive_and_a_quiet_sender_comes_back(start: Start) -> None:
+    async with (
+        start(idle_seconds=1.0) as broker,
+        ServiceBusClient.from_connection_string(broker.connection_string, retry_backoff_factor=0.1) as client,
+        client.get_queue_sender("work") as sender,
+        client.get_queue_receiver("work") as receiver,
+    ):
+        await sender.send_messages(ServiceBusMessage("first"))
+        assert await receiver.receive_messages(1, max_wait_time=2)
+        assert await receiver.receive_messages(1, max_wait_time=3)  # the lock ran out; nobody was cut off meanwhile
+        await until(lambda: broker.gateway.tallies.idle.count > 0)  # the sender said nothing
+        await sender.send_messages(ServiceBusMessage("second"))
+        assert broker.engine.counts("work").active == 2
+
+
+async def test_a_client_that_does_not_read_is_not_listened_to_and_then_cut_off(
+    start: Start, caplog: pytest.LogCaptureFixture
+) -> None:
+    limit = 1_000_000
+    async with start(unread_bytes=limit, unread_seconds=0.5) as broker, connected(broker) as client:
+        fill(broker, 4, size=250_000)
+        await client.receiver("work/$management")
+        await client.sender("work/$management", handle=1)
+        client.credit(10_000)
+        (connection,) = broker.gateway.connections
+        body = {"from-sequence-number": Long(1), "message-count": Int(4)}
+        request = sections.message([None], {"operation": "com.microsoft:peek-message"}, body)
+        for _ in range(200):  # answers of a megabyte each
+            client.send(Transfer(handle=1, delivery_id=0, delivery_tag=b"1", settled=True), payload=request)
+        largest = 0
+        async with asyncio.timeout(ANSWER_SECONDS):
+            while broker.gateway.connections:
+                largest = max(largest, connection.output_bytes)
+                await asyncio.sleep(0.01)
+        assert 0 < largest < 4 * limit  # one turn's answers, and what the socket had not taken before
+    assert "the client does not read: 1" in caplog.text
+
+
+@pytest.mark.parametrize(("credit", "window"), [(0, 1000), (10_000, 0)], ids=["no credit", "no window"])
+async def test_answers_that_a_client_does_not_let_out_are_kept_up_to_a_bound(
+    start: Start, credit: int, window: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with start(held_bytes=2_000_000) as broker, connected(broker) as client:
+        fill(broker, 4, size=250_000)
+        await client.receiver("work/$management")
+        await client.sender("work/$management", handle=1)
+        client.credit(credit, window=window)
+        body = {"from-sequence-number": Long(1), "message-count": Int(4)}
+        request = sections.message([None], {"operation": "com.microsoft:peek-message"}, body)
+        ask = Transfer(handle=1, delivery_id=0, delivery_tag=b"1", settled=True)
+        client.send(ask, payload=request)
+        await client.quiet()
+        assert broker.gateway.connections
+        client.send(ask, payload=request)
+        await until(lambda: not broker.gateway.connections)
+    assert "too much was kept for the client: 1" in caplog.text
+
+
+async def test_unfinished_messages_are_kept_up_to_a_bound(start: Start) -> None:
+    async with start(held_bytes=1_000_000) as broker, connected(broker) as client:
+        for handle in range(6):
+            await client.sender("work", handle=handle)
+        part = bytes(200_000)
+        for round_ in range(3):  # finished or given up, they count no more
+            for handle in range(4):
+                client.send(Transfer(handle=handle, delivery_id=round_, delivery_tag=b"t", more=True), payload=part)
+            for handle in range(4):
+                client.send(Transfer(handle=handle, delivery_id=round_, delivery_tag=b"t", aborted=True))
+        await client.quiet()
+        for handle in range(6):
+            client.send(Transfer(handle=handle, delivery_id=9, delivery_tag=b"t", more=True), payload=part)
+        await until(lambda: not broker.gateway.connections)
+        assert broker.gateway.tallies.held.count == 1
+
+
+async def test_a_client_that_never_settles_is_held_back_until_its_locks_are_lost(
+    start: Start, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with start(unsettled_deliveries=5) as broker, connected(broker) as client:
+        fill(broker, 8)
+        await client.receiver("work")
+        client.credit(1000)
+        assert [(await client.message())[0].delivery_id for _ in range(5)] == [0, 1, 2, 3, 4]
+        await client.quiet()
+        client.send(Disposition(role=True, first=0, last=0, state=Accepted()))
+        assert (await client.expect(Disposition)).state == Accepted()
+        assert (await client.message())[0].delivery_id == 5  # one settled, one delivered
+        await client.quiet()
+        assert (await client.message())[0].delivery_id == 6  # the others' locks were lost by now
+        client.send(Disposition(role=True, first=1, last=1, state=Accepted()))
+        answer = await _next_disposition(client)
+        assert isinstance(answer.state, Rejected)
+        assert answer.state.error is not None
+        assert answer.state.error.condition == "com.microsoft:message-lock-lost"
+    assert "too many deliveries are unsettled" in caplog.text
+
+
+async def _next_disposition(client: Client) -> Disposition:
+    while True:
+        performative, _ = await client.next()
+        if isinstance(performative, Disposition):
+            return performative
+
+
+async def test_a_frame_larger_than_announced_is_logged_and_ends_its_connection(
+    start: Start, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with start() as broker, connected(broker) as client:
+        client.raw(b"\x7f\xff\xff\xff\x02\x00\x00\x01")
+        assert (await client.expect(Close)).error.condition == "amqp:decode-error"
+        await end_of(client)
+    assert "frame of 2147483647 bytes" in caplog.text
+    assert [record for record in caplog.records if record.levelno >= logging.ERROR] == []
+
+
+async def test_a_client_that_asks_much_at_once_and_reads_gets_every_answer(start: Start) -> None:
+    async with start(unread_bytes=300_000) as broker, connected(broker) as client:
+        fill(broker, 4, size=250_000)
+        await client.receiver("work/$management")
+        await client.sender("work/$management", handle=1)
+        client.credit(10_000, window=10_000)
+        body = {"from-sequence-number": Long(1), "message-count": Int(4)}
+        for number in range(100):
+            request = sections.message([f"id-{number}"], {"operation": "com.microsoft:peek-message"}, body)
+            client.send(Transfer(handle=1, delivery_id=0, delivery_tag=b"1", settled=True), payload=request)
+        for number in range(100):
+            _, payload = await client.message()
+            assert sections.parse_message(payload).properties["correlation_id"] == f"id-{number}"

@@ -1,0 +1,453 @@
+"""The durable store: what a new broker finds after a crash, whatever happened to the files."""
+
+from __future__ import annotations
+
+import math
+import random
+import shutil
+import sqlite3
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from raw_amqp import message as encoded_message
+
+from fusebus.servicebus.engine import (
+    CorrelationFilter,
+    Delivery,
+    Engine,
+    EngineError,
+    Message,
+    MessageState,
+    QueueSettings,
+    Rule,
+    SqlFilter,
+    SubscriptionSettings,
+    TopicSettings,
+)
+from fusebus.servicebus.store import DataDirectoryInUse, Store, database, journal_file
+from fusebus.servicebus.wire_messages import engine_message
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.time = 1_700_000_000.0
+
+    def __call__(self) -> float:
+        return self.time
+
+
+class Running:
+    """An engine with its store; `crash` gives what a new process would find."""
+
+    def __init__(self, directory: Path, clock: Clock) -> None:
+        self.directory, self.clock = directory, clock
+        self.engine = Engine(clock, new_token=uuid.uuid4)
+        self.store = Store(directory, reserve_bytes=0)
+        self.complaints = self.store.restore(self.engine)
+
+    def crash(self, spoil: Callable[[Path], None] | None = None) -> Running:
+        """Continue on a copy of the files as they are at this moment; this one lives on."""
+        aside = self.directory.with_name(uuid.uuid4().hex)
+        shutil.copytree(self.directory, aside)
+        if spoil is not None:
+            spoil(aside)
+        return Running(aside, self.clock)
+
+
+@pytest.fixture
+def running(tmp_path: Path) -> Iterator[Running]:
+    made = Running(tmp_path / "data", Clock())
+    yield made
+    made.store.close()
+
+
+def message(text: str, **fields: Any) -> Message:
+    made = engine_message(encoded_message(text.encode(), message_id=fields.pop("message_id", text)))
+    for name, value in fields.items():
+        setattr(made, name, value)
+    return made
+
+
+def texts(engine: Engine, path: str) -> list[str | None]:
+    return [delivery.message.message_id for delivery in engine.peek(path, 0, 100_000)]
+
+
+def test_what_was_committed_is_there_and_what_was_not_is_not(running: Running) -> None:
+    running.engine.namespace.create_queue("q")
+    running.engine.send("q", [message("a"), message("b")])
+    assert running.store.commit()
+    running.engine.send("q", [message("c")])
+    again = running.crash()
+    assert texts(again.engine, "q") == ["a", "b"]
+    assert again.complaints == []
+
+
+def test_a_message_comes_back_as_it_was_sent(running: Running) -> None:
+    running.engine.namespace.create_queue("q", QueueSettings(ttl_seconds=1000))
+    running.engine.send("q", [message("a", ttl_seconds=600.0, annotations={"own": 7})])
+    running.store.commit()
+    (before,), (after,) = running.engine.peek("q", 0, 9), running.crash().engine.peek("q", 0, 9)
+    assert after.message.raw == before.message.raw
+    assert after.message.ttl_seconds == 600.0
+    assert (after.enqueued_at, after.expires_at) == (before.enqueued_at, before.expires_at)
+    assert list(after.message.annotations) == ["own"]
+
+
+def test_topology_comes_back_with_rules_and_times(running: Running) -> None:
+    space = running.engine.namespace
+    settings_ = SubscriptionSettings(lock_seconds=7, max_delivery_count=3)
+    space.create_queue("q", QueueSettings(requires_session=True, ttl_seconds=math.inf, user_metadata="m"))
+    space.create_topic("t", TopicSettings(duplicate_detection_seconds=60))
+    space.create_subscription("t", "s", settings_, [Rule("big", SqlFilter("size > 3 AND name LIKE 'a%'"))])
+    space.create_rule("t", "s", Rule("label", CorrelationFilter(subject="x", properties={"kind": 1, "on": True})))
+    space.create_queue("gone")
+    space.delete_queue("gone")
+    running.clock.time += 50
+    running.store.commit()
+    found = running.crash().engine.namespace
+    assert [queue.path for queue in found.queues()] == ["q"]
+    assert found.queue("q").settings == space.queue("q").settings
+    assert found.queue("q").created_at == space.queue("q").created_at
+    assert found.topic("t").settings == space.topic("t").settings
+    assert found.subscription("t", "s").settings == settings_
+    assert found.rules("t", "s") == space.rules("t", "s")
+
+
+def test_settlements_survive_and_locks_do_not(running: Running) -> None:
+    engine = running.engine
+    engine.namespace.create_queue("q", QueueSettings(max_delivery_count=5))
+    engine.send("q", [message(text) for text in ("done", "again", "later", "dead", "locked")])
+    done, again, later, dead, _ = engine.receive("q", 5)
+    engine.complete("q", token(done))
+    engine.abandon("q", token(again), {"why": "tired"})
+    engine.defer("q", token(later))
+    engine.dead_letter("q", token(dead), "bad", "it is bad")
+    running.store.commit()
+    found = running.crash().engine
+    assert texts(found, "q") == ["again", "later", "locked"]
+    by_id = {delivery.message.message_id: delivery for delivery in found.peek("q", 0, 9)}
+    assert by_id["again"].delivery_count == 1
+    assert by_id["again"].modified_properties == {"why": "tired"}
+    assert by_id["later"].state is MessageState.DEFERRED
+    assert [delivery.message.message_id for delivery in found.receive("q", 9)] == ["again", "locked"]
+    (buried,) = found.peek("q/$DeadLetterQueue", 0, 9)
+    assert buried.modified_properties["DeadLetterReason"] == "bad"
+    assert buried.dead_letter_source == "q"
+    (taken,) = found.receive_deferred("q", [by_id["later"].sequence_number])
+    assert taken.message.message_id == "later"
+
+
+def token(delivery: Delivery) -> uuid.UUID:
+    assert delivery.lock_token is not None
+    return delivery.lock_token
+
+
+def test_scheduled_messages_wait_on_and_arrive_late_rather_than_never(running: Running) -> None:
+    running.engine.namespace.create_queue("q")
+    running.engine.send("q", [message("soon", scheduled_enqueue_time=running.clock.time + 10)])
+    running.store.commit()
+    again = running.crash()
+    assert again.engine.counts("q").scheduled == 1
+    running.clock.time += 60
+    assert [delivery.message.message_id for delivery in again.engine.receive("q", 1)] == ["soon"]
+
+
+def test_duplicates_are_known_after_a_restart(running: Running) -> None:
+    running.engine.namespace.create_queue("q", QueueSettings(duplicate_detection_seconds=60))
+    running.engine.send("q", [message("once")])
+    running.store.commit()
+    again = running.crash()
+    again.engine.send("q", [message("once")])
+    assert texts(again.engine, "q") == ["once"]
+    running.clock.time += 61
+    again.engine.send("q", [message("once")])
+    assert texts(again.engine, "q") == ["once", "once"]
+
+
+def test_session_state_survives(running: Running) -> None:
+    running.engine.namespace.create_queue("q", QueueSettings(requires_session=True))
+    running.engine.accept_session("q", "s", lambda delivery: None)
+    running.engine.set_session_state("q", "s", b"\x00state")
+    running.store.commit()
+    again = running.crash().engine
+    again.accept_session("q", "s", lambda delivery: None)
+    assert again.session_state("q", "s") == b"\x00state"
+
+
+def test_sequence_numbers_never_repeat_even_when_nothing_is_left(running: Running) -> None:
+    running.engine.namespace.create_queue("q")
+    seen: set[int] = set()
+    current = running
+    for _ in range(5):
+        numbers = current.engine.send("q", [message("x"), message("y")])
+        assert not seen & set(numbers)
+        seen.update(numbers)
+        for delivery in current.engine.receive("q", 2):
+            current.engine.complete("q", token(delivery))
+        current.store.commit()
+        current = current.crash()
+
+
+def test_a_topic_keeps_its_numbers_too(running: Running) -> None:
+    running.engine.namespace.create_topic("t")
+    (first,) = running.engine.send("t", [message("nobody takes it")])
+    running.store.commit()
+    (second,) = running.crash().engine.send("t", [message("either")])
+    assert second > first
+
+
+def test_copies_for_several_subscriptions_share_their_bytes(running: Running) -> None:
+    space = running.engine.namespace
+    space.create_topic("t")
+    for name in ("a", "b", "c"):
+        space.create_subscription("t", name)
+    running.engine.send("t", [message("m" * 10_000)])
+    running.store.commit()
+    assert running.store.log_bytes < 25_000
+    found = running.crash().engine
+    assert all(len(texts(found, f"t/Subscriptions/{name}")) == 1 for name in ("a", "b", "c"))
+
+
+def test_the_log_stays_short_while_old_messages_remain(running: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fusebus.servicebus.store.store.MIN_LOG_BYTES_TO_TIDY", 200_000)
+    monkeypatch.setattr("fusebus.servicebus.store.store.MAX_JOURNAL_BYTES", 100_000)
+    running.engine.namespace.create_queue("q")
+    running.engine.namespace.create_queue("old")
+    for index in range(300):
+        running.engine.send("q", [message("x" * 500 + str(number)) for number in range(20)])
+        if index % 10 == 0:
+            running.engine.send("old", [message(f"keep {index}")])
+        running.store.commit()
+        for delivery in running.engine.receive("q", 20):
+            running.engine.complete("q", token(delivery))
+        running.store.commit()
+    assert running.store.log_bytes < 600_000
+    again = running.crash()
+    assert texts(again.engine, "old") == [f"keep {index}" for index in range(0, 300, 10)]
+    assert texts(again.engine, "q") == []
+
+
+def test_deleting_an_entity_takes_its_messages_and_state(running: Running) -> None:
+    running.engine.namespace.create_queue("q")
+    running.engine.send("q", [message("a")])
+    running.store.commit()
+    running.engine.namespace.delete_queue("q")
+    running.engine.namespace.create_queue("q")
+    running.store.commit()
+    again = running.crash()
+    assert texts(again.engine, "q") == []
+    assert again.complaints == []
+
+
+# --- damage
+
+
+def fill(running: Running, count: int = 50) -> None:
+    running.engine.namespace.create_queue("q")
+    for index in range(count):
+        running.engine.send("q", [message(f"{index} " + "x" * 2000)])
+        running.store.commit()
+
+
+@pytest.mark.parametrize("name", [journal_file.FILE_NAME, database.FILE_NAME + "-wal"])
+def test_a_cut_log_is_reported_and_the_rest_is_kept(
+    running: Running, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if name != journal_file.FILE_NAME:
+        monkeypatch.setattr("fusebus.servicebus.store.store.MAX_JOURNAL_BYTES", -1)  # everything to the database
+    fill(running)
+
+    def cut(directory: Path) -> None:
+        log = directory / name
+        with log.open("r+b") as file:
+            file.truncate(log.stat().st_size // 2)
+
+    again = running.crash(cut)
+    found = texts(again.engine, "q")
+    assert 5 < len(found) < 50
+    assert found == texts(running.engine, "q")[: len(found)]
+    assert any("commits" in complaint and "missing" in complaint for complaint in again.complaints)
+
+
+def test_a_torn_commit_is_as_if_it_had_never_been(running: Running) -> None:
+    fill(running, 3)
+
+    def tear(directory: Path) -> None:
+        with (directory / journal_file.FILE_NAME).open("ab") as file:
+            file.write(journal_file.MAGIC + b"\x00" * 7)
+
+    again = running.crash(tear)
+    assert len(texts(again.engine, "q")) == 3
+    assert again.complaints == []
+    again.engine.send("q", [message("next")])
+    again.store.commit()
+    assert len(texts(again.crash().engine, "q")) == 4
+
+
+def test_damage_within_the_journal_is_reported_and_the_others_are_kept(running: Running) -> None:
+    fill(running)
+
+    def spoil(directory: Path) -> None:
+        path = directory / journal_file.FILE_NAME
+        data = bytearray(path.read_bytes())
+        data[len(data) // 2] ^= 1
+        path.write_bytes(data)
+
+    again = running.crash(spoil)
+    assert len(texts(again.engine, "q")) == 49
+    assert any(complaint.startswith("journal:") for complaint in again.complaints)
+    assert again.crash().complaints == []
+
+
+def test_a_damaged_block_is_reported_and_the_others_are_kept(running: Running) -> None:
+    fill(running)
+    running.store.checkpoint()
+
+    def spoil(directory: Path) -> None:
+        path = directory / database.FILE_NAME
+        with sqlite3.connect(path) as file:
+            file.execute("UPDATE blocks SET data = zeroblob(300) WHERE id = 20")
+        file.close()
+
+    again = running.crash(spoil)
+    assert len(texts(again.engine, "q")) == 49
+    assert any("block 20" in complaint for complaint in again.complaints)
+    assert list(again.directory.glob(database.FILE_NAME + ".damaged-*"))
+    third = again.crash()
+    assert texts(third.engine, "q") == texts(again.engine, "q")
+    assert third.complaints == []
+
+
+def test_flipped_pages_are_survived_and_reported(running: Running) -> None:
+    fill(running, 200)
+    running.store.checkpoint()
+    chance = random.Random(5)
+
+    def spoil(directory: Path) -> None:
+        path = directory / database.FILE_NAME
+        data = bytearray(path.read_bytes())
+        for _ in range(6):
+            page = chance.randrange(10, len(data) // database.PAGE_BYTES) * database.PAGE_BYTES
+            data[page : page + 400] = chance.randbytes(400)
+        path.write_bytes(data)
+
+    again = running.crash(spoil)
+    assert again.complaints
+    found = texts(again.engine, "q")
+    assert len(found) > 50
+    assert set(found) <= set(texts(running.engine, "q"))
+    again.engine.send("q", [message("new")])
+    assert again.store.commit()
+    assert texts(again.crash().engine, "q") == [*found, "new"]
+
+
+@pytest.mark.parametrize("content", [b"", b"nonsense" * 2000, b"SQLite format 3\x00" + b"\xff" * 5000])
+def test_a_file_that_is_no_database_is_set_aside(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / database.FILE_NAME).write_bytes(content)
+    found = Running(tmp_path, Clock())
+    found.engine.namespace.create_queue("q")
+    assert found.store.commit()
+    assert bool(found.complaints) == bool(content)
+    found.store.close()
+
+
+def test_two_brokers_do_not_share_a_directory(running: Running) -> None:
+    with pytest.raises(DataDirectoryInUse):
+        Store(running.directory)
+
+
+# --- anything in any order
+
+ACTIONS = st.lists(
+    st.tuples(
+        st.sampled_from(
+            ["send", "schedule", "complete", "abandon", "defer", "dead-letter", "wait", "commit", "delete"]
+        ),
+        st.integers(0, 2),
+    ),
+    max_size=40,
+)
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(ACTIONS)
+def test_a_restored_engine_shows_what_the_old_one_shows(tmp_path: Path, actions: list[tuple[str, int]]) -> None:
+    running = Running(tmp_path / uuid.uuid4().hex, Clock())
+    create(running.engine)
+    for number, (action, which) in enumerate(actions):
+        if action == "commit":
+            running.store.commit()
+            if which == 0:
+                running.store.checkpoint()
+        else:
+            act(running, action, which, number)
+    running.store.commit()
+    again = running.crash()
+    assert again.complaints == []
+    assert shown(again.engine) == shown(running.engine)
+    running.store.close()
+    again.store.close()
+
+
+PATHS = ("q", "t/Subscriptions/s", "q/$DeadLetterQueue")
+
+
+def create(engine: Engine) -> None:
+    if "q" not in [queue.path for queue in engine.namespace.queues()]:
+        engine.namespace.create_queue("q", QueueSettings(lock_seconds=20, max_delivery_count=2, ttl_seconds=200))
+    if not engine.namespace.topics():
+        engine.namespace.create_topic("t")
+        engine.namespace.create_subscription("t", "s", SubscriptionSettings(forward_to="q"))
+
+
+def act(running: Running, action: str, which: int, number: int) -> None:
+    engine = running.engine
+    if action == "wait":
+        running.clock.time += (1, 25, 300)[which]
+        engine.tick()
+    elif action == "delete":
+        engine.namespace.delete_queue("q") if which == 0 else engine.namespace.delete_topic("t")
+        create(engine)
+    elif action in ("send", "schedule"):
+        due = running.clock.time + 30 if action == "schedule" else None
+        engine.send(("q", "t", "q")[which], [message(f"m{number}", scheduled_enqueue_time=due), message(f"n{number}")])
+    else:
+        settle(engine, PATHS[which], action)
+
+
+def settle(engine: Engine, path: str, action: str) -> None:
+    try:
+        for delivery in engine.receive(path, 1):
+            {
+                "complete": lambda given: engine.complete(path, given),
+                "abandon": lambda given: engine.abandon(path, given, {"n": 1}),
+                "defer": lambda given: engine.defer(path, given),
+                "dead-letter": lambda given: engine.dead_letter(path, given, "why"),
+            }[action](token(delivery))
+    except EngineError:
+        return
+
+
+def shown(engine: Engine) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for path in PATHS:
+        found[path] = [
+            (
+                delivery.message.message_id,
+                delivery.sequence_number,
+                delivery.enqueued_sequence_number,
+                delivery.delivery_count,
+                delivery.state,
+                dict(delivery.modified_properties),
+                delivery.dead_letter_source,
+                delivery.enqueued_at,
+                delivery.expires_at,
+            )
+            for delivery in engine.peek(path, 0, 1000)
+        ]
+    return found
