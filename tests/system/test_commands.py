@@ -55,7 +55,9 @@ def test_run_analyses_a_folder_and_its_exit_code_says_that_some_were_rejected(
     assert len(list((tmp_path / "results/mail").glob("*.eml"))) == 1
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["ctrl-c", "sigterm"])
+@pytest.mark.parametrize(
+    "number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP], ids=["ctrl-c", "sigterm", "closed terminal"]
+)
 def test_an_interrupted_run_stops_everything_that_it_started(
     tmp_path: Path,
     number: signal.Signals,

@@ -44,6 +44,9 @@ CLOSE_LONG_SECONDS = 86_400.0
 """`fusebus run` closes its run itself, so that a slow upload never splits it."""
 DEMO_SUPPLIER = "demo-supplier"
 
+OTHER_ENDS = (signal.SIGTERM, signal.SIGHUP)
+"""A kill, a closed terminal: they end as Ctrl-C does, with everything stopped."""
+
 EXPECTED_ERRORS = (ProcessFailed, AzuriteError, Stalled, StorageError, LedgerError, BusError)
 
 
@@ -147,7 +150,7 @@ def demo(out: Path) -> None:
 
 async def _up() -> None:
     stop = asyncio.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in (signal.SIGINT, *OTHER_ENDS):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     async with Stack(StackOptions(folder=STACK_FOLDER, progress=_step)) as stack:
         click.echo(f"settings  {stack.settings_file}\nlogs      {stack.folder / 'logs'}\nmail      {stack.mail_folder}")
@@ -165,7 +168,8 @@ async def _deliver(
 ) -> tuple[Delivered, list[Local]]:
     work = asyncio.current_task()
     assert work is not None
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, work.cancel)  # ends as Ctrl-C does: all is stopped
+    for number in OTHER_ENDS:
+        asyncio.get_running_loop().add_signal_handler(number, work.cancel)
     async with _temporary_stack(out, quiet, close) as stack:
         settings = console_settings(stack.settings_file)
         with Display(len(photos), quiet) as display:
