@@ -38,9 +38,6 @@ def test_results_lie_under_the_day_their_run_opened() -> None:
 
 
 def test_each_kind_of_result_has_a_place_of_its_own() -> None:
-    names = [
-        place(RUN, ANALYSIS)
-        for place in (layout.annotated_name, layout.thumbnail_name, layout.converted_name, layout.result_name)
-    ]
+    names = [place(RUN, ANALYSIS) for place in (layout.annotated_name, layout.thumbnail_name, layout.result_name)]
     assert len(set(names)) == len(names)
     assert all(re.fullmatch(r"[a-zA-Z0-9/._-]+", name) for name in names)

@@ -36,11 +36,6 @@ def thumbnail_name(run_id: str, analysis_id: str) -> str:
     return f"thumbnail/{run_date(run_id)}/{run_id}/{analysis_id}.jpg"
 
 
-def converted_name(run_id: str, analysis_id: str) -> str:
-    """The converted picture of one `convert` analysis, PNG."""
-    return f"converted/{run_date(run_id)}/{run_id}/{analysis_id}.png"
-
-
 def result_name(run_id: str, analysis_id: str) -> str:
     """The result JSON of one analysis."""
     return f"json/{run_date(run_id)}/{run_id}/{analysis_id}.json"

@@ -1,7 +1,9 @@
 """The two directions of a link, without knowing what is behind them."""
 
+# ruff: noqa: B027 - most links leave most of the hooks empty
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any
 
 from fusebus.servicebus.amqp.performatives import (
@@ -28,7 +30,7 @@ INCOMING_CREDIT = 1000  # messages a client may send ahead; topped up when half 
 BATCH_SIZE_PROPERTY = Symbol("com.microsoft:max-message-batch-size")
 
 
-class Link:
+class Link(ABC):
     """One end of a link on a session; `entity` is the engine's path, empty for the broker's own nodes."""
 
     rights: tuple[Right, ...] = ()
@@ -48,9 +50,9 @@ class Link:
         """Accepts the attach, now or later; raises Refusal or EngineError to refuse it."""
         self.session.accept(self)
 
+    @abstractmethod
     def reply(self) -> Attach:
         """The attach that accepts the client's."""
-        raise NotImplementedError
 
     @property
     def authorized(self) -> bool:
@@ -162,9 +164,9 @@ class Inbound(Link):
         if self.credit * 2 < INCOMING_CREDIT and self.session.has(self):
             self._grant()
 
+    @abstractmethod
     def arrived(self, first: Transfer, payload: bytes, size: int) -> None:
         """A whole message is here; `payload` is empty if `size` (bytes) is over the limit."""
-        raise NotImplementedError
 
     def on_flow(self, flow: Flow) -> None:
         if flow.echo:

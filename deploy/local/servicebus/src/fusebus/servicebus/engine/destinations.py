@@ -1,5 +1,6 @@
 """What can be sent to: duplicates, schedules and limits, the same for queues and topics."""
 
+from abc import ABC, abstractmethod
 from typing import Final
 
 from fusebus.servicebus.engine.duplicates import DuplicateWindow
@@ -14,7 +15,7 @@ _BYTES_PER_MEGABYTE: Final = 1024 * 1024
 _BYTES_PER_KILOBYTE: Final = 1024
 
 
-class Destination(Entity):
+class Destination(Entity, ABC):
     """What queues and topics share: senders, duplicates and schedules."""
 
     accepts_messages = True
@@ -55,12 +56,13 @@ class Destination(Entity):
             record.enqueued_at = self._core.now
             self._remember(key, self._take_forwarded(record))
 
+    @abstractmethod
     def enqueue(self, message: Message) -> int:
         """A new message, or a scheduled one whose time has come."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _take_forwarded(self, record: Record) -> int:
-        raise NotImplementedError
+        """A message that another entity forwarded here; returns its sequence number."""
 
     def _key(self, message: Message) -> str | None:
         """What a duplicate has in common; in partitioned entities an id counts only within its partition."""

@@ -12,7 +12,7 @@ from fusebus.servicebus.engine.checks import (
     check_subscription_name,
 )
 from fusebus.servicebus.engine.core import Core
-from fusebus.servicebus.engine.entities import DEAD_LETTER_SUFFIX, SUBSCRIPTIONS, Entity
+from fusebus.servicebus.engine.entities import SUBSCRIPTIONS, Entity
 from fusebus.servicebus.engine.errors import EntityDisabled, EntityExists, EntityNotFound, NotAllowed
 from fusebus.servicebus.engine.forwarding import check_target
 from fusebus.servicebus.engine.idle import IdleWatch
@@ -274,11 +274,6 @@ class Namespace:
         if self._core.journal is not None:
             self._core.journal.rule_saved(owner.id, rule)
         return rule
-
-
-def dead_letter_path(path: str) -> str:
-    """Of a queue or subscription path."""
-    return path + DEAD_LETTER_SUFFIX
 
 
 def subscription_path(topic: str, name: str) -> str:
