@@ -55,6 +55,14 @@ EXAMPLES: tuple[m.Message, ...] = (
     m.FleetChanged(pool="gpu", nodes=2, workers=2, because="20 images in 60 s", decided_at=WHEN),
     m.BudgetCrossed(month="2026-11", share=0.8, spent=80.5, budget=100.0, currency="GBP", crossed_at=WHEN),
     m.ModelChanged(previous="demo-1", current="demo-2", changed_by="ops", changed_at=WHEN),
+    m.ModelRefused(
+        model="demo@3",
+        serving="demo@2",
+        reason="graph",
+        description="op Loop is not allowed",
+        worker="node-1/42",
+        refused_at=WHEN,
+    ),
 )
 
 

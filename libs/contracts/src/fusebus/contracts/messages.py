@@ -261,6 +261,21 @@ class ModelChanged(Message, frozen=True, kw_only=True, tag="ModelChanged"):
     schema_version: int = 1
 
 
+class ModelRefused(Message, frozen=True, kw_only=True, tag="ModelRefused"):
+    """A worker does not take a model version that it was told to serve; sent once for each version and worker."""
+
+    model: str
+    """`name@version`."""
+    serving: str
+    """What serves in its place; empty where the worker has nothing else and ends."""
+    reason: str
+    """A short code, for example `files`, `graph`, `time_out` or `memory`."""
+    description: str
+    worker: str
+    refused_at: datetime
+    schema_version: int = 1
+
+
 AnyMessage = (
     BlobCreated
     | ImageAccepted
@@ -273,6 +288,7 @@ AnyMessage = (
     | FleetChanged
     | BudgetCrossed
     | ModelChanged
+    | ModelRefused
 )
 MESSAGE_TYPES: tuple[type[Message], ...] = AnyMessage.__args__
 SCHEMA_VERSION = 1
@@ -295,6 +311,8 @@ def work_id(message: Message) -> str:
             return f"{kind}/{message.month}/{message.share}"
         case ModelChanged():
             return f"{kind}/{message.current}/{message.changed_at.isoformat()}"
+        case ModelRefused():
+            return f"{kind}/{message.model}/{message.worker}"
         case ImageAccepted() | ImageAnalysed() | ImageFailed() | ImageRejected() | DuplicateFound():
             return f"{kind}/{message.upload_id}"
         case _:

@@ -20,6 +20,7 @@ from fusebus.contracts.messages import (
     JobKind,
     Message,
     ModelChanged,
+    ModelRefused,
     RunCheck,
 )
 
@@ -78,7 +79,7 @@ TOPICS: tuple[Topic, ...] = (
     ),
     Topic(
         name="fleet",
-        carries=(FleetChanged, BudgetCrossed, ModelChanged),
+        carries=(FleetChanged, BudgetCrossed, ModelChanged, ModelRefused),
         subscriptions=(Subscription(name="notifier"),),
     ),
 )

@@ -19,6 +19,7 @@ from fusebus.contracts.messages import (
     ImageRejected,
     Message,
     ModelChanged,
+    ModelRefused,
     RunCheck,
     work_id,
 )
@@ -59,7 +60,7 @@ class Handler:
                     return await self._close(message, context)
                 case BudgetCrossed():
                     return await self._alert(message, context)
-                case FleetChanged() | ModelChanged():
+                case FleetChanged() | ModelChanged() | ModelRefused():
                     _log.info("fleet", extra={"event": msgspec.to_builtins(message)})
                     return done()
                 case _:
