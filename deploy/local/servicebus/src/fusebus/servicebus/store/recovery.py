@@ -28,6 +28,18 @@ IN_DATABASE: Final = -1  # instead of a position in the journal file
 
 
 @dataclass(slots=True)
+class Block:
+    """What the log still needs of one block."""
+
+    number: int
+    size_bytes: int
+    stored: int
+    live: int
+    position: int = IN_DATABASE
+    """Of its data in the journal file, or IN_DATABASE."""
+
+
+@dataclass(slots=True)
 class BlockSize:
     """Of one block in the log."""
 
@@ -46,6 +58,8 @@ class Recovered:
     blocks: dict[int, BlockSize] = field(default_factory=dict)
     live: dict[int, dict[int, tuple[int, entries.Stored]]] = field(default_factory=dict)
     """mailbox -> number -> (block, entry)"""
+    dropped: int = 0
+    """The last block that was deleted since nothing of it was needed."""
     next_block: int = 1
     damaged: bool = False
     """Whether the file must not be written any more."""
@@ -119,8 +133,8 @@ def recover(database: sqlite3.Connection, journal: JournalFile, last_commit: int
     found = Recovered(complaints=reader.complaints)
     found.tables = {name: reader.rows(name) for name in ("entities", "rules", "sessions", "duplicates")}
     found.last_numbers = dict(reader.rows("numbers"))
-    dropped = found.last_numbers.pop(DROPPED, 0)
-    newest = max(dropped, _replay(_blocks(reader, journal, dropped), found))
+    found.dropped = found.last_numbers.pop(DROPPED, 0)
+    newest = max(found.dropped, _replay(_blocks(reader, journal, found.dropped), found))
     found.next_block = newest + 1
     found.damaged = bool(reader.complaints)
     if newest < last_commit:

@@ -9,20 +9,18 @@ import zlib
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from fusebus.servicebus.engine.engine import Engine
-from fusebus.servicebus.engine.journal import IDS_PER_ENTITY, DuplicateImage, EntityImage
 from fusebus.servicebus.engine.messages import Message
 from fusebus.servicebus.engine.records import Record
-from fusebus.servicebus.engine.settings import Rule
-from fusebus.servicebus.store import entries, images, journal_file
+from fusebus.servicebus.store import entries, journal_file
 from fusebus.servicebus.store.database import FILE_NAME, Sync, opened, set_aside, unfinished_frames, write_tables
 from fusebus.servicebus.store.journal_file import JournalFile
 from fusebus.servicebus.store.marks import CommitMark, Reserve
-from fusebus.servicebus.store.recovery import DROPPED, IN_DATABASE, Recovered, recover
+from fusebus.servicebus.store.recovery import DROPPED, IN_DATABASE, Block, Recovered, recover
+from fusebus.servicebus.store.tables import TablesJournal
 
 logger = logging.getLogger(__name__)
 
@@ -34,22 +32,9 @@ MIN_BLOCKS_TO_DROP: Final = 64  # dropping costs statements; a few finished bloc
 TIDY_FACTOR: Final = 2  # what tidying may write, as a multiple of what the turn itself writes
 
 FindRecord = Callable[[int, int], Record | None]
-Statement = tuple[str, tuple[Any, ...]]
 
 
-@dataclass(slots=True)
-class _Block:
-    """What the log still needs of one block."""
-
-    number: int
-    size_bytes: int
-    stored: int
-    live: int
-    position: int = IN_DATABASE
-    """Of its data in the journal file, or IN_DATABASE."""
-
-
-class Store:
+class Store(TablesJournal):
     """Implements engine.Journal. Between `commit` calls everything is in memory only.
 
     A commit is one block of the log. Blocks that come alone are appended to the journal file, those that come with
@@ -68,6 +53,7 @@ class Store:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Opens or makes the files. Raises DataDirectoryInUse, UnknownFormat, OSError."""
+        super().__init__()
         directory.mkdir(parents=True, exist_ok=True)
         self.refusal: str | None = None
         self.on_pending: Callable[[], None] | None = None
@@ -79,14 +65,13 @@ class Store:
         self._mark = CommitMark(directory)
         self._reserve = Reserve(directory, reserve_bytes)
         self._pending: list[bytes] = []
-        self._statements: list[Statement] = []
         self._numbers: dict[int, int] = {}
         self._numbers_since_drop: dict[int, int] = {}
         self._finished = self._dropped = 0  # the last block that is no longer needed, and that was deleted
         self._last_message: Message | None = None
-        self._current = _Block(1, 0, 0, 0)
-        self._blocks: dict[int, _Block] = {}
-        self._order: deque[_Block] = deque()
+        self._current = Block(1, 0, 0, 0)
+        self._blocks: dict[int, Block] = {}
+        self._order: deque[Block] = deque()
         self._log_bytes = self._stored_entries = self._live_entries = 0
         self._moved: list[Record] = []
         self._find: FindRecord | None = None
@@ -150,10 +135,11 @@ class Store:
 
     def _adopt(self, recovered: Recovered) -> None:
         """Take up the log where it ends."""
+        self._finished = self._dropped = recovered.dropped
         self._current.number = max(recovered.next_block, self._mark.block + 1)
         live = recovered.live_by_block()
         for number, size in recovered.blocks.items():
-            block = _Block(number, size.size_bytes, size.stored, live.get(number, 0), size.position)
+            block = Block(number, size.size_bytes, size.stored, live.get(number, 0), size.position)
             self._blocks[number] = block
             self._order.append(block)
             self._log_bytes += size.size_bytes
@@ -233,55 +219,12 @@ class Store:
             block.live -= 1
             self._live_entries -= 1
 
-    # --- engine.Journal: everything else goes to tables of its own
-
-    def entity_saved(self, image: EntityImage) -> None:
-        self._state(
-            "INSERT OR REPLACE INTO entities VALUES (?, ?, ?, ?, ?)",
-            (image.id, image.path, images.dumps(image.settings), image.created_at, image.updated_at),
-        )
-
-    def entity_deleted(self, entity_id: int) -> None:
-        last = entity_id + IDS_PER_ENTITY - 1
-        self._state("DELETE FROM entities WHERE id = ?", (entity_id,))
-        self._state("DELETE FROM rules WHERE entity = ?", (entity_id,))
-        self._state("DELETE FROM duplicates WHERE entity = ?", (entity_id,))
-        self._state("DELETE FROM sessions WHERE mailbox BETWEEN ? AND ?", (entity_id, last))
-
-    def rule_saved(self, entity_id: int, rule: Rule) -> None:
-        self._state("INSERT OR REPLACE INTO rules VALUES (?, ?, ?)", (entity_id, rule.name, images.dumps(rule)))
-
-    def rule_deleted(self, entity_id: int, name: str) -> None:
-        self._state("DELETE FROM rules WHERE entity = ? AND name = ?", (entity_id, name))
-
-    def session_saved(self, mailbox_id: int, session_id: str, state: bytes | None, updated_at: float) -> None:
-        if state is None:
-            self._state("DELETE FROM sessions WHERE mailbox = ? AND session = ?", (mailbox_id, session_id))
-        else:
-            self._state(
-                "INSERT OR REPLACE INTO sessions VALUES (?, ?, ?, ?)", (mailbox_id, session_id, state, updated_at)
-            )
-
-    def duplicate_seen(self, image: DuplicateImage) -> None:
-        self._state(
-            "INSERT OR REPLACE INTO duplicates VALUES (?, ?, ?, ?)",
-            (image.entity_id, image.seen_at, image.key, image.sequence_number),
-        )
-
-    def duplicates_forgotten(self, entity_id: int, seen_until: float) -> None:
-        self._state("DELETE FROM duplicates WHERE entity = ? AND seen_at <= ?", (entity_id, seen_until))
-
-    def _state(self, sql: str, parameters: tuple[Any, ...]) -> None:
-        if not self._statements:
-            self._wake()
-        self._statements.append((sql, parameters))
+    # --- writing
 
     def _wake(self) -> None:
         self._failed_quietly = False
         if self.on_pending is not None and not (self._pending or self._statements or self._numbers):
             self.on_pending()
-
-    # --- writing
 
     @property
     def log_bytes(self) -> int:
@@ -396,7 +339,7 @@ class Store:
         self._log_bytes += size
         self._stored_entries += block.stored
         self._live_entries += block.stored  # those removed since are counted already
-        self._current = _Block(block.number + 1, 0, 0, 0)
+        self._current = Block(block.number + 1, 0, 0, 0)
         self._numbers_since_drop.update(self._numbers)
         self._pending, self._statements, self._numbers, self._moved = [], [], {}, []
         self._last_message = None
@@ -424,7 +367,7 @@ class Store:
                 budget_bytes -= block.size_bytes * block.live // max(1, block.stored)
         return b"".join(copies)
 
-    def _copies_of(self, block: _Block) -> list[bytes]:
+    def _copies_of(self, block: Block) -> list[bytes]:
         assert self._find is not None
         copies: list[bytes] = []
         for entry in entries.read(self._data_of(block)):
@@ -437,7 +380,7 @@ class Store:
             block.live = 0
         return copies
 
-    def _data_of(self, block: _Block) -> bytes:
+    def _data_of(self, block: Block) -> bytes:
         if block.position != IN_DATABASE:
             return self._journal.read(block.position, block.size_bytes)
         assert self._database is not None

@@ -1,0 +1,64 @@
+"""The part of the engine's journal that goes to tables of its own: topology, rules, session states, duplicates."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import Any
+
+from fusebus.servicebus.engine.journal import IDS_PER_ENTITY, DuplicateImage, EntityImage
+from fusebus.servicebus.engine.settings import Rule
+from fusebus.servicebus.store import images
+
+Statement = tuple[str, tuple[Any, ...]]
+
+
+class TablesJournal:
+    """Collects the statements of one commit."""
+
+    def __init__(self) -> None:
+        self._statements: list[Statement] = []
+
+    @abstractmethod
+    def _wake(self) -> None:
+        """Called when there is something to commit where there was nothing of its kind."""
+
+    def entity_saved(self, image: EntityImage) -> None:
+        self._state(
+            "INSERT OR REPLACE INTO entities VALUES (?, ?, ?, ?, ?)",
+            (image.id, image.path, images.dumps(image.settings), image.created_at, image.updated_at),
+        )
+
+    def entity_deleted(self, entity_id: int) -> None:
+        last = entity_id + IDS_PER_ENTITY - 1
+        self._state("DELETE FROM entities WHERE id = ?", (entity_id,))
+        self._state("DELETE FROM rules WHERE entity = ?", (entity_id,))
+        self._state("DELETE FROM duplicates WHERE entity = ?", (entity_id,))
+        self._state("DELETE FROM sessions WHERE mailbox BETWEEN ? AND ?", (entity_id, last))
+
+    def rule_saved(self, entity_id: int, rule: Rule) -> None:
+        self._state("INSERT OR REPLACE INTO rules VALUES (?, ?, ?)", (entity_id, rule.name, images.dumps(rule)))
+
+    def rule_deleted(self, entity_id: int, name: str) -> None:
+        self._state("DELETE FROM rules WHERE entity = ? AND name = ?", (entity_id, name))
+
+    def session_saved(self, mailbox_id: int, session_id: str, state: bytes | None, updated_at: float) -> None:
+        if state is None:
+            self._state("DELETE FROM sessions WHERE mailbox = ? AND session = ?", (mailbox_id, session_id))
+        else:
+            self._state(
+                "INSERT OR REPLACE INTO sessions VALUES (?, ?, ?, ?)", (mailbox_id, session_id, state, updated_at)
+            )
+
+    def duplicate_seen(self, image: DuplicateImage) -> None:
+        self._state(
+            "INSERT OR REPLACE INTO duplicates VALUES (?, ?, ?, ?)",
+            (image.entity_id, image.seen_at, image.key, image.sequence_number),
+        )
+
+    def duplicates_forgotten(self, entity_id: int, seen_until: float) -> None:
+        self._state("DELETE FROM duplicates WHERE entity = ? AND seen_at <= ?", (entity_id, seen_until))
+
+    def _state(self, sql: str, parameters: tuple[Any, ...]) -> None:
+        if not self._statements:
+            self._wake()
+        self._statements.append((sql, parameters))
