@@ -14,13 +14,13 @@ from pathlib import Path
 
 import numpy as np
 
+from fusebus.models import load_manifest
 from fusebus.vision import (
     DEMO_MODEL,
     annotate,
     decode,
     encode_jpeg,
     inspect,
-    load_manifest,
     postprocess,
     resize_to_model,
 )

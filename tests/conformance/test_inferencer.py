@@ -29,7 +29,8 @@ from fusebus.inferencer.backends.onnx import OnnxBackend
 from fusebus.inferencer.codecs import Codecs
 from fusebus.inferencer.handler import Detect
 from fusebus.inferencer.model import ModelThread
-from fusebus.vision import DEMO_MODEL, encode_jpeg, load_manifest
+from fusebus.models import load_manifest
+from fusebus.vision import DEMO_MODEL, encode_jpeg
 from fusebus.vision.boards import draw_board
 
 NOW = datetime(2031, 5, 6, 7, 8, 9, tzinfo=UTC)

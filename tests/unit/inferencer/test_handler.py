@@ -20,7 +20,8 @@ from fusebus.contracts.outcomes import Abandon, Done, Retry
 from fusebus.inferencer.codecs import Codecs
 from fusebus.inferencer.handler import Detect
 from fusebus.inferencer.model import ModelBroken
-from fusebus.vision import DEMO_MODEL, load_manifest
+from fusebus.models import load_manifest
+from fusebus.vision import DEMO_MODEL
 
 Accept = Callable[..., Any]
 NOW = datetime(2031, 5, 6, 7, 8, 9, tzinfo=UTC)

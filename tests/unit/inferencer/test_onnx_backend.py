@@ -7,7 +7,8 @@ import pytest
 
 from fusebus.inferencer.backends import BackendError
 from fusebus.inferencer.backends.onnx import OnnxBackend, require_provider
-from fusebus.vision import DEMO_MODEL, load_manifest, resize_to_model
+from fusebus.models import load_manifest
+from fusebus.vision import DEMO_MODEL, resize_to_model
 from fusebus.vision.boards import draw_board
 
 CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"

@@ -5,8 +5,9 @@ import json
 import numpy as np
 import pytest
 
+from fusebus.models import load_manifest
+from fusebus.vision import DEMO_MODEL
 from fusebus.vision.export.evaluate import average_precision, box_iou, evaluate, open_session, parity, run_onnx
-from fusebus.vision.models import DEMO_MODEL, load_manifest
 
 
 def test_the_committed_model_finds_the_neutrals_of_unseen_boards() -> None:

@@ -3,10 +3,10 @@
 from fusebus.vision import rle
 from fusebus.vision.annotate import annotate
 from fusebus.vision.decode import Pixels, decode
-from fusebus.vision.errors import Damaged, ImageError, NotAnImage, TooManyPixels
+from fusebus.vision.demo_model import DEMO_MODEL
+from fusebus.vision.errors import Damaged, ImageError, NotAnImage, TooComplex, TooManyPixels
 from fusebus.vision.formats import MAX_PIXELS, ImageHeader, inspect
 from fusebus.vision.jpeg import encode_jpeg
-from fusebus.vision.models import DEMO_MODEL, ModelError, ModelManifest, load_manifest
 from fusebus.vision.postprocess import Detection, postprocess
 from fusebus.vision.resize import resize_to_model, thumbnail
 
@@ -17,16 +17,14 @@ __all__ = [
     "Detection",
     "ImageError",
     "ImageHeader",
-    "ModelError",
-    "ModelManifest",
     "NotAnImage",
     "Pixels",
+    "TooComplex",
     "TooManyPixels",
     "annotate",
     "decode",
     "encode_jpeg",
     "inspect",
-    "load_manifest",
     "postprocess",
     "resize_to_model",
     "rle",

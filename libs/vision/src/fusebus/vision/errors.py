@@ -1,4 +1,4 @@
-"""Why bytes from outside are no usable picture: three errors, each with a short code."""
+"""Why bytes from outside are no usable picture: four errors, each with a short code."""
 
 
 class ImageError(ValueError):
@@ -23,3 +23,9 @@ class Damaged(ImageError):
     """Starts like an image, but its structure or its pixel data is broken, cut short, or not what the format allows."""
 
     reason = "damaged"
+
+
+class TooComplex(Damaged):
+    """More segments, chunks or scans than any camera writes: an attack on whoever reads them."""
+
+    reason = "too_complex"

@@ -15,7 +15,7 @@ from fusebus.inferencer.codecs import Codecs
 from fusebus.inferencer.handler import Detect
 from fusebus.inferencer.model import ModelThread
 from fusebus.inferencer.settings import InferencerSettings
-from fusebus.vision import load_manifest
+from fusebus.models import load_manifest
 
 
 async def main(settings: InferencerSettings, life: Life) -> None:

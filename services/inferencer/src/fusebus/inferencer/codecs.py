@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fusebus.inferencer.backends import Outputs
+from fusebus.models import ModelManifest
 from fusebus.vision import (
     Detection,
-    ModelManifest,
     Pixels,
     annotate,
     decode,
@@ -85,9 +85,9 @@ def render(pixels: Pixels, outputs: Outputs, manifest: ModelManifest, quality: i
         *outputs,
         width,
         height,
-        manifest.score_threshold,
+        manifest.score_thresholds[0],
         manifest.nms_iou,
-        label=manifest.label,
+        label=manifest.prompts[0],
         mask_size=manifest.image_size,
     )
     return Rendered(detections, encode_jpeg(annotate(pixels, detections), quality))

@@ -27,7 +27,8 @@ from fusebus.inferencer.codecs import Codecs, DigestMismatch, prepare, render
 from fusebus.inferencer.model import ModelBroken
 from fusebus.inferencer.ports import Model, Store
 from fusebus.inferencer.result import result_json
-from fusebus.vision import ImageError, ModelManifest
+from fusebus.models import ModelManifest
+from fusebus.vision import ImageError
 
 _log = logging.getLogger(__name__)
 

@@ -10,7 +10,8 @@ from collections.abc import Sequence
 import msgspec
 
 from fusebus.contracts.messages import ImageAccepted
-from fusebus.vision import Detection, ModelManifest
+from fusebus.models import ModelManifest
+from fusebus.vision import Detection
 from fusebus.vision.rle import RunLengths
 
 SCHEMA_VERSION = 1

@@ -97,7 +97,7 @@ def evaluate(folder: Path, boards: int, first_seed: int = FIRST_SEED) -> Figures
         scores, boxes, masks = (output[0] for output in run_onnx(session, picture))
         seconds += time.perf_counter() - started
         judged.append(_judge(board, scores, boxes, masks, manifest["nms_iou"]))
-    return _figures(judged, manifest["score_threshold"], first_seed, seconds * 1000 / boards)
+    return _figures(judged, manifest["score_thresholds"][0], first_seed, seconds * 1000 / boards)
 
 
 def record(folder: Path, figures: Figures) -> None:

@@ -102,42 +102,19 @@ def _manifest(
 ) -> dict[str, object]:
     mask_size = 4 * graph.detector.grid
     return {
-        "format_version": 1,
+        "format_version": 2,
         "name": settings.name,
         "version": settings.model_version,
+        "files": {path.name: {"sha256": hashlib.sha256(path.read_bytes()).hexdigest(), "bytes": path.stat().st_size}},
         "file": path.name,
-        "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
-        "bytes": path.stat().st_size,
         "prompts": [PROMPT],
         "image_size": _image_size(graph),
         "mask_size": mask_size,
         "top_k": settings.top_k,
         "precision": "fp16" if settings.half else "fp32",
         "opset": OPSET,
-        "score_threshold": settings.score_threshold,
+        "score_thresholds": [settings.score_threshold],
         "nms_iou": settings.nms_iou,
-        "mask_threshold": 0.5,
-        "input": {
-            "name": "images",
-            "type": "uint8",
-            "shape": ["batch", _image_size(graph), _image_size(graph), 3],
-            "layout": "NHWC",
-            "colour": "RGB",
-            "resize": "squash, antialiased bilinear",
-        },
-        "outputs": {
-            "scores": {"type": "float32", "shape": ["batch", settings.top_k], "meaning": "probability, falling"},
-            "boxes": {
-                "type": "float32",
-                "shape": ["batch", settings.top_k, 4],
-                "meaning": "x1 y1 x2 y2, share of the picture",
-            },
-            "masks": {
-                "type": "uint8",
-                "shape": ["batch", settings.top_k, mask_size, mask_size],
-                "meaning": "probability * 255",
-            },
-        },
         "libraries": {name: version(name) for name in _LIBRARIES},
-        "parity_with_torch_fp32": measured,
+        "parity": {"torch_fp32": measured},
     }
