@@ -12,6 +12,7 @@ from PIL import Image
 
 from fusebus.vision.errors import Damaged
 from fusebus.vision.formats import MAX_PIXELS, ImageHeader, inspect, verify_png_checksums
+from fusebus.vision.stills import STRIP_ROWS, decode_png, decode_webp, decodes_fast, png_still
 
 Pixels = NDArray[np.uint8]
 """RGB, shape (height, width, 3)."""
@@ -21,13 +22,22 @@ def decode(data: bytes) -> Pixels:
     """RGB pixels uint8 (height, width, 3), EXIF orientation applied, transparency laid on white.
 
     Strict: a file that a lenient viewer would half show is refused. Releases the GIL while it decodes.
-    Raises NotAnImage, TooManyPixels, Damaged.
+    Raises NotAnImage, TooManyPixels, TooComplex, Damaged.
     """
     header = inspect(data)
-    pixels = _decode_jpeg(data, header) if header.format == "jpeg" else _decode_with_pillow(data, header.format)
+    pixels = _decoded(data, header)
     if pixels.shape != (header.height, header.width, 3):
         raise Damaged(f"header says {header.width} x {header.height} pixels, the data has {pixels.shape[1::-1]}")
     return _upright(pixels, header)
+
+
+def _decoded(data: bytes, header: ImageHeader) -> Pixels:
+    if header.format == "jpeg":
+        return _decode_jpeg(data, header)
+    if header.format == "webp":
+        return decode_webp(data)
+    verify_png_checksums(data)  # decoders skip some
+    return decode_png(data) if decodes_fast(data) else _decode_with_pillow(png_still(data), "png")
 
 
 def _decode_jpeg(data: bytes, header: ImageHeader) -> Pixels:
@@ -46,20 +56,26 @@ def _decode_jpeg(data: bytes, header: ImageHeader) -> Pixels:
 
 
 def _decode_with_pillow(data: bytes, image_format: str) -> Pixels:
-    if image_format == "png":
-        verify_png_checksums(data)  # Pillow itself skips those of the pixel data
     Image.MAX_IMAGE_PIXELS = MAX_PIXELS  # formats.inspect has refused more already; Pillow would warn from 89 million
     try:
         with Image.open(io.BytesIO(data), formats=[image_format.upper()]) as image:
-            return np.array(_rgb(image))
+            return _rgb(image)
     # Pillow documents OSError; hostile files bring out the others.
     except (OSError, ValueError, SyntaxError, IndexError, KeyError, TypeError, OverflowError, EOFError) as error:
         raise Damaged(f"{image_format}: {error}") from error
 
 
-def _rgb(image: Image.Image) -> Image.Image:
-    """Eight-bit RGB of the first frame."""
+def _rgb(image: Image.Image) -> Pixels:
+    """Eight-bit RGB of the first frame, converted in strips: whole copies would cost four bytes a pixel each."""
     image.load()
+    out = np.empty((image.height, image.width, 3), np.uint8)
+    for top in range(0, image.height, STRIP_ROWS):
+        bottom = min(top + STRIP_ROWS, image.height)
+        out[top:bottom] = np.asarray(_rgb_strip(image.crop((0, top, image.width, bottom))))
+    return out
+
+
+def _rgb_strip(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I"):  # 16-bit grey: Pillow's own conversion would clip it to white
         return Image.fromarray((np.asarray(image).astype(np.uint32) >> 8).astype(np.uint8)).convert("RGB")
     if image.has_transparency_data:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import msgspec
 
-from fusebus.vision.errors import Damaged, NotAnImage, TooManyPixels
+from fusebus.vision.errors import Damaged, NotAnImage, TooComplex, TooManyPixels
 
 MAX_PIXELS = 100_000_000
 """Width × height; a decoded picture then needs at most 300 MB."""
@@ -46,7 +46,8 @@ class Chunk(msgspec.Struct, frozen=True):
 def inspect(data: bytes) -> ImageHeader:
     """Read the header, decode nothing.
 
-    Raises NotAnImage (no known magic bytes), TooManyPixels, Damaged (right magic bytes, unreadable structure).
+    Raises NotAnImage (no known magic bytes), TooManyPixels, TooComplex, Damaged (right magic bytes, unreadable
+    structure).
     """
     if data[:3] == b"\xff\xd8\xff":
         header = _jpeg(data)
@@ -69,6 +70,11 @@ def inspect(data: bytes) -> ImageHeader:
 def png_chunks(data: bytes) -> Iterator[Chunk]:
     """Chunks up to the end of the data or IEND; the last one may claim more bytes than there are."""
     return _chunks(data, start=8, big_endian=True, trailer=4)
+
+
+def webp_chunks(data: bytes) -> Iterator[Chunk]:
+    """Chunks up to the end of the data; the last one may claim more bytes than there are."""
+    return _chunks(data, start=12, big_endian=False, trailer=0)
 
 
 def verify_png_checksums(data: bytes) -> None:
@@ -94,7 +100,7 @@ def _jpeg(data: bytes) -> ImageHeader:
         position = start + (int.from_bytes(data[start : start + 2], "big") if kind != 0x01 else 0)
         parts, scans = parts + 1, scans + (kind == 0xDA)
         if parts > MAX_PARTS or scans > MAX_SCANS:
-            raise Damaged(f"jpeg has more than {MAX_PARTS} segments or {MAX_SCANS} scans")
+            raise TooComplex(f"jpeg has more than {MAX_PARTS} segments or {MAX_SCANS} scans")
         if kind in _JPEG_FRAMES and size is None and start + 7 <= len(data):
             height, width = struct.unpack_from(">HH", data, start + 3)
             size = width, height
@@ -120,7 +126,7 @@ def _png(data: bytes) -> ImageHeader:
 def _webp(data: bytes) -> ImageHeader:
     size: tuple[int, int] | None = None
     orientation = 1
-    for chunk in _chunks(data, start=12, big_endian=False, trailer=0):
+    for chunk in webp_chunks(data):
         content = data[chunk.start : chunk.start + min(chunk.length, 65_536)]
         if size is None:
             size = _webp_size(chunk.kind, content)
@@ -157,7 +163,7 @@ def _chunks(data: bytes, start: int, big_endian: bool, trailer: int) -> Iterator
         if kind == b"IEND":
             return
         position += 8 + length + trailer + (0 if big_endian else length & 1)  # WebP pads to even lengths
-    raise Damaged(f"more than {MAX_PARTS} chunks")
+    raise TooComplex(f"more than {MAX_PARTS} chunks")
 
 
 def _orientation(tiff: bytes) -> int:

@@ -1,0 +1,158 @@
+"""Reduces a PNG or WebP file to the parts that make its first picture; nothing else reaches a decoder.
+
+Texts, profiles, EXIF and later frames stay out: they can be bombs of their own, and no derivative may carry them.
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+
+import cv2
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from fusebus.vision.errors import Damaged
+from fusebus.vision.formats import PNG_SIGNATURE, Chunk, png_chunks, webp_chunks
+
+STRIP_ROWS = 256
+"""Transparency is laid on white so many rows at a time: whole copies would cost more memory than the picture."""
+
+_PNG_ESSENCE = frozenset({b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND"})
+_WEBP_PICTURE = frozenset({b"ALPH", b"VP8 ", b"VP8L"})
+_ALPHA_FLAG = 0x10  # in VP8X
+
+
+class WebpStill(msgspec.Struct, frozen=True):
+    """The first picture of a WebP file: its chunks, and where it lies on the canvas, in pixels."""
+
+    chunks: tuple[tuple[bytes, bytes], ...]
+    canvas: tuple[int, int] | None
+    """Width and height as an extended header says; None where there is none."""
+    left: int = 0
+    top: int = 0
+
+    def file(self) -> bytes:
+        """A WebP file of nothing but this picture."""
+        body = b"".join(_webp_chunk(kind, content) for kind, content in self.chunks)
+        if self.chunks and self.chunks[0][0] == b"ALPH":
+            width, height = vp8_size(self.chunks[-1][1])
+            sides = (width - 1).to_bytes(3, "little") + (height - 1).to_bytes(3, "little")
+            body = _webp_chunk(b"VP8X", bytes([_ALPHA_FLAG, 0, 0, 0]) + sides) + body
+        return b"RIFF" + struct.pack("<I", len(body) + 4) + b"WEBP" + body
+
+
+def png_still(data: bytes) -> bytes:
+    """A PNG file of only header, palette, transparency and pixel data; an animation's first picture."""
+    parts = [PNG_SIGNATURE]
+    for chunk in png_chunks(data):
+        if chunk.kind in _PNG_ESSENCE:
+            parts.append(data[chunk.start - 8 : chunk.start + chunk.length + 4])
+    return b"".join(parts)
+
+
+def webp_still(data: bytes) -> WebpStill:
+    """The first picture's chunks. Raises Damaged where there is none or the file is shorter than it says."""
+    if 8 + int.from_bytes(data[4:8], "little") > len(data):
+        raise Damaged("webp is cut short")
+    canvas: tuple[int, int] | None = None
+    found: list[tuple[bytes, bytes]] = []
+    for chunk in webp_chunks(data):
+        content = _content(data, chunk)
+        if chunk.kind == b"VP8X" and len(content) >= 10:
+            canvas = int.from_bytes(content[4:7], "little") + 1, int.from_bytes(content[7:10], "little") + 1
+        elif chunk.kind == b"ANMF":
+            return _frame(content, canvas)
+        elif chunk.kind in _WEBP_PICTURE:
+            found.append((chunk.kind, content))
+            if chunk.kind != b"ALPH":
+                return WebpStill(tuple(found), canvas)
+    raise Damaged("webp has no image")
+
+
+def decode_png(data: bytes) -> NDArray[np.uint8]:
+    """RGB pixels of an eight-bit grey, RGB or RGBA PNG. Raises Damaged."""
+    return _on_white(_decoded(png_still(data), "png"))
+
+
+def decode_webp(data: bytes) -> NDArray[np.uint8]:
+    """RGB pixels of the first picture on its canvas. Raises Damaged."""
+    still = webp_still(data)
+    pixels = _on_white(_decoded(still.file(), "webp"))
+    if still.canvas is None or (still.canvas == pixels.shape[1::-1] and not still.left and not still.top):
+        return pixels
+    width, height = still.canvas
+    bottom, right = still.top + pixels.shape[0], still.left + pixels.shape[1]
+    if bottom > height or right > width:
+        raise Damaged("webp has a frame outside of its canvas")
+    whole = np.full((height, width, 3), 255, np.uint8)
+    whole[still.top : bottom, still.left : right] = pixels
+    return whole
+
+
+def decodes_fast(data: bytes) -> bool:
+    """Whether `decode_png` shows this PNG as it is: eight bits, no palette, no transparent colour."""
+    kinds = {chunk.kind for chunk in png_chunks(data)}
+    return data[24] == 8 and data[25] in (0, 2, 6) and b"tRNS" not in kinds
+
+
+def png_chunk(kind: bytes, content: bytes) -> bytes:
+    """A chunk with its length and checksum."""
+    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+
+def vp8_size(content: bytes) -> tuple[int, int]:
+    """Width and height that a VP8 key frame states. Raises Damaged."""
+    if len(content) < 10 or content[3:6] != b"\x9d\x01\x2a":
+        raise Damaged("webp has an unreadable frame")
+    return int.from_bytes(content[6:8], "little") & 0x3FFF, int.from_bytes(content[8:10], "little") & 0x3FFF
+
+
+def _frame(content: bytes, canvas: tuple[int, int] | None) -> WebpStill:
+    """The picture inside an animation's first frame; its place is stored in units of two pixels."""
+    if len(content) < 16 or canvas is None:
+        raise Damaged("webp has an unreadable frame")
+    left, top = 2 * int.from_bytes(content[0:3], "little"), 2 * int.from_bytes(content[3:6], "little")
+    inner = b"RIFF" + struct.pack("<I", len(content) - 12) + b"WEBP" + content[16:]
+    still = webp_still(inner)
+    return WebpStill(still.chunks, canvas, left, top)
+
+
+def _content(data: bytes, chunk: Chunk) -> bytes:
+    if chunk.start + chunk.length > len(data):
+        raise Damaged("webp is cut short")
+    return data[chunk.start : chunk.start + chunk.length]
+
+
+def _webp_chunk(kind: bytes, content: bytes) -> bytes:
+    return kind + struct.pack("<I", len(content)) + content + bytes(len(content) & 1)
+
+
+def _decoded(file: bytes, image_format: str) -> NDArray[np.uint8]:
+    try:
+        pixels = cv2.imdecode(np.frombuffer(file, np.uint8), cv2.IMREAD_UNCHANGED)
+    except cv2.error as error:
+        raise Damaged(f"{image_format}: {str(error).strip()[:200]}") from error
+    if pixels is None or pixels.dtype != np.uint8:
+        raise Damaged(f"{image_format}: its pixel data can't be decoded")
+    return np.asarray(pixels)
+
+
+def _on_white(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """RGB of what OpenCV decoded: grey, BGR or BGRA."""
+    if pixels.ndim == 2:
+        return np.asarray(cv2.cvtColor(pixels, cv2.COLOR_GRAY2RGB), dtype=np.uint8)
+    if pixels.shape[2] == 3:
+        return np.asarray(cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB, dst=pixels), dtype=np.uint8)
+    out = np.empty((*pixels.shape[:2], 3), np.uint8)
+    for top in range(0, len(pixels), STRIP_ROWS):
+        strip = cv2.cvtColor(pixels[top : top + STRIP_ROWS], cv2.COLOR_BGRA2RGBA)
+        alpha = strip[:, :, 3:].astype(np.uint16)
+        if alpha.min() < 255:
+            # Rounded division by 255.
+            mixed = strip[:, :, :3] * alpha + (255 - alpha) * 255 + 127
+            out[top : top + STRIP_ROWS] = mixed // 255
+        else:
+            out[top : top + STRIP_ROWS] = strip[:, :, :3]
+    return out

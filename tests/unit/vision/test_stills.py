@@ -1,0 +1,63 @@
+"""First pictures of files that hold more than one, and what is kept away from the decoders."""
+
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+
+from fusebus.vision import Damaged, TooComplex, decode, inspect
+from fusebus.vision.stills import png_still, webp_still
+
+RED, BLUE = (200, 20, 20), (20, 20, 200)
+
+
+def picture(colour: tuple[int, int, int], mode: str = "RGB") -> Image.Image:
+    return Image.new("RGB", (48, 32), colour).convert(mode)
+
+
+def saved(image: Image.Image, image_format: str, **options: object) -> bytes:
+    out = io.BytesIO()
+    image.save(out, image_format, **options)
+    return out.getvalue()
+
+
+@pytest.mark.parametrize("image_format", ["PNG", "WEBP", "MPO"])
+def test_of_a_file_with_several_pictures_the_first_is_decoded(image_format: str) -> None:
+    data = saved(picture(RED), image_format, save_all=True, append_images=[picture(BLUE)] * 3)
+    assert np.abs(decode(data).astype(int) - RED).max() < 12
+
+
+def test_texts_profiles_and_exif_reach_no_decoder() -> None:
+    info = PngInfo()
+    info.add_text("Comment", "private " * 1_000, zip=True)
+    png = saved(picture(RED), "PNG", pnginfo=info, icc_profile=b"p" * 400, exif=Image.Exif())
+    webp = saved(picture(RED), "WEBP", icc_profile=b"p" * 400, xmp=b"<private/>")
+    assert b"zTXt" in png
+    assert b"ICCP" in webp
+    assert not any(kind in png_still(png) for kind in (b"zTXt", b"iCCP", b"eXIf"))
+    assert not any(kind in webp_still(webp).file() for kind in (b"ICCP", b"XMP ", b"EXIF"))
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "I;16"])
+def test_every_kind_of_png_looks_as_pillow_shows_it(mode: str) -> None:
+    ramp = Image.linear_gradient("L").resize((48, 32))
+    image = Image.fromarray(np.asarray(ramp).astype(np.uint16) * 257) if mode == "I;16" else ramp.convert(mode)
+    found = decode(saved(image, "PNG"))
+    expected = np.asarray(ramp.convert("1" if mode == "1" else "L").convert("RGB"))
+    assert np.abs(found.astype(int) - expected).max() <= 1
+
+
+def test_half_transparent_pixels_are_mixed_with_white() -> None:
+    half = Image.new("RGBA", (8, 8), (0, 0, 0, 128))
+    for image_format, options in (("PNG", {}), ("WEBP", {"lossless": True})):
+        assert set(decode(saved(half, image_format, **options)).ravel()) == {127}
+
+
+def test_a_webp_shorter_than_it_says_is_damaged_and_too_many_chunks_are_too_complex() -> None:
+    data = saved(picture(RED), "WEBP")
+    with pytest.raises(Damaged):
+        decode(data[:4] + (len(data) + 100).to_bytes(4, "little") + data[8:])
+    with pytest.raises(TooComplex):
+        inspect(saved(picture(RED), "JPEG")[:2] + b"\xff\xfe\x00\x02" * 20_001)
