@@ -3,6 +3,7 @@ import pytest
 from pycocotools import mask as coco
 
 from fusebus.vision import postprocess
+from fusebus.vision.postprocess import suppress
 
 
 def outputs(*found: tuple[float, tuple[float, float, float, float]]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -39,7 +40,7 @@ def test_masks_keep_the_models_size_unless_another_is_asked_for() -> None:
 @pytest.mark.parametrize(("threshold", "kept"), [(0.0, 3), (0.3, 2), (0.5, 1), (0.9, 0)])
 def test_only_scores_above_the_threshold_are_kept(threshold: float, kept: int) -> None:
     found = outputs((0.9, LEFT), (0.5, RIGHT), (0.3, (0, 0, 0.1, 0.1)))
-    assert len(postprocess(*found, 800, 400, threshold=threshold)) == kept
+    assert len(postprocess(*found, 800, 400, thresholds=(threshold,))) == kept
 
 
 @pytest.mark.parametrize(
@@ -84,3 +85,51 @@ def test_a_detection_without_any_mask_keeps_its_box() -> None:
     (found,) = postprocess(scores, boxes, masks * 0, 800, 400)
     assert found.polygons == ()
     assert coco.decode(dict(found.mask)).sum() == 0
+
+
+def test_each_class_has_its_own_threshold_and_label() -> None:
+    found = postprocess(
+        *outputs((0.9, LEFT), (0.4, RIGHT), (0.4, (0, 0, 0.1, 0.1))),
+        800,
+        400,
+        classes=np.array([1, 0, 1]),
+        labels=("fuse neutral", "empty carrier"),
+        thresholds=(0.3, 0.5),
+    )
+    assert [(detection.label, round(detection.score, 1)) for detection in found] == [
+        ("empty carrier", 0.9),
+        ("fuse neutral", 0.4),
+    ]
+
+
+def test_a_box_suppresses_those_of_its_own_class_only() -> None:
+    three = outputs((0.9, LEFT), (0.8, LEFT), (0.7, LEFT))
+    found = postprocess(*three, 800, 400, classes=np.array([0, 1, 0]), labels=("a", "b"), thresholds=(0.3, 0.3))
+    assert [detection.label for detection in found] == ["a", "b"]
+
+
+def test_a_class_that_nobody_named_is_dropped() -> None:
+    assert postprocess(*outputs((0.9, LEFT), (0.8, RIGHT)), 800, 400, classes=np.array([1, -1])) == []
+
+
+def test_labels_without_a_threshold_are_an_error() -> None:
+    with pytest.raises(ValueError, match="1 thresholds for 2 labels"):
+        postprocess(*outputs((0.9, LEFT)), 800, 400, labels=("a", "b"))
+
+
+def test_suppression_is_the_greedy_loop_that_everybody_writes() -> None:
+    def iou(first: np.ndarray, second: np.ndarray) -> float:
+        edges = np.minimum(first[2:], second[2:]) - np.maximum(first[:2], second[:2])
+        shared = float(np.prod(np.maximum(edges, 0)))
+        return shared / (np.prod(first[2:] - first[:2]) + np.prod(second[2:] - second[:2]) - shared)
+
+    random = np.random.default_rng(0)
+    for _ in range(30):
+        corner = random.random((40, 2)) * 0.3
+        boxes, classes = np.hstack([corner, corner + 0.1 + random.random((40, 2)) * 0.5]), random.integers(0, 3, 40)
+        kept: list[int] = []
+        for index in range(40):
+            rivals = [better for better in kept if classes[better] == classes[index]]
+            if all(iou(boxes[index], boxes[better]) <= 0.6 for better in rivals):
+                kept.append(index)
+        assert suppress(boxes, classes, 0.6) == kept
