@@ -125,7 +125,7 @@ def encoded_delivery(delivery: Delivery) -> bytes:
 def _extra_annotations(delivery: Delivery) -> Mapping[str, Any]:
     """Those that have a meaning only for some messages."""
     extra: dict[str, Any] = {}
-    if delivery.enqueued_sequence_number != delivery.sequence_number:
+    if delivery.enqueued_sequence_number:
         extra["x-opt-enqueue-sequence-number"] = Long(delivery.enqueued_sequence_number)
     if delivery.state is not MessageState.ACTIVE:
         extra["x-opt-message-state"] = Int(int(delivery.state))

@@ -101,8 +101,8 @@ class Mailbox(Shelf):
     def _pass_on(self, record: Record) -> int:
         assert self.forward is not None
         number = self.take_number()
+        record.enqueued_sequence_number = record.enqueued_sequence_number or record.sequence_number or number
         record.sequence_number = number
-        record.enqueued_sequence_number = record.enqueued_sequence_number or number
         self.forward(record)
         return number
 

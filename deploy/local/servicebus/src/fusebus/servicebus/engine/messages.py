@@ -64,7 +64,7 @@ class Delivery:
     message: Message
     sequence_number: int
     enqueued_sequence_number: int
-    """The number that the message first got: differs from `sequence_number` on subscriptions and dead letters."""
+    """The number that the message first got, if it came from elsewhere (a topic, a forward, a death); else 0."""
     enqueued_at: float
     """For a scheduled message not yet due: when it will be enqueued."""
     expires_at: float

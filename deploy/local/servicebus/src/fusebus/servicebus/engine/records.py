@@ -51,7 +51,7 @@ class Record:
         self.expires_at = expires_at
         self.sequence_number = sequence_number
         self.enqueued_sequence_number = enqueued_sequence_number
-        """The number that it first got."""
+        """The number that it first got, if that was elsewhere; else 0."""
         self.delivery_count = delivery_count
         self.state = state
         self.modified = modified

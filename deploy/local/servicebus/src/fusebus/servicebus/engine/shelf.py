@@ -46,8 +46,8 @@ class Shelf:
 
     def _insert(self, record: Record) -> int:
         self.last_number = number = self.last_number + 1
+        record.enqueued_sequence_number = record.enqueued_sequence_number or record.sequence_number
         record.sequence_number = number
-        record.enqueued_sequence_number = record.enqueued_sequence_number or number
         self._add(record, number)
         if self._core.journal is not None:
             self._core.journal.message_stored(self.id, record)
