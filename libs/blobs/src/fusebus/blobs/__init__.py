@@ -2,12 +2,13 @@
 
 from fusebus.blobs import layout
 from fusebus.blobs.client import BLOCK_BLOB, BlobProperties, Blobs, ListedBlob
-from fusebus.blobs.errors import BlobChanged, BlobTooLarge, BlobVanished, StorageError, StorageUnavailable
+from fusebus.blobs.errors import BlobChanged, BlobExists, BlobTooLarge, BlobVanished, StorageError, StorageUnavailable
 from fusebus.blobs.settings import BlobSettings
 
 __all__ = [
     "BLOCK_BLOB",
     "BlobChanged",
+    "BlobExists",
     "BlobProperties",
     "BlobSettings",
     "BlobTooLarge",

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
 from datetime import datetime
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, BinaryIO, Self
 
 import msgspec
 from azure.core import MatchConditions
@@ -17,7 +17,8 @@ from azure.storage.blob import BlobProperties as SdkProperties
 from azure.storage.blob import ContentSettings
 from azure.storage.blob.aio import BlobClient, BlobServiceClient, LinearRetry
 
-from fusebus.blobs.errors import BlobChanged, BlobTooLarge, BlobVanished, translated
+from fusebus.blobs.blocks import IF_ABSENT, upload_blocks
+from fusebus.blobs.errors import BlobChanged, BlobExists, BlobTooLarge, BlobVanished, translated
 from fusebus.blobs.layout import supplier_container, supplier_of
 from fusebus.blobs.sas import container_url_with_sas
 from fusebus.blobs.settings import BlobSettings
@@ -106,6 +107,64 @@ class Blobs:
                 data, overwrite=True, content_settings=ContentSettings(content_type=content_type)
             )
 
+    async def create(self, container: str, name: str, data: bytes, content_type: str) -> str:
+        """Put these bytes there if nothing is; the blob's ETag. The same bytes there already are a success too.
+
+        Raises BlobExists where other content is there, StorageUnavailable, StorageError.
+        """
+        try:
+            return await self._put(container, name, data, content_type, IF_ABSENT)
+        except (BlobExists, BlobChanged) as error:
+            if etag := await self._same_content(container, name, data):
+                return etag
+            raise BlobExists(f"creation of {container}/{name!r}: is there with other content") from error
+
+    async def replace(self, container: str, name: str, data: bytes, content_type: str, etag: str) -> str:
+        """Put these bytes in place of the content with that ETag; the new ETag.
+
+        A lost answer is repeated by the client and then meets its own success, which has the same bytes: no error.
+        Raises BlobChanged where other content is there now, StorageUnavailable, StorageError.
+        """
+        condition: dict[str, Any] = {"etag": _quoted(etag), "match_condition": MatchConditions.IfNotModified}
+        try:
+            return await self._put(container, name, data, content_type, condition)
+        except BlobChanged:
+            if etag := await self._same_content(container, name, data):
+                return etag
+            raise
+
+    async def upload_file(
+        self, container: str, name: str, file: BinaryIO, on_bytes: Callable[[int], None] = lambda _: None
+    ) -> bool:
+        """Write an open file of any size as a new blob; False where the same content is there already.
+
+        An interrupted upload goes on where it was. `on_bytes` hears of each part that is done. Raises BlobExists where
+        other content is there, StorageUnavailable, StorageError.
+        """
+        with translated(f"upload of {container}/{name!r}"):
+            return await upload_blocks(self._blob(container, name), file, on_bytes)
+
+    async def chunks(self, container: str, name: str, *, etag: str, offset: int = 0) -> AsyncIterator[bytes]:
+        """The content with that ETag from `offset` on, in parts of at most 4 MB.
+
+        Raises BlobVanished, BlobChanged, StorageUnavailable, StorageError; perhaps after some parts.
+        """
+        with translated(f"read of {container}/{name!r}"):
+            stream = await self._blob(container, name).download_blob(
+                offset=offset, etag=_quoted(etag), match_condition=MatchConditions.IfNotModified
+            )
+            async for part in stream.chunks():
+                yield part
+
+    async def delete(self, container: str, name: str) -> bool:
+        """Whether it was there; it is not any more. Raises StorageUnavailable, StorageError."""
+        try:
+            with translated(f"deletion of {container}/{name!r}"):
+                await self._blob(container, name).delete_blob()
+        except BlobVanished:
+            return False
+        return True
+
     async def list(self, container: str, prefix: str = "") -> AsyncIterator[ListedBlob]:
         """Blobs in the order of their names, page by page: `async for blob in blobs.list(...)`.
 
@@ -139,6 +198,24 @@ class Blobs:
         container = supplier_container(supplier)
         with translated(f"delegation for {container}"):
             return await container_url_with_sas(self._service, container, valid_for_seconds)
+
+    async def _put(self, container: str, name: str, data: bytes, content_type: str, condition: dict[str, Any]) -> str:
+        with translated(f"write of {container}/{name!r}"):
+            answer = await self._blob(container, name).upload_blob(
+                data, overwrite=True, content_settings=ContentSettings(content_type=content_type), **condition
+            )
+        return str(answer["etag"]).strip('"')
+
+    async def _same_content(self, container: str, name: str, data: bytes) -> str:
+        """The blob's ETag where it has exactly these bytes, else empty."""
+        found = await self.properties(container, name)
+        if found is None or found.size != len(data):
+            return ""
+        try:
+            same = await self.read(container, name, etag=found.etag, max_bytes=len(data)) == data
+        except (BlobChanged, BlobVanished):
+            return ""
+        return found.etag if same else ""
 
     @property
     def _service(self) -> BlobServiceClient:

@@ -9,6 +9,7 @@ from azure.core.exceptions import (
     AzureError,
     DecodeError,
     HttpResponseError,
+    ResourceExistsError,
     ResourceModifiedError,
     ResourceNotFoundError,
     ServiceRequestError,
@@ -36,6 +37,10 @@ class BlobChanged(StorageError):
     """The blob has another ETag than the one asked for: its content is not what the caller was promised."""
 
 
+class BlobExists(StorageError):
+    """There is such a blob already, with other content than the one to be created."""
+
+
 class BlobTooLarge(StorageError):
     """The blob has more bytes than the caller allows; nothing was kept."""
 
@@ -49,6 +54,8 @@ def translated(what: str) -> Iterator[None]:
         raise BlobVanished(f"{what}: not found") from error
     except ResourceModifiedError as error:
         raise BlobChanged(f"{what}: has another ETag") from error
+    except ResourceExistsError as error:
+        raise BlobExists(f"{what}: is there already") from error
     except HttpResponseError as error:
         raise _of_status(what, error) from error
     except (ServiceRequestError, ServiceResponseError, DecodeError, TimeoutError) as error:
