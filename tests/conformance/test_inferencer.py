@@ -25,11 +25,10 @@ from fusebus.contracts.outcomes import Done, Outcome, Outgoing, done
 from fusebus.contracts.topology import broker_configuration
 from fusebus.host import Secret
 from fusebus.host.settings import environment_of
-from fusebus.inferencer.backends.onnx import OnnxBackend
 from fusebus.inferencer.codecs import Codecs
 from fusebus.inferencer.handler import Detect
-from fusebus.inferencer.model import ModelThread
-from fusebus.models import load_manifest
+from fusebus.inferencer.loading import Running, open_folder
+from fusebus.inferencer.serving import Serving
 from fusebus.vision import DEMO_MODEL, encode_jpeg
 from fusebus.vision.boards import draw_board
 
@@ -77,10 +76,10 @@ async def upload(blobs: Blobs, supplier: str) -> Upload:
 
 @pytest.fixture
 async def detect(blobs: Blobs) -> AsyncIterator[Detect]:
-    manifest = load_manifest(DEMO_MODEL)
-    model = ModelThread(lambda: OnnxBackend(DEMO_MODEL / manifest.file, "CPUExecutionProvider", 1), 4)
-    async with model, Codecs(2) as codecs:
-        yield Detect(store=blobs, model=model, codecs=codecs, manifest=manifest, worker="test", give_up=lambda: None)
+    running = Running(provider="CPUExecutionProvider", intra_op_threads=1, max_batch=4, warm_up=False)
+    async with Serving(lambda: None) as serving, Codecs(2) as codecs:
+        serving.switch(await open_folder(DEMO_MODEL, running))
+        yield Detect(store=blobs, models=serving, codecs=codecs, worker="test")
 
 
 def photo(seed: int = 3) -> bytes:

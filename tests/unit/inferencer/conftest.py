@@ -1,7 +1,8 @@
 """Plain values for the inferencer's tests: an accepted image, a store in a dict, a model that sees what it is told."""
 
+import contextlib
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 
 import numpy as np
@@ -14,7 +15,8 @@ from fusebus.contracts.identity import image_id, run_id, upload_id
 from fusebus.contracts.messages import BlobReference, ImageAccepted, JobKind, Lane
 from fusebus.inferencer.backends import Outputs
 from fusebus.inferencer.model import Answer
-from fusebus.vision import encode_jpeg, inspect
+from fusebus.models import load_manifest
+from fusebus.vision import DEMO_MODEL, encode_jpeg, inspect
 from fusebus.vision.boards import draw_board
 
 NOW = datetime(2031, 5, 6, 7, 8, 9, tzinfo=UTC)
@@ -43,14 +45,24 @@ class DictStore:
 
 
 class ToldModel:
-    """Two fuse neutrals in every picture."""
+    """Two fuse neutrals in every picture; the only version there is."""
+
+    def __init__(self) -> None:
+        self.manifest = load_manifest(DEMO_MODEL)
+        self.images: list[str] = []
+
+    @contextlib.contextmanager
+    def lease(self, image_id: str) -> Iterator["ToldModel"]:
+        self.images.append(image_id)
+        yield self
 
     async def detect(self, image: np.ndarray) -> Answer:
         assert image.shape == (224, 224, 3)
         masks = np.zeros((3, 64, 64), np.uint8)
         masks[0, 16:32, 8:24] = masks[1, 16:32, 32:48] = 255
         boxes = np.array([[8, 16, 24, 32], [32, 16, 48, 32], [0, 0, 64, 64]], np.float32) / 64
-        return Answer(Outputs(np.array([0.91234567, 0.7, 0.01], np.float32), boxes, masks), 0.25, 0.5)
+        scores = np.array([0.91234567, 0.7, 0.01], np.float32)
+        return Answer(Outputs(scores, boxes, masks, np.zeros(3, np.int64)), 0.25, 0.5)
 
 
 @pytest.fixture

@@ -32,10 +32,8 @@ async def detect(store: Any, told_model: Any) -> AsyncIterator[Detect]:
     async with Codecs(2) as codecs:
         yield Detect(
             store=store,
-            model=told_model,
+            models=told_model,
             codecs=codecs,
-            manifest=load_manifest(DEMO_MODEL),
-            give_up=lambda: None,
             worker="node-1/42",
             retry_seconds=7,
             now=lambda: NOW,
@@ -223,18 +221,37 @@ async def test_the_loop_itself_costs_little_beside_pixels_and_model(
     assert (time.thread_time() - before) / 40 < 0.003  # seconds; 0.0003 seen
 
 
-async def test_a_broken_model_gives_the_image_back_and_ends_the_worker(
+async def test_a_broken_model_gives_the_image_back(
     detect: Detect, accept: Accept, store: Any, photo: bytes, context_of: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    work, stopped = accept(photo), []
+    work = accept(photo)
 
     async def broken(*_: object) -> None:
         raise ModelBroken("the model call failed: device lost")
 
-    monkeypatch.setattr(detect.model, "detect", broken)
-    detect = dataclasses.replace(detect, give_up=lambda: stopped.append(True))
+    monkeypatch.setattr(detect.models, "detect", broken)
     outcome = await detect(work, context_of(work))
     assert isinstance(outcome, Abandon)
     assert "device lost" in outcome.reason
-    assert stopped
     assert store.written == []
+
+
+async def test_the_final_and_the_files_carry_the_version_that_ran(
+    detect: Detect, accept: Accept, store: Any, told_model: Any, photo: bytes, context_of: Any
+) -> None:
+    work = accept(photo)
+    first = only_message(await detect(work, context_of(work)))
+    told_model.manifest = msgspec.structs.replace(told_model.manifest, version="next")
+    second = only_message(await detect(work, context_of(work)))
+    told_model.manifest = msgspec.structs.replace(told_model.manifest, name="other")
+    third = only_message(await detect(work, context_of(work)))
+    assert told_model.images == [work.image_id] * 3
+    assert [final.model for final in (first, second, third)] == [
+        load_manifest(DEMO_MODEL).ref,
+        "fuse-neutral-demo@next",
+        "other@next",
+    ]
+    assert len({final.analysis_id for final in (first, second, third)}) == 3
+    assert len(store.written) == 6, "no version overwrites what another one found"
+    said = msgspec.json.decode(store.content["results", second.result.name][1])
+    assert (said["model"]["version"], said["analysis_id"]) == ("next", second.analysis_id)

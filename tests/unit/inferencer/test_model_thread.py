@@ -27,7 +27,7 @@ class Recorder:
             raise RuntimeError("out of memory")
         scores = images[:, 0, 0, :1].astype(np.float32)
         boxes = np.zeros((len(images), 1, 4), np.float32)
-        return Outputs(scores, boxes, np.zeros((len(images), 1, 4, 4), np.uint8))
+        return Outputs(scores, boxes, np.zeros((len(images), 1, 4, 4), np.uint8), np.zeros((len(images), 1), np.int64))
 
 
 def picture(value: int) -> np.ndarray:
@@ -112,4 +112,35 @@ async def test_what_was_queued_before_the_end_is_still_answered(recorder: Record
         await asyncio.sleep(0)
         recorder.go.set()
     assert len(await asyncio.gather(first, *waiting)) == 4
+    assert not model.is_alive()
+
+
+async def test_two_models_on_one_device_take_turns(recorder: Recorder) -> None:
+    device, other = threading.Lock(), Recorder()
+    async with (
+        ModelThread(lambda: recorder, max_batch=1, device=device) as model,
+        ModelThread(lambda: other, max_batch=1, device=device) as second,
+    ):
+        first = await held(recorder, model)
+        waiting = asyncio.create_task(second.detect(picture(1)))
+        await asyncio.sleep(0.1)
+        assert other.batches == []
+        recorder.go.set()
+        await asyncio.gather(first, waiting)
+    assert other.batches == [1]
+
+
+async def test_a_start_that_nobody_waits_for_any_more_ends_by_itself() -> None:
+    opening = threading.Event()
+
+    def slow() -> Recorder:
+        assert opening.wait(10)
+        return Recorder()
+
+    model = ModelThread(slow, max_batch=1)
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.05):
+            await model.open()
+    opening.set()
+    await model.close()
     assert not model.is_alive()

@@ -27,11 +27,12 @@ def images() -> np.ndarray:
 @pytest.mark.parametrize("count", [1, 3, 4])
 def test_outputs_have_the_shapes_that_the_manifest_says(backend: OnnxBackend, images: np.ndarray, count: int) -> None:
     manifest = load_manifest(DEMO_MODEL)
-    scores, boxes, masks = backend.run(images[:count])
+    scores, boxes, masks, classes = backend.run(images[:count])
     assert (scores.shape, scores.dtype) == ((count, manifest.top_k), np.float32)
     assert (boxes.shape, boxes.dtype) == ((count, manifest.top_k, 4), np.float32)
     assert masks.shape == (count, manifest.top_k, manifest.mask_size, manifest.mask_size)
     assert masks.dtype == np.uint8
+    assert (classes.shape, classes.dtype, classes.max()) == ((count, manifest.top_k), np.int64, 0)
     assert scores.min() >= 0
     assert scores.max() <= 1
 

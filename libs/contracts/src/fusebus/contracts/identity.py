@@ -28,9 +28,9 @@ def image_id(supplier: str, content_sha256: str) -> str:
     return digest("image", supplier, content_sha256)
 
 
-def analysis_id(image: str, job_kind: str, model_version: str) -> str:
-    """An image under one job kind and one model version; its results are stored under this name."""
-    return digest("analysis", image, job_kind, model_version)
+def analysis_id(image: str, job_kind: str, model: str) -> str:
+    """An image under one job kind and one model, `name@version`; its results are stored under this name."""
+    return digest("analysis", image, job_kind, model)
 
 
 def run_id(supplier: str, opened_at: datetime, first_upload_id: str) -> str:

@@ -47,6 +47,10 @@ class RejectReason(StrEnum):
     NOT_AN_IMAGE = "not_an_image"
     TOO_MANY_PIXELS = "too_many_pixels"
     DAMAGED = "damaged"
+    UNSUPPORTED_FORMAT = "unsupported_format"
+    """A picture, but of a kind that is not accepted."""
+    TOO_COMPLEX = "too_complex"
+    """More parts, scans, memory or time than a picture of its format and size may need."""
 
 
 class BlobReference(msgspec.Struct, frozen=True, kw_only=True):
@@ -129,6 +133,12 @@ class ImageAccepted(Message, frozen=True, kw_only=True, tag="ImageAccepted"):
     format: str
     """`jpeg`, `png` or `webp`, from the magic bytes."""
     accepted_at: datetime
+    captured_at: str = ""
+    """When the camera says it was taken: local time, ISO 8601, with an offset where the camera knows it."""
+    camera: str = ""
+    """The camera's model as it calls itself."""
+    quality: tuple[str, ...] = ()
+    """Warnings as short codes (`blurred`, `dark`, `glare`, `too_small`): the picture is analysed all the same."""
     schema_version: int = 1
 
 
@@ -153,7 +163,7 @@ class ImageAnalysed(Message, frozen=True, kw_only=True, tag="ImageAnalysed"):
     analysis_id: str
     job_kind: JobKind
     model: str
-    """Model version, as in its manifest."""
+    """`name@version` of the model that ran."""
     detections: int
     best_score: float
     """Highest score of the detections, 0 where there are none."""

@@ -2,48 +2,46 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import os
 import socket
 import sys
+from collections.abc import AsyncIterator, Coroutine
+from typing import Any
 
 from fusebus.blobs import Blobs
 from fusebus.bus import Bus
 from fusebus.contracts.messages import JobKind
 from fusebus.host import Life, run_service
-from fusebus.inferencer.backends.onnx import OnnxBackend
 from fusebus.inferencer.codecs import Codecs
+from fusebus.inferencer.following import Follower
 from fusebus.inferencer.handler import Detect
-from fusebus.inferencer.model import ModelThread
+from fusebus.inferencer.loading import Loader, Running, open_folder
+from fusebus.inferencer.serving import Serving
 from fusebus.inferencer.settings import InferencerSettings
-from fusebus.models import load_manifest
 
 
 async def main(settings: InferencerSettings, life: Life) -> None:
     """Serve `detect` until SIGTERM, or until nothing came for `idle_exit_seconds`."""
-    manifest = load_manifest(settings.model)
-    model = ModelThread(
-        lambda: OnnxBackend(settings.model / manifest.file, settings.provider, settings.intra_op_threads),
-        settings.max_batch,
-        manifest.image_size if settings.warm_up else None,
-    )
+    worker = f"{os.environ.get('AZ_BATCH_NODE_ID') or socket.gethostname()}/{os.getpid()}"
     async with (
         Bus(settings.bus) as bus,
         Blobs(settings.blobs) as blobs,
         Codecs(settings.codec_threads) as codecs,
-        model,
+        Serving(life.stop.set) as serving,
+        _models(settings, serving, bus, blobs, worker, life.stop),
     ):
         handler = Detect(
             store=blobs,
-            model=model,
+            models=serving,
             codecs=codecs,
-            manifest=manifest,
-            worker=f"{os.environ.get('AZ_BATCH_NODE_ID') or socket.gethostname()}/{os.getpid()}",
-            give_up=life.stop.set,
+            worker=worker,
             jpeg_quality=settings.jpeg_quality,
             retry_seconds=settings.retry_seconds,
         )
         life.health.liveness("bus", bus.is_alive)
-        life.health.liveness("model", model.is_alive)
+        life.health.liveness("model", serving.is_alive)
         life.health.ready = True
         await bus.consume(
             "images",
@@ -54,8 +52,63 @@ async def main(settings: InferencerSettings, life: Life) -> None:
             idle_exit=settings.idle_exit_seconds,
             settings=settings.consumer,
         )
-    if model.broken is not None:
-        raise model.broken  # a non-zero exit code: Batch and the dispatcher count it as a failed worker
+    if serving.broken is not None:
+        raise serving.broken  # a non-zero exit code: Batch and the dispatcher count it as a failed worker
+
+
+@contextlib.asynccontextmanager
+async def _models(
+    settings: InferencerSettings, serving: Serving, bus: Bus, blobs: Blobs, worker: str, stop: asyncio.Event
+) -> AsyncIterator[None]:
+    """The folder's model for good, or what the registry says as long as the block lasts."""
+    running = Running(
+        provider=settings.provider,
+        intra_op_threads=settings.intra_op_threads,
+        max_batch=settings.max_batch,
+        warm_up=settings.warm_up,
+    )
+    if not settings.follow_registry:
+        serving.switch(await open_folder(settings.model, running))
+        yield
+        return
+    from fusebus.models.registry import Registry
+
+    registry = Registry(blobs, settings.models)
+    loader = Loader(
+        source=registry,
+        running=running,
+        cache=settings.models.cache,
+        seconds=settings.models.load_timeout_seconds,
+        memory_bytes=settings.models.load_memory_bytes,
+    )
+    follower = Follower(
+        registry=registry,
+        serving=serving,
+        load=loader,
+        open_own=lambda: open_folder(settings.model, running),
+        publish=bus.publisher().publish,
+        worker=worker,
+    )
+    await _unless_stopped(follower.start(), stop)
+    watch = asyncio.create_task(follower.follow(settings.models.watch_seconds))
+    try:
+        yield
+    finally:
+        watch.cancel()
+        await asyncio.gather(watch, return_exceptions=True)
+
+
+async def _unless_stopped(work: Coroutine[Any, Any, None], stop: asyncio.Event) -> None:
+    """Until the work or the process is to end: a large model may take minutes to load."""
+    task, stopped = asyncio.create_task(work), asyncio.create_task(stop.wait())
+    try:
+        await asyncio.wait({task, stopped}, return_when=asyncio.FIRST_COMPLETED)
+        if task.done():
+            task.result()
+    finally:
+        stopped.cancel()
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
 
 
 if __name__ == "__main__":

@@ -81,13 +81,21 @@ def prepare(data: bytes, sha256: str, size: int) -> Prepared:
 def render(pixels: Pixels, outputs: Outputs, manifest: ModelManifest, quality: int) -> Rendered:
     """Turn one picture's outputs into detections and draw them; `pixels` is drawn into."""
     height, width = pixels.shape[:2]
-    detections = postprocess(
-        *outputs,
+    detections = detections_of(outputs, manifest, width, height)
+    return Rendered(detections, encode_jpeg(annotate(pixels, detections), quality))
+
+
+def detections_of(outputs: Outputs, manifest: ModelManifest, width: int, height: int) -> list[Detection]:
+    """What the manifest makes of one picture's outputs; `width` and `height` in pixels of the upright picture."""
+    return postprocess(
+        outputs.scores,
+        outputs.boxes,
+        outputs.masks,
         width,
         height,
-        manifest.score_thresholds[0],
-        manifest.nms_iou,
-        label=manifest.prompts[0],
+        classes=outputs.classes,
+        labels=manifest.prompts,
+        thresholds=manifest.score_thresholds,
+        nms_iou=manifest.nms_iou,
         mask_size=manifest.image_size,
     )
-    return Rendered(detections, encode_jpeg(annotate(pixels, detections), quality))

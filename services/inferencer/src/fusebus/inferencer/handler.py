@@ -25,9 +25,8 @@ from fusebus.contracts.outcomes import Abandon, Outcome, done, retry
 from fusebus.host import log_fields
 from fusebus.inferencer.codecs import Codecs, DigestMismatch, prepare, render
 from fusebus.inferencer.model import ModelBroken
-from fusebus.inferencer.ports import Model, Store
+from fusebus.inferencer.ports import Model, Models, Store
 from fusebus.inferencer.result import result_json
-from fusebus.models import ModelManifest
 from fusebus.vision import ImageError
 
 _log = logging.getLogger(__name__)
@@ -68,13 +67,10 @@ class Detect:
     """Handles ImageAccepted of the job kind `detect`."""
 
     store: Store
-    model: Model
+    models: Models
     codecs: Codecs
-    manifest: ModelManifest
     worker: str
     """Who did it, for operators."""
-    give_up: Callable[[], None]
-    """Stops this worker: its model is broken."""
     jpeg_quality: int = 90
     retry_seconds: float = 10.0
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
@@ -83,7 +79,8 @@ class Detect:
         """Analyse one image; every way it can end is here."""
         with log_fields(upload=work.upload_id, run=work.run_id, image=work.image_id):
             try:
-                return done(await self._analyse(work))
+                with self.models.lease(work.image_id) as model:  # one version from the first step to the last
+                    return done(await self._analyse(work, model))
             except _Gone as error:
                 return done(self._rejected(work, error.reason, str(error)))
             except ImageError as error:
@@ -93,28 +90,27 @@ class Detect:
             except BlobTooLarge as error:
                 return done(self._failed(work, "too_large", str(error)))
             except ModelBroken as error:
-                # The image is sound: another worker shall have it, while this process ends.
-                self.give_up()
+                # The image is sound: another worker shall have it, or this one with the version that is left.
                 return Abandon(reason=str(error))
             except StorageUnavailable as error:
                 _log.warning("storage did not answer: %s", error)
                 return retry("storage_unavailable", error, attempt=context.attempt, first_seconds=self.retry_seconds)
 
-    async def _analyse(self, work: ImageAccepted) -> ImageAnalysed:
-        laps, run, model = _Laps(), self.codecs.run, self.manifest
+    async def _analyse(self, work: ImageAccepted, model: Model) -> ImageAnalysed:
+        laps, run, manifest = _Laps(), self.codecs.run, model.manifest
         data = await self._download(work)
         laps.end("download")
-        pixels, model_input = await run(prepare, data, work.blob.sha256, model.image_size)
+        pixels, model_input = await run(prepare, data, work.blob.sha256, manifest.image_size)
         laps.end("decode")
-        answer = await self.model.detect(model_input)
+        answer = await model.detect(model_input)
         laps.end("model")
-        detections, jpeg = await run(render, pixels, answer.outputs, model, self.jpeg_quality)
+        detections, jpeg = await run(render, pixels, answer.outputs, manifest, self.jpeg_quality)
         laps.end("annotate")
-        analysis = analysis_id(work.image_id, work.job_kind.value, model.version)
+        analysis = analysis_id(work.image_id, work.job_kind.value, manifest.ref)
         size = (pixels.shape[1], pixels.shape[0])
         annotated = StoredBlob(container=layout.RESULTS, name=layout.annotated_name(work.run_id, analysis))
         result = StoredBlob(container=layout.RESULTS, name=layout.result_name(work.run_id, analysis))
-        text = result_json(work, analysis, model, size, detections)
+        text = result_json(work, analysis, manifest, size, detections)
         await asyncio.gather(
             self.store.write(annotated.container, annotated.name, jpeg, "image/jpeg"),
             self.store.write(result.container, result.name, text, "application/json"),
@@ -127,7 +123,7 @@ class Detect:
             image_id=work.image_id,
             analysis_id=analysis,
             job_kind=work.job_kind,
-            model=model.version,
+            model=manifest.ref,
             detections=len(detections),
             best_score=max((found.score for found in detections), default=0.0),
             annotated=annotated,

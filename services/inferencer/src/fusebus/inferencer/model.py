@@ -44,13 +44,21 @@ class ModelThread:
     """`async with ModelThread(...) as model: answer = await model.detect(image)`.
 
     `open_backend` is called in the thread; what it raises comes out of `async with`. `warm_up` is the edge in pixels of
-    a blank picture to run first, None for none.
+    a blank picture to run first, None for none. Threads that share a `device` call their models one after the other:
+    two versions side by side take turns, they don't fight for it.
     """
 
-    def __init__(self, open_backend: Callable[[], Backend], max_batch: int, warm_up: int | None = None) -> None:
+    def __init__(
+        self,
+        open_backend: Callable[[], Backend],
+        max_batch: int,
+        warm_up: int | None = None,
+        device: threading.Lock | None = None,
+    ) -> None:
         self._open_backend = open_backend
         self._max_batch = max_batch
         self._warm_up = warm_up
+        self._device = device or threading.Lock()
         self._queue: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._ready: Future[None] = Future()
         self.broken: ModelBroken | None = None
@@ -59,13 +67,21 @@ class ModelThread:
         self._thread = threading.Thread(target=self._serve, name="model", daemon=True)
 
     async def __aenter__(self) -> Self:
-        self._thread.start()
-        await asyncio.wrap_future(self._ready)
+        await self.open()
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        await self.close()
+
+    async def open(self) -> None:
+        """Start the thread and wait until the model is open and warm. Raises what `open_backend` raises."""
+        self._thread.start()
+        await asyncio.wrap_future(self._ready)
+
+    async def close(self) -> None:
+        """Answer what is queued, then let go of the model."""
         self._queue.put(None)
         await asyncio.to_thread(self._thread.join, _STOP_SECONDS)
 
@@ -86,10 +102,14 @@ class ModelThread:
         try:
             backend = self._open_backend()
             if self._warm_up is not None:
-                backend.run(np.zeros((1, self._warm_up, self._warm_up, 3), np.uint8))
+                with self._device:
+                    backend.run(np.zeros((1, self._warm_up, self._warm_up, 3), np.uint8))
         except BaseException as error:
-            self._ready.set_exception(error)
+            if self._ready.set_running_or_notify_cancel():
+                self._ready.set_exception(error)
             return
+        if not self._ready.set_running_or_notify_cancel():
+            return  # nobody waits for this model any more
         self._ready.set_result(None)
         while jobs := self._take():
             if wanted := [job for job in jobs if job.answer.set_running_or_notify_cancel()]:
@@ -110,11 +130,13 @@ class ModelThread:
         return jobs
 
     def _run(self, backend: Backend, jobs: Sequence[_Job]) -> None:
-        started = time.perf_counter()
         try:
             if self.broken is not None:
                 raise self.broken
-            outputs = backend.run(np.stack([job.image for job in jobs]))
+            batch = np.stack([job.image for job in jobs])
+            with self._device:
+                started = time.perf_counter()
+                outputs = backend.run(batch)
         except Exception as error:
             self.broken = self.broken or ModelBroken(f"the model call failed: {error}")
             for job in jobs:

@@ -1,13 +1,15 @@
-"""What the handler needs of the world, as narrow as it is: storage and a model."""
+"""What the handler needs of the world, as narrow as it is: storage and models."""
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fusebus.inferencer.model import Answer
+from fusebus.models import ModelManifest
 
 
 class Store(Protocol):
@@ -23,8 +25,21 @@ class Store(Protocol):
 
 
 class Model(Protocol):
-    """What we need of ModelThread."""
+    """What we need of serving.Served: one version."""
+
+    @property
+    def manifest(self) -> ModelManifest:
+        """Of the version that runs."""
+        ...
 
     async def detect(self, image: NDArray[np.uint8]) -> Answer:
         """See ModelThread.detect."""
+        ...
+
+
+class Models(Protocol):
+    """What we need of serving.Serving."""
+
+    def lease(self, image_id: str) -> AbstractContextManager[Model]:
+        """See Serving.lease."""
         ...

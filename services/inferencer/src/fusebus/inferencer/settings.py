@@ -10,18 +10,20 @@ from msgspec import Meta
 
 from fusebus.blobs import BlobSettings
 from fusebus.bus import BusSettings, ConsumerSettings
+from fusebus.models.settings import RegistrySettings
 from fusebus.vision import DEMO_MODEL
 
 Provider = Literal["CPUExecutionProvider", "CUDAExecutionProvider"]
 
 
 class InferencerSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """Variables FUSEBUS_INFERENCER_<FIELD>, and the shared sections bus, consumer and blobs."""
+    """Variables FUSEBUS_INFERENCER_<FIELD>, and the shared sections bus, consumer, blobs and models."""
 
     bus: BusSettings
     consumer: ConsumerSettings
     """Its `slots` and `idle_exit_seconds` give way to ours."""
     blobs: BlobSettings
+    models: RegistrySettings
     slots: Annotated[
         int, Meta(ge=1, le=256, description="Images in hand at a time; each may need 600 MB at 100 million pixels.")
     ] = 8
@@ -35,6 +37,10 @@ class InferencerSettings(msgspec.Struct, frozen=True, kw_only=True):
         Path,
         Meta(description="Folder with manifest.json and the ONNX file it describes; default: the demo model."),
     ] = DEMO_MODEL
+    follow_registry: Annotated[
+        bool,
+        Meta(description="Serve what is promoted in the registry; until the first promotion the folder's model."),
+    ] = False
     provider: Annotated[
         Provider, Meta(description="Where the model runs; start fails where onnxruntime would silently use another.")
     ] = "CPUExecutionProvider"

@@ -17,10 +17,12 @@ class Outputs(NamedTuple):
     """(B, K, 4): x0, y0, x1, y1 as shares of the picture."""
     masks: NDArray[np.uint8]
     """(B, K, rows, columns): probability × 255 over the whole picture."""
+    classes: NDArray[np.int64]
+    """(B, K): indices of the manifest's prompts."""
 
     def of(self, index: int) -> Outputs:
         """One picture's part."""
-        return Outputs(self.scores[index], self.boxes[index], self.masks[index])
+        return Outputs(self.scores[index], self.boxes[index], self.masks[index], self.classes[index])
 
 
 class Backend(Protocol):

@@ -13,6 +13,8 @@ from fusebus.inferencer.backends import BackendError, Outputs
 
 _INPUT = "images"
 _OUTPUTS = ("scores", "boxes", "masks")
+_CLASSES = "classes"
+"""An output that a model with one prompt may leave out: then everything is of class 0."""
 _WAYS_OUT = {
     "CUDAExecutionProvider": "install fusebus-inferencer[gpu] in place of [cpu], with a driver for CUDA 13, or set "
     "FUSEBUS_INFERENCER_PROVIDER=CPUExecutionProvider",
@@ -42,10 +44,12 @@ class OnnxBackend:
         names = {found.name for found in (*self._session.get_inputs(), *self._session.get_outputs())}
         if absent := {_INPUT, *_OUTPUTS} - names:
             raise BackendError(f"{model} has no input or output named {', '.join(sorted(absent))}")
+        self._outputs = (*_OUTPUTS, _CLASSES) if _CLASSES in names else _OUTPUTS
 
     def run(self, images: NDArray[np.uint8]) -> Outputs:
         """See Backend."""
-        return Outputs(*self._session.run(_OUTPUTS, {_INPUT: images}))
+        scores, boxes, masks, *classes = self._session.run(self._outputs, {_INPUT: images})
+        return Outputs(scores, boxes, masks, classes[0] if classes else np.zeros(scores.shape, np.int64))
 
 
 def _onnxruntime() -> Any:

@@ -1,0 +1,140 @@
+"""What serves now: one model version or two, and how one takes another's place without an image being dropped."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fusebus.inferencer.model import Answer, ModelBroken, ModelThread
+from fusebus.models.manifest import ModelManifest
+
+_log = logging.getLogger(__name__)
+
+Choose = Callable[[str], str]
+"""From an image's id to the version (`name@version`) that shall see it."""
+
+
+@dataclass(eq=False, kw_only=True)
+class Served:
+    """One version in its own model thread, with the images that it is still needed for."""
+
+    manifest: ModelManifest
+    manifest_sha256: str
+    """Of manifest.json, and so of everything that it lists: two versions may share a name, never this."""
+    thread: ModelThread
+    forget: Callable[[], None] = field(default=lambda: None)
+    """Removes its files, once it is closed."""
+    images: int = 0
+
+    @property
+    def ref(self) -> str:
+        """`name@version`, as everywhere."""
+        return self.manifest.ref
+
+    async def detect(self, image: NDArray[np.uint8]) -> Answer:
+        """See ModelThread.detect."""
+        return await self.thread.detect(image)
+
+
+class Serving:
+    """Hands each image the version that it shall see: `with serving.lease(image_id) as model: ...`.
+
+    Lives in the event loop alone, so nothing here needs a lock. `give_up` stops this worker, `on_broken` hears of a
+    canary that failed in service.
+    """
+
+    def __init__(
+        self, give_up: Callable[[], None], on_broken: Callable[[Served, ModelBroken], None] = lambda *_: None
+    ) -> None:
+        self._give_up = give_up
+        self.on_broken = on_broken
+        self.current: Served | None = None
+        self.canary: Served | None = None
+        self._choose: Choose = str
+        self._closing: set[asyncio.Task[None]] = set()
+        self._loaded: list[Served] = []
+        self.broken: ModelBroken | None = None
+        """Why this worker can't go on: the version that all others would fall back to failed."""
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.current = self.canary = None
+        for served in [*self._loaded]:
+            self._close(served)  # images in hand were settled or given back before
+        await asyncio.gather(*self._closing)
+
+    def loaded(self, manifest_sha256: str) -> Served | None:
+        """The version with this manifest if it is open: in service, or kept for its last images."""
+        return next((served for served in self._loaded if served.manifest_sha256 == manifest_sha256), None)
+
+    def switch(self, current: Served, canary: Served | None = None, choose: Choose = str) -> None:
+        """From now on images go to `current`, those that `choose` gives to it to `canary`.
+
+        Versions that serve no more are closed after their last image.
+        """
+        self.current, self.canary, self._choose = current, canary, choose
+        self._loaded += [served for served in (current, canary) if served is not None and served not in self._loaded]
+        self._close_idle()
+
+    @contextlib.contextmanager
+    def lease(self, image_id: str) -> Iterator[Served]:
+        """The version for this image; it stays open until the block ends, whatever is promoted meanwhile."""
+        served = self._for(image_id)
+        served.images += 1
+        try:
+            yield served
+        except ModelBroken as error:
+            self._broke(served, error)
+            raise
+        finally:
+            served.images -= 1
+            self._close_idle()
+
+    def is_alive(self) -> bool:
+        """Whether the threads of what is in service still run."""
+        return all(served.thread.is_alive() for served in (self.current, self.canary) if served is not None)
+
+    def _for(self, image_id: str) -> Served:
+        if self.current is None:
+            raise ModelBroken("no model serves")
+        if self.canary is not None and self._choose(image_id) == self.canary.ref:
+            return self.canary
+        return self.current
+
+    def _broke(self, served: Served, error: ModelBroken) -> None:
+        """A canary is taken out of service, its images come back to the other; without that one this worker ends."""
+        if served is self.current:
+            self.broken = self.broken or error
+            self._give_up()
+        elif served is self.canary:
+            _log.error("the canary %s failed and is taken out: %s", served.ref, error)
+            self.canary = None
+            self.on_broken(served, error)
+
+    def _close_idle(self) -> None:
+        for served in [*self._loaded]:
+            if served.images == 0 and served is not self.current and served is not self.canary:
+                self._close(served)
+
+    def _close(self, served: Served) -> None:
+        self._loaded.remove(served)
+        task = asyncio.create_task(self._close_in_peace(served))
+        self._closing.add(task)
+        task.add_done_callback(self._closing.discard)
+
+    async def _close_in_peace(self, served: Served) -> None:
+        await served.thread.close()
+        await asyncio.to_thread(served.forget)
+        _log.info("model %s is closed", served.ref)
