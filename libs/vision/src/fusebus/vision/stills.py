@@ -22,6 +22,7 @@ STRIP_ROWS = 256
 _PNG_ESSENCE = frozenset({b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND"})
 _WEBP_PICTURE = frozenset({b"ALPH", b"VP8 ", b"VP8L"})
 _ALPHA_FLAG = 0x10  # in VP8X
+_VP8L_ALPHA = 0x10  # in the fifth byte
 
 
 class WebpStill(msgspec.Struct, frozen=True):
@@ -32,6 +33,12 @@ class WebpStill(msgspec.Struct, frozen=True):
     """Width and height as an extended header says; None where there is none."""
     left: int = 0
     top: int = 0
+
+    @property
+    def transparent(self) -> bool:
+        """Whether it has a transparency channel."""
+        kind, content = self.chunks[-1]
+        return self.chunks[0][0] == b"ALPH" or (kind == b"VP8L" and len(content) > 4 and bool(content[4] & _VP8L_ALPHA))
 
     def file(self) -> bytes:
         """A WebP file of nothing but this picture."""
@@ -45,11 +52,12 @@ class WebpStill(msgspec.Struct, frozen=True):
 
 def png_still(data: bytes) -> bytes:
     """A PNG file of only header, palette, transparency and pixel data; an animation's first picture."""
-    parts = [PNG_SIGNATURE]
-    for chunk in png_chunks(data):
-        if chunk.kind in _PNG_ESSENCE:
-            parts.append(data[chunk.start - 8 : chunk.start + chunk.length + 4])
-    return b"".join(parts)
+    chunks = list(png_chunks(data))
+    if all(chunk.kind in _PNG_ESSENCE for chunk in chunks):
+        return data
+    view = memoryview(data)
+    kept = [view[one.start - 8 : one.start + one.length + 4] for one in chunks if one.kind in _PNG_ESSENCE]
+    return b"".join([PNG_SIGNATURE, *kept])
 
 
 def webp_still(data: bytes) -> WebpStill:
@@ -73,13 +81,13 @@ def webp_still(data: bytes) -> WebpStill:
 
 def decode_png(data: bytes) -> NDArray[np.uint8]:
     """RGB pixels of an eight-bit grey, RGB or RGBA PNG. Raises Damaged."""
-    return _on_white(_decoded(png_still(data), "png"))
+    return _decoded(png_still(data), "png", transparent=data[25] == 6)
 
 
 def decode_webp(data: bytes) -> NDArray[np.uint8]:
     """RGB pixels of the first picture on its canvas. Raises Damaged."""
     still = webp_still(data)
-    pixels = _on_white(_decoded(still.file(), "webp"))
+    pixels = _decoded(still.file(), "webp", transparent=still.transparent)
     if still.canvas is None or (still.canvas == pixels.shape[1::-1] and not still.left and not still.top):
         return pixels
     width, height = still.canvas
@@ -129,29 +137,26 @@ def _webp_chunk(kind: bytes, content: bytes) -> bytes:
     return kind + struct.pack("<I", len(content)) + content + bytes(len(content) & 1)
 
 
-def _decoded(file: bytes, image_format: str) -> NDArray[np.uint8]:
+def _decoded(file: bytes, image_format: str, *, transparent: bool) -> NDArray[np.uint8]:
+    """RGB; OpenCV itself would lay transparency on black."""
+    flags = cv2.IMREAD_UNCHANGED if transparent else cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
     try:
-        pixels = cv2.imdecode(np.frombuffer(file, np.uint8), cv2.IMREAD_UNCHANGED)
+        pixels = cv2.imdecode(np.frombuffer(file, np.uint8), flags)
     except cv2.error as error:
         raise Damaged(f"{image_format}: {str(error).strip()[:200]}") from error
-    if pixels is None or pixels.dtype != np.uint8:
+    if pixels is None or pixels.dtype != np.uint8 or pixels.shape[2:] != ((4,) if transparent else (3,)):
         raise Damaged(f"{image_format}: its pixel data can't be decoded")
-    return np.asarray(pixels)
+    return _on_white(np.asarray(pixels)) if transparent else np.asarray(pixels)
 
 
 def _on_white(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """RGB of what OpenCV decoded: grey, BGR or BGRA."""
-    if pixels.ndim == 2:
-        return np.asarray(cv2.cvtColor(pixels, cv2.COLOR_GRAY2RGB), dtype=np.uint8)
-    if pixels.shape[2] == 3:
-        return np.asarray(cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB, dst=pixels), dtype=np.uint8)
+    """RGB of a BGRA picture."""
     out = np.empty((*pixels.shape[:2], 3), np.uint8)
     for top in range(0, len(pixels), STRIP_ROWS):
         strip = cv2.cvtColor(pixels[top : top + STRIP_ROWS], cv2.COLOR_BGRA2RGBA)
         alpha = strip[:, :, 3:].astype(np.uint16)
         if alpha.min() < 255:
-            # Rounded division by 255.
-            mixed = strip[:, :, :3] * alpha + (255 - alpha) * 255 + 127
+            mixed = strip[:, :, :3] * alpha + (255 - alpha) * 255 + 127  # + 127: the division below rounds
             out[top : top + STRIP_ROWS] = mixed // 255
         else:
             out[top : top + STRIP_ROWS] = strip[:, :, :3]
