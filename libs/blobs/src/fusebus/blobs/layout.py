@@ -26,6 +26,11 @@ def supplier_of(container: str) -> str | None:
     return supplier if supplier != container and _SUPPLIER.fullmatch(supplier) else None
 
 
+def working_name(image_id: str) -> str:
+    """The picture rebuilt from an original that workers don't read (HEIC), JPEG."""
+    return f"working/{image_id}.jpg"
+
+
 def annotated_name(run_id: str, analysis_id: str) -> str:
     """The annotated picture of one analysis, JPEG."""
     return f"annotated/{run_date(run_id)}/{run_id}/{analysis_id}.jpg"

@@ -1,4 +1,4 @@
-"""The live document: which version serves, which share its canary has, and how it came to this. Decisions only, no I/O."""
+"""The live document: which version serves, what share its canary has, how it came to this. Decisions only, no I/O."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class Change(msgspec.Struct, frozen=True, kw_only=True, rename={"before": "from"
     """The canary's share of images."""
 
 
-class Live(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class Live(msgspec.Struct, frozen=True, kw_only=True):
     """The whole document."""
 
     format_version: int = FORMAT_VERSION
@@ -76,6 +76,27 @@ class Live(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Oldest first."""
     etag: str = ""
     """Of the blob that it was read from; never part of it."""
+
+
+def encode_live(live: Live) -> bytes:
+    """The document's bytes, laid out for people."""
+    fields = msgspec.to_builtins(live)
+    del fields["etag"]
+    return msgspec.json.format(msgspec.json.encode(fields), indent=2) + b"\n"
+
+
+def decode_live(data: bytes, etag: str) -> Live:
+    """The document from its bytes. Raises RegistryError where they are none of this release."""
+    try:
+        live = msgspec.json.decode(data, type=Live)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise RegistryError(f"the registry's live document can't be read: {error}") from error
+    if live.format_version != FORMAT_VERSION:
+        raise RegistryError(
+            f"the registry's live document has format_version {live.format_version}, this release reads"
+            f" {FORMAT_VERSION}: use the release that wrote it"
+        )
+    return msgspec.structs.replace(live, etag=etag)
 
 
 def promoted(live: Live, model: LiveModel, percent: float | None, change: Change) -> Live:
