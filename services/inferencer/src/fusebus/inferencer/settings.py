@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import msgspec
 from msgspec import Meta
 
 from fusebus.blobs import BlobSettings
 from fusebus.bus import BusSettings, ConsumerSettings
+from fusebus.inferencer.backends.providers import CPU, Provider
 from fusebus.models.settings import RegistrySettings
 from fusebus.vision import DEMO_MODEL
-
-Provider = Literal["CPUExecutionProvider", "CUDAExecutionProvider"]
 
 
 class InferencerSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -43,7 +42,16 @@ class InferencerSettings(msgspec.Struct, frozen=True, kw_only=True):
     ] = False
     provider: Annotated[
         Provider, Meta(description="Where the model runs; start fails where onnxruntime would silently use another.")
-    ] = "CPUExecutionProvider"
+    ] = CPU
+    device: Annotated[int, Meta(ge=0, description="Number of the GPU; one process serves one.")] = 0
+    cuda_graph: Annotated[
+        bool,
+        Meta(description="On a GPU, record a call for each batch size and replay it; takes memory for each of them."),
+    ] = False
+    engine_cache: Annotated[
+        Path | None,
+        Meta(description="Folder of this service alone where TensorRT keeps its engines; none: it builds them anew."),
+    ] = None
     intra_op_threads: Annotated[
         int, Meta(ge=0, le=256, description="Threads of one model call on a CPU; 0: one for each core.")
     ] = 1

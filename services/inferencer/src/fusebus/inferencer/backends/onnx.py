@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -10,34 +12,47 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fusebus.inferencer.backends import BackendError, Outputs
+from fusebus.inferencer.backends.binding import BoundSession
+from fusebus.inferencer.backends.providers import CUDA, TENSORRT, Accelerator, Inputs, session_providers
 
 _INPUT = "images"
 _OUTPUTS = ("scores", "boxes", "masks")
 _CLASSES = "classes"
 """An output that a model with one prompt may leave out: then everything is of class 0."""
 _WAYS_OUT = {
-    "CUDAExecutionProvider": "install fusebus-inferencer[gpu] in place of [cpu], with a driver for CUDA 13, or set "
+    CUDA: "install fusebus-inferencer[gpu] in place of [cpu], with a driver for CUDA 13, or set "
     "FUSEBUS_INFERENCER_PROVIDER=CPUExecutionProvider",
+    TENSORRT: "install fusebus-inferencer[tensorrt] in place of [cpu], with a driver for CUDA 13, or set "
+    "FUSEBUS_INFERENCER_PROVIDER=CUDAExecutionProvider",
 }
 
 
 class OnnxBackend:
-    """A session over one ONNX file. Raises BackendError where it would not run on `provider`."""
+    """A session over one ONNX file. Raises BackendError where it would not run on `provider`.
 
-    def __init__(self, model: Path, provider: str, intra_op_threads: int) -> None:
+    `inputs` says what it will be given, for TensorRT, which builds its engine for that.
+    """
+
+    def __init__(
+        self,
+        model: Path,
+        provider: str,
+        intra_op_threads: int,
+        accelerator: Accelerator | None = None,
+        inputs: Inputs | None = None,
+    ) -> None:
         onnxruntime = _onnxruntime()
+        providers = session_providers(provider, accelerator, inputs)
         available = onnxruntime.get_available_providers()
         if provider not in available:
             raise BackendError(_missing(provider, f"this onnxruntime knows {', '.join(available)} only"))
-        if provider == "CUDAExecutionProvider":
-            onnxruntime.preload_dlls()  # CUDA and cuDNN from their wheels; without them it would run on the CPU
+        _load_libraries(onnxruntime, provider)
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = intra_op_threads
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # codec threads need the cores
         options.log_severity_level = 3  # errors; what matters of the warnings is checked below
-        chosen = [provider] if provider == "CPUExecutionProvider" else [provider, "CPUExecutionProvider"]
         try:
-            self._session = onnxruntime.InferenceSession(str(model), options, providers=chosen)
+            self._session = onnxruntime.InferenceSession(str(model), options, providers=providers, enable_fallback=0)
         except Exception as error:  # onnxruntime's own errors share no public base
             raise BackendError(f"{model} does not load: {error}") from error
         require_provider(provider, self._session.get_providers())
@@ -45,11 +60,29 @@ class OnnxBackend:
         if absent := {_INPUT, *_OUTPUTS} - names:
             raise BackendError(f"{model} has no input or output named {', '.join(sorted(absent))}")
         self._outputs = (*_OUTPUTS, _CLASSES) if _CLASSES in names else _OUTPUTS
+        self._bound: BoundSession | None = None
+        if provider in (CUDA, TENSORRT):
+            wanted = accelerator or Accelerator()
+            self._bound = BoundSession(
+                self._session, _INPUT, self._outputs, "cuda", wanted.device, graphs=wanted.cuda_graph
+            )
 
     def run(self, images: NDArray[np.uint8]) -> Outputs:
         """See Backend."""
-        scores, boxes, masks, *classes = self._session.run(self._outputs, {_INPUT: images})
+        if self._bound is not None:
+            scores, boxes, masks, *classes = self._bound.run(images)
+        else:
+            scores, boxes, masks, *classes = self._session.run(self._outputs, {_INPUT: images})
         return Outputs(scores, boxes, masks, classes[0] if classes else np.zeros(scores.shape, np.int64))
+
+
+def _load_libraries(onnxruntime: Any, provider: str) -> None:
+    """From their wheels; without them onnxruntime would log an error and run on the CPU."""
+    if provider in (CUDA, TENSORRT):
+        onnxruntime.preload_dlls()  # CUDA and cuDNN
+    if provider == TENSORRT:
+        with contextlib.suppress(ModuleNotFoundError):  # then they are the system's, or missing, which is found out
+            import_module("tensorrt")
 
 
 def _onnxruntime() -> Any:
