@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -35,9 +34,9 @@ from fusebus.ingest.__main__ import main
 from fusebus.ingest.handler import Ingest
 from fusebus.ingest.settings import IngestSettings
 from fusebus.ingest.sweep import event_of
-from fusebus.ingest.validation import check_in
 from fusebus.ledger import Final, FinalKind, Ledger, LedgerSettings
 from fusebus.stack.azurite import Azurite
+from fusebus.validation import Validator
 from fusebus.vision import encode_jpeg
 
 NOW = datetime(2026, 5, 6, 7, 8, 9, tzinfo=UTC)
@@ -91,12 +90,11 @@ class Bench:
 @pytest.fixture
 async def bench(settings: IngestSettings, supplier: str) -> AsyncIterator[Bench]:
     container = layout.supplier_container(supplier)
-    with ThreadPoolExecutor(2) as executor:
-        async with Blobs(settings.blobs) as blobs, Ledger(settings.ledger) as ledger:
-            await blobs.create_container(container)
-            await ledger.create_tables()
-            ingest = Ingest(blobs=blobs, ledger=ledger, check=check_in(executor), clock=lambda: NOW, settings=settings)
-            yield Bench(ingest, blobs, ledger, container)
+    async with Blobs(settings.blobs) as blobs, Ledger(settings.ledger) as ledger, Validator(1) as validator:
+        await blobs.create_container(container)
+        await ledger.create_tables()
+        ingest = Ingest(blobs=blobs, ledger=ledger, check=validator.check, clock=lambda: NOW, settings=settings)
+        yield Bench(ingest, blobs, ledger, container)
 
 
 async def test_a_photo_is_accepted_pinned_and_entered(bench: Bench) -> None:

@@ -28,7 +28,7 @@ from fusebus.host import load_settings
 from fusebus.ingest.handler import Ingest
 from fusebus.ingest.settings import IngestSettings
 from fusebus.ledger import Entered, Final, FinalKind, ImageClaim, LedgerError, LedgerUnavailable, UploadEntry, UploadRow
-from fusebus.vision import Damaged, ImageHeader, NotAnImage, TooManyPixels
+from fusebus.validation import Facts, QualityNote, ValidatorUnavailable, Verdict
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 QUIET = timedelta(seconds=600)
@@ -40,6 +40,7 @@ class Store:
 
     blobs: dict[str, tuple[str, bytes]] = field(default_factory=dict)
     """ETag and content by name."""
+    written: dict[str, bytes] = field(default_factory=dict)
     read_raises: Exception | None = None
     down: bool = False
 
@@ -64,6 +65,9 @@ class Store:
             raise self.read_raises
         assert etag == self.blobs[name][0], "what is read must be what its properties were looked at of"
         return self.blobs[name][1]
+
+    async def write(self, container: str, name: str, data: bytes, content_type: str) -> None:
+        self.written[f"{container}/{name}"] = data
 
 
 @dataclass
@@ -111,12 +115,28 @@ class Book:
         self.rows[upload_id] = msgspec.structs.replace(self.rows[upload_id], final=Final(kind=kind, at=NOW))
 
 
-async def check(data: bytes) -> ImageHeader:
+async def check(data: bytes) -> Verdict:
     """Content is its own verdict."""
-    for word, error in ((b"junk", NotAnImage), (b"broken", Damaged), (b"bomb", TooManyPixels)):
+    for word, reason in (
+        (b"junk", RejectReason.NOT_AN_IMAGE),
+        (b"broken", RejectReason.DAMAGED),
+        (b"bomb", RejectReason.TOO_MANY_PIXELS),
+        (b"maze", RejectReason.TOO_COMPLEX),
+        (b"heic", RejectReason.UNSUPPORTED_FORMAT),
+    ):
         if data.startswith(word):
-            raise error(word.decode())
-    return ImageHeader("jpeg", 40, 30)
+            return Verdict(reason=reason, detail=word.decode())
+    if data == b"crowded":
+        raise ValidatorUnavailable("no core in time")
+    facts = Facts(
+        format="jpeg",
+        width=40,
+        height=30,
+        captured_at="2026-01-02T03:04:05",
+        camera="X100",
+        quality=(QualityNote.BLURRED, QualityNote.TOO_SMALL),
+    )
+    return Verdict(facts=facts, derivative=b"rebuilt" if data == b"heif allowed" else b"")
 
 
 @dataclass
@@ -171,6 +191,29 @@ async def test_a_photo_is_accepted_with_its_digest_etag_and_deadline(bench: Benc
     assert message.deadline - message.accepted_at == timedelta(seconds=bench.settings.deadline_seconds)
 
 
+async def test_kept_fields_and_warnings_travel_with_an_accepted_photo(bench: Bench) -> None:
+    (message,) = await bench.told(bench.upload("a"))
+    assert isinstance(message, ImageAccepted)
+    assert (message.captured_at, message.camera) == ("2026-01-02T03:04:05", "X100")
+    assert message.quality == ("blurred", "too_small")
+
+
+async def test_where_a_picture_is_rebuilt_the_workers_get_that_one_pinned_by_its_digest(bench: Bench) -> None:
+    event = bench.upload("a", b"heif allowed")
+    (message,) = await bench.told(event)
+    assert isinstance(message, ImageAccepted)
+    assert bench.store.written == {f"results/working/{message.image_id}.jpg": b"rebuilt"}
+    assert (message.blob.container, message.blob.name) == ("results", f"working/{message.image_id}.jpg")
+    assert (message.blob.sha256, message.blob.size) == (hashlib.sha256(b"rebuilt").hexdigest(), 7)
+    assert await bench.told(event) == [message]
+
+
+async def test_where_no_verdict_can_be_had_the_upload_waits_and_nothing_is_entered(bench: Bench) -> None:
+    outcome = await bench.outcome(bench.upload("a", b"crowded"))
+    assert isinstance(outcome, Retry) and outcome.reason == "validator_unavailable"
+    assert bench.book.rows == {}
+
+
 async def test_the_upload_that_opens_a_run_schedules_the_first_look_at_it_and_no_other_does(bench: Bench) -> None:
     first, second = await bench.outcome(bench.upload("a")), await bench.outcome(bench.upload("b", b"other"))
     assert isinstance(first, Done) and isinstance(second, Done)
@@ -189,6 +232,8 @@ async def test_the_upload_that_opens_a_run_schedules_the_first_look_at_it_and_no
         (b"junk", RejectReason.NOT_AN_IMAGE),
         (b"broken", RejectReason.DAMAGED),
         (b"bomb", RejectReason.TOO_MANY_PIXELS),
+        (b"maze", RejectReason.TOO_COMPLEX),
+        (b"heic", RejectReason.UNSUPPORTED_FORMAT),
     ],
 )
 async def test_a_refused_upload_is_entered_too_and_its_supplier_told_why(

@@ -18,6 +18,7 @@ from fusebus.ledger.rows import (
     RunState,
     UploadEntry,
     UploadRow,
+    Working,
 )
 from fusebus.ledger.settings import LedgerSettings
 
@@ -41,4 +42,5 @@ __all__ = [
     "RunState",
     "UploadEntry",
     "UploadRow",
+    "Working",
 ]

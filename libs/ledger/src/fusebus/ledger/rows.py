@@ -67,6 +67,16 @@ class Final(msgspec.Struct, frozen=True, kw_only=True):
         return self.kind, self.reason, self.analysis_id, self.duplicate_of
 
 
+class Working(msgspec.Struct, frozen=True, kw_only=True):
+    """The rebuilt picture that is analysed instead of an original which the workers don't read."""
+
+    name: str
+    """In the results container."""
+    sha256: str
+    size: int
+    """Bytes."""
+
+
 class ImageFacts(msgspec.Struct, frozen=True, kw_only=True):
     """What ingest found in an upload's bytes."""
 
@@ -74,10 +84,17 @@ class ImageFacts(msgspec.Struct, frozen=True, kw_only=True):
     sha256: str
     """Of the bytes, hexadecimal."""
     format: str
-    """`jpeg`, `png` or `webp`."""
+    """`jpeg`, `png`, `webp` or `heif`."""
     width: int
     """Pixels, as stored (before EXIF orientation)."""
     height: int
+    captured_at: str = ""
+    """As the camera says: local time, ISO 8601, with an offset where it knows it."""
+    camera: str = ""
+    quality: str = ""
+    """Warnings, short codes with commas between."""
+    working: Working | None = None
+    """None where the original itself is analysed."""
 
 
 class UploadEntry(msgspec.Struct, frozen=True, kw_only=True):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 
 from fusebus.blobs import Blobs
@@ -13,8 +12,8 @@ from fusebus.host import Life, run_service
 from fusebus.ingest.handler import Ingest
 from fusebus.ingest.settings import IngestSettings
 from fusebus.ingest.sweep import Sweep
-from fusebus.ingest.validation import check_in
 from fusebus.ledger import Ledger
+from fusebus.validation import Validator
 
 
 def now() -> datetime:
@@ -24,9 +23,10 @@ def now() -> datetime:
 
 async def main(settings: IngestSettings, life: Life) -> None:
     """Consume uploads and sweep, until `life.stop`."""
-    with ThreadPoolExecutor(settings.decode_threads, "decode") as executor:
+    async with Validator(settings.validators, heif=settings.heif) as validator:
+        await validator.start()
         async with Bus(settings.bus) as bus, Blobs(settings.blobs) as blobs, Ledger(settings.ledger) as ledger:
-            ingest = Ingest(blobs=blobs, ledger=ledger, check=check_in(executor), clock=now, settings=settings)
+            ingest = Ingest(blobs=blobs, ledger=ledger, check=validator.check, clock=now, settings=settings)
             sweep = Sweep(blobs=blobs, ledger=ledger, publisher=bus.publisher(), settings=settings)
             life.health.liveness("bus", bus.is_alive)
             life.health.ready = True

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 
+from fusebus.blobs.layout import RESULTS
 from fusebus.contracts.messages import (
     BlobReference,
     DuplicateFound,
@@ -59,15 +60,27 @@ def accepted(upload: UploadRow, image: ImageFacts, job_kind: JobKind, lane: Lane
         job_kind=job_kind,
         lane=lane,
         deadline=upload.entered_at + allowed,
-        blob=BlobReference(
+        blob=_picture(upload, image),
+        width=image.width,
+        height=image.height,
+        format=image.format,
+        accepted_at=upload.entered_at,
+        captured_at=image.captured_at,
+        camera=image.camera,
+        quality=tuple(filter(None, image.quality.split(","))),
+    )
+
+
+def _picture(upload: UploadRow, image: ImageFacts) -> BlobReference:
+    """What is to be analysed: the original under its ETag, or what was rebuilt from it."""
+    if image.working is None:
+        return BlobReference(
             container=upload.container,
             name=upload.blob_name,
             etag=upload.blob_etag,
             sha256=image.sha256,
             size=upload.size,
-        ),
-        width=image.width,
-        height=image.height,
-        format=image.format,
-        accepted_at=upload.entered_at,
-    )
+        )
+    # No ETag: a repeat writes the same bytes again, and nobody else may write there; the digest pins them.
+    working = image.working
+    return BlobReference(container=RESULTS, name=working.name, etag="", sha256=working.sha256, size=working.size)

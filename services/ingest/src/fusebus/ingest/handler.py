@@ -17,6 +17,7 @@ from fusebus.ingest import announcement, policy
 from fusebus.ingest.settings import IngestSettings
 from fusebus.ingest.validation import BlobSource, Check, examine
 from fusebus.ledger import Entered, ImageClaim, LedgerError, UploadEntry, UploadRow
+from fusebus.validation import ValidatorUnavailable
 from fusebus.vision import MAX_PIXELS
 
 _log = logging.getLogger(__name__)
@@ -58,6 +59,10 @@ class Ingest:
             except (StorageUnavailable, LedgerError) as error:
                 first = self.settings.storage_retry_seconds
                 return retry("storage_unavailable", error, attempt=context.attempt, first_seconds=first)
+            except ValidatorUnavailable as error:  # it says nothing of the file
+                _log.warning("no verdict: %s", error)
+                first = self.settings.storage_retry_seconds
+                return retry("validator_unavailable", error, attempt=context.attempt, first_seconds=first)
             look_at = self.clock() + timedelta(seconds=self.settings.run_quiet_seconds)
             return Done((*(Outgoing(message=one) for one in messages), *announcement.run_check(entered, look_at)))
 

@@ -1,4 +1,4 @@
-"""Ingest's pure decisions: which events concern us, what is wrong with a blob, and how a supplier is told."""
+"""Ingest's pure decisions: which events concern us, what is wrong with a blob by its properties, who owns an image."""
 
 from __future__ import annotations
 
@@ -9,23 +9,12 @@ import msgspec
 
 from fusebus.contracts import identity
 from fusebus.contracts.messages import SUPPLIER_CONTAINER_PREFIX, BlobCreated, RejectReason, Supplier
+from fusebus.validation import verdicts
 
 MAX_BLOB_NAME = 1024  # characters; storage admits no more
 BLOCK_BLOB = "BlockBlob"
 
 _ETAG = re.compile(r"[!#-~]{1,128}")  # what HTTP admits between the quotes
-
-EXPLANATIONS: dict[RejectReason, str] = {
-    RejectReason.BLOB_VANISHED: "The file was gone before we could read it; please upload it again.",
-    RejectReason.BLOB_CHANGED: "The file was replaced while we read it; only the latest version counts.",
-    RejectReason.BLOB_TYPE: "The file was not uploaded as a block blob; please upload it as an ordinary file.",
-    RejectReason.EMPTY: "The file is empty; please upload the photo again.",
-    RejectReason.TOO_LARGE: "The file is larger than {megabytes} MB; please send the photo in a smaller size.",
-    RejectReason.NOT_AN_IMAGE: "The file is not a photo we can read; please send JPEG, PNG or WebP.",
-    RejectReason.TOO_MANY_PIXELS: "The photo has more than {megapixels} million pixels; please send it smaller.",
-    RejectReason.DAMAGED: "The photo is damaged or incomplete; please upload it again from the original.",
-}
-"""One sentence for each reason: what is wrong and the way out."""
 
 
 class Place(msgspec.Struct, frozen=True, kw_only=True):
@@ -103,9 +92,7 @@ def objection_to(*, etag: str, expected_etag: str, blob_type: str, size: int, li
 
 def explanation(reason: RejectReason, limits: Limits) -> str:
     """The sentence for the supplier."""
-    return EXPLANATIONS[reason].format(
-        megabytes=limits.max_bytes // 1_000_000, megapixels=limits.max_pixels // 1_000_000
-    )
+    return verdicts.explanation(reason, max_bytes=limits.max_bytes, max_pixels=limits.max_pixels)
 
 
 def lets_go(holder_final: str | None, holder_exists: bool) -> bool:

@@ -10,6 +10,7 @@ from fusebus.blobs import BlobSettings
 from fusebus.bus import BusSettings, ConsumerSettings
 from fusebus.contracts.messages import JobKind, Lane
 from fusebus.ledger import LedgerSettings
+from fusebus.validation.limits import MAX_BYTES, MOST_BYTES
 
 
 class IngestSettings(Struct, frozen=True, kw_only=True):
@@ -29,11 +30,14 @@ class IngestSettings(Struct, frozen=True, kw_only=True):
         float, Meta(gt=0, description="When the first look at a new run is due; the notifier's run_quiet decides then.")
     ] = 600.0
     max_blob_bytes: Annotated[
-        int, Meta(ge=1, le=1 << 30, description="Larger uploads are rejected unread; each slot may hold so much.")
-    ] = 64_000_000
-    decode_threads: Annotated[
-        int, Meta(ge=1, le=64, description="Images decoded at a time; each may take 600 MB for 100 megapixels.")
+        int, Meta(ge=1, le=MOST_BYTES, description="Larger uploads are rejected unread; each slot may hold so much.")
+    ] = MAX_BYTES
+    validators: Annotated[
+        int, Meta(ge=1, le=64, description="Files judged at a time, each in a guarded child: a core and 512 MB each.")
     ] = 2
+    heif: Annotated[
+        bool, Meta(description="Accept HEIC and HEIF too; needs the extra `heif`. Workers get a rebuilt JPEG.")
+    ] = False
     storage_retry_seconds: Annotated[
         float, Meta(gt=0, description="Delay of the first retry while storage does not answer; doubles up to 300.")
     ] = 10.0

@@ -1,20 +1,18 @@
-"""Looks at one blob from the outside in: properties, capped bytes, header, strict decode; reports what it found."""
+"""Looks at one blob from the outside in: properties, capped bytes, then a guarded child's verdict on them."""
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 from collections.abc import Awaitable, Callable
-from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import Protocol
 
-from fusebus.blobs import BlobChanged, BlobProperties, BlobTooLarge, BlobVanished
+from fusebus.blobs import BlobChanged, BlobProperties, BlobTooLarge, BlobVanished, layout
 from fusebus.contracts import identity
 from fusebus.contracts.messages import RejectReason
 from fusebus.ingest.policy import Limits, Objection, Place, objection_to
-from fusebus.ledger import ImageFacts
-from fusebus.vision import ImageError, ImageHeader, decode, inspect
+from fusebus.ledger import ImageFacts, Working
+from fusebus.validation import Verdict
 
 MAX_CONTENT_TYPE = 200  # characters of what the uploader claims that are kept
 
@@ -26,9 +24,11 @@ class BlobSource(Protocol):
 
     async def read(self, container: str, name: str, *, etag: str | None = None, max_bytes: int) -> bytes: ...
 
+    async def write(self, container: str, name: str, data: bytes, content_type: str) -> None: ...
 
-Check = Callable[[bytes], Awaitable[ImageHeader]]
-"""Decodes strictly and tells the header. Raises ImageError."""
+
+Check = Callable[[bytes], Awaitable[Verdict]]
+"""Judges a file's bytes. Raises ValidatorUnavailable."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +43,7 @@ class Finding:
 
 
 async def examine(place: Place, blobs: BlobSource, check: Check, limits: Limits) -> Finding:
-    """Find out what the upload is. Raises StorageUnavailable, StorageError: then nothing is known."""
+    """Find out what the upload is. Raises StorageUnavailable, StorageError, ValidatorUnavailable: nothing is known."""
     found = await blobs.properties(place.container, place.name)
     if found is None:
         return Finding(objection=Objection(reason=RejectReason.BLOB_VANISHED, detail="no such blob"))
@@ -62,36 +62,32 @@ async def examine(place: Place, blobs: BlobSource, check: Check, limits: Limits)
 async def _look_inside(place: Place, blobs: BlobSource, check: Check, limits: Limits) -> ImageFacts | Objection:
     try:
         data = await blobs.read(place.container, place.name, etag=place.etag, max_bytes=limits.max_bytes)
-        sha256 = hashlib.sha256(data).hexdigest()  # 1 ms per 2 MB: no need for a thread
-        header = await check(data)
     except BlobVanished as error:
         return Objection(reason=RejectReason.BLOB_VANISHED, detail=str(error))
     except BlobChanged as error:
         return Objection(reason=RejectReason.BLOB_CHANGED, detail=str(error))
     except BlobTooLarge as error:
         return Objection(reason=RejectReason.TOO_LARGE, detail=str(error))
-    except ImageError as error:
-        return Objection(reason=RejectReason(error.reason), detail=str(error))
+    verdict = await check(data)
+    if verdict.reason is not None or verdict.facts is None:
+        return Objection(reason=verdict.reason or RejectReason.DAMAGED, detail=verdict.detail)
+    sha256 = hashlib.sha256(data).hexdigest()  # 1 ms per 2 MB: no need for a thread
+    image_id = identity.image_id(place.supplier, sha256)
     return ImageFacts(
-        image_id=identity.image_id(place.supplier, sha256),
+        image_id=image_id,
         sha256=sha256,
-        format=header.format,
-        width=header.width,
-        height=header.height,
+        format=verdict.facts.format,
+        width=verdict.facts.width,
+        height=verdict.facts.height,
+        captured_at=verdict.facts.captured_at,
+        camera=verdict.facts.camera,
+        quality=",".join(verdict.facts.quality),
+        working=await _keep(image_id, verdict.derivative, blobs) if verdict.derivative else None,
     )
 
 
-def check_in(executor: Executor) -> Check:
-    """A check whose decoding runs there, so that lock renewal goes on meanwhile."""
-
-    async def check(data: bytes) -> ImageHeader:
-        return await asyncio.get_running_loop().run_in_executor(executor, decoded_header, data)
-
-    return check
-
-
-def decoded_header(data: bytes) -> ImageHeader:
-    """The header of an image that decodes to its end. Raises NotAnImage, TooManyPixels, Damaged."""
-    header = inspect(data)
-    decode(data)
-    return header
+async def _keep(image_id: str, derivative: bytes, blobs: BlobSource) -> Working:
+    """Store the rebuilt picture. Raises StorageUnavailable, StorageError."""
+    name = layout.working_name(image_id)
+    await blobs.write(layout.RESULTS, name, derivative, "image/jpeg")
+    return Working(name=name, sha256=hashlib.sha256(derivative).hexdigest(), size=len(derivative))

@@ -1,0 +1,88 @@
+"""Reads a picture's header and decides what reading the rest may cost; nothing is decoded here."""
+
+from __future__ import annotations
+
+import re
+
+import msgspec
+
+from fusebus.contracts.messages import RejectReason
+from fusebus.validation import limits
+from fusebus.validation.heif import heif_size, is_heif
+from fusebus.vision import ImageError, ImageHeader, NotAnImage, TooComplex, TooManyPixels, inspect
+from fusebus.vision.formats import MAX_PARTS, MAX_PIXELS, MAX_SCANS
+
+_OTHER_PICTURES = (
+    (b"GIF8", 0, "GIF"),
+    (b"II*\x00", 0, "TIFF or camera raw"),
+    (b"MM\x00*", 0, "TIFF or camera raw"),
+    (b"BM", 0, "BMP"),
+    (b"ftypavi", 4, "AVIF"),
+    (b"ftypcrx", 4, "camera raw"),
+    (b"\xff\x0a", 0, "JPEG XL"),
+    (b"\x00\x00\x00\x0cJXL ", 0, "JPEG XL"),
+    (b"\x00\x00\x00\x0cjP  ", 0, "JPEG 2000"),
+    (b"8BPS", 0, "Photoshop"),
+)
+"""First bytes of pictures that people do send, where those bytes lie, and what they are called."""
+
+_MARKER = re.compile(rb"\xff([^\x00\xff\xd0-\xd7])")
+_FRAMES = {0xC0: "jpeg", 0xC1: "jpeg", 0xC2: "progressive", 0xC9: "jpeg", 0xCA: "progressive"}
+"""JPEG processes that decoders know (baseline, extended, progressive; Huffman or arithmetic), by their marker."""
+_OTHER_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC} - _FRAMES.keys()
+
+
+class UnsupportedFormat(ImageError):
+    """A picture, but of no kind that is accepted."""
+
+    reason = RejectReason.UNSUPPORTED_FORMAT.value
+
+
+class Look(msgspec.Struct, frozen=True):
+    """What a header says, and the limits that follow from it."""
+
+    header: ImageHeader
+    tier: limits.Tier
+
+
+def look(data: bytes, *, heif: bool) -> Look:
+    """Raises NotAnImage, UnsupportedFormat, TooManyPixels, TooComplex, Damaged."""
+    if is_heif(data):
+        if not heif:
+            raise UnsupportedFormat("HEIC or HEIF, which is switched off")
+        header, kind = ImageHeader("heif", *heif_size(data)), "heif"
+    else:
+        header = _inspected(data)
+        kind = _jpeg_kind(data, header) if header.format == "jpeg" else header.format
+    pixels = header.width * header.height
+    if max(header.width, header.height) > limits.MAX_SIDE or pixels > MAX_PIXELS:
+        raise TooManyPixels(f"{header.width} x {header.height} pixels, a side may have {limits.MAX_SIDE}")
+    return Look(header, limits.tier(kind, pixels, len(data)))
+
+
+def _inspected(data: bytes) -> ImageHeader:
+    try:
+        return inspect(data)
+    except NotAnImage:
+        for magic, position, name in _OTHER_PICTURES:
+            if data[position : position + len(magic)] == magic:
+                raise UnsupportedFormat(name) from None
+        raise
+
+
+def _jpeg_kind(data: bytes, header: ImageHeader) -> str:
+    """`jpeg` or `progressive`. Raises UnsupportedFormat, TooComplex."""
+    kind, scans, position = "jpeg", 0, 2
+    for _ in range(MAX_PARTS + 1):
+        found = _MARKER.search(data, position)
+        if found is None or found[1][0] == 0xD9:
+            break
+        marker, start = found[1][0], found.end()
+        position = start + (int.from_bytes(data[start : start + 2], "big") if marker != 0x01 else 0)
+        scans += marker == 0xDA
+        if marker in _OTHER_FRAMES or (marker in _FRAMES and data[start + 2] != 8):
+            raise UnsupportedFormat(f"JPEG of process {marker:#x}, {data[start + 2]} bits")
+        kind = _FRAMES.get(marker, kind)
+    if scans * header.width * header.height > limits.MAX_SCAN_PIXELS:
+        raise TooComplex(f"{scans} scans over {header.width} x {header.height} pixels; {MAX_SCANS} only over few")
+    return kind
