@@ -2,8 +2,11 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+import os
+import resource
+import socket
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +23,8 @@ from fusebus.servicebus.bounds import ClientBounds
 from fusebus.servicebus.broker import Broker, BrokerOptions
 from fusebus.servicebus.engine import Message
 
-HALF_OPEN = 500  # connections that say nothing, five times as many as are allowed
+HALF_OPEN = 10_000  # connections, ten times as many as are allowed
+FLOOD_SECONDS = 60.0  # for all of them; some 1500 a second are usual
 BODY = b"\x00\x53\x75"
 Start = Callable[..., Any]
 
@@ -40,8 +44,8 @@ def start(tmp_path_factory: pytest.TempPathFactory) -> Start:
     return started
 
 
-async def until(condition: Callable[[], bool | int]) -> None:
-    async with asyncio.timeout(ANSWER_SECONDS):
+async def until(condition: Callable[[], bool | int], seconds: float = ANSWER_SECONDS) -> None:
+    async with asyncio.timeout(seconds):
         while not condition():
             await asyncio.sleep(0.01)
 
@@ -75,20 +79,63 @@ async def test_a_handshake_that_takes_too_long_is_cut_off(
     assert "the handshake took too long: 1" in caplog.text
 
 
-async def test_half_open_connections_never_keep_an_honest_client_out(
+@pytest.fixture
+def many_files() -> Iterator[None]:
+    """As many open files as this process may have; each of the connections below is one, and more at the broker."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard < HALF_OPEN + 4000:
+        pytest.skip(f"{hard} open files at most are too few for this test")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+@pytest.mark.usefixtures("many_files")
+async def test_ten_thousand_half_open_connections_keep_no_honest_client_out(
     start: Start, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async with start(half_open_connections=100) as broker:
-        opened = [await asyncio.open_connection("127.0.0.1", broker.port) for _ in range(HALF_OPEN)]
-        await until(lambda: broker.gateway.tallies.evicted.count >= HALF_OPEN - 100)
-        assert len(broker.gateway.lobby) == 100
-        async with connected(broker) as client:
-            assert (await client.receiver("work")).source is not None
-        for _, writer in opened:
-            writer.close()
-        await until(lambda: len(broker.gateway.lobby) == 0)
+    async with start() as broker:
+        before, files = resident_bytes(), open_files()
+        sockets = await asyncio.to_thread(half_open, broker.port)
+        allowed = broker.gateway.bounds.half_open_connections
+        await until(lambda: broker.gateway.tallies.evicted.count >= HALF_OPEN - allowed, FLOOD_SECONDS)
+        assert len(broker.gateway.lobby) == allowed
+        assert len(broker.gateway.connections) <= allowed
+        async with (
+            ServiceBusClient.from_connection_string(broker.connection_string, retry_total=0) as client,
+            client.get_queue_sender("work") as sender,
+        ):
+            await sender.send_messages(ServiceBusMessage("still served"))
+        assert broker.engine.counts("work").active == 1
+        assert resident_bytes() - before < 200_000_000
+        for each in sockets:
+            each.close()
+        # Those with half a request are given up only when their time is over.
+        await until(lambda: len(broker.gateway.lobby) <= allowed // len(SAYINGS) + 1)
+        assert len(broker.gateway.connections) == 0
+        await until(lambda: open_files() < files + allowed)
     lines = [record for record in caplog.records if "too many are half open" in record.getMessage()]
-    assert 1 <= len(lines) < 20
+    assert 1 <= len(lines) < FLOOD_SECONDS  # one a second at most
+
+
+def half_open(port: int) -> list[socket.socket]:
+    """Connections that have said something, or nothing, and then wait."""
+    sayings = [*SAYINGS.values()]
+    sockets = []
+    for number in range(HALF_OPEN):
+        made = socket.create_connection(("127.0.0.1", port), timeout=ANSWER_SECONDS)
+        with suppress(ConnectionError):  # it has to go already
+            made.sendall(sayings[number % len(sayings)])
+        sockets.append(made)
+    return sockets
+
+
+def open_files() -> int:
+    return len(os.listdir("/proc/self/fd"))
+
+
+def resident_bytes() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
 
 
 async def test_more_connections_than_allowed_are_refused_at_once(

@@ -6,8 +6,9 @@ import asyncio
 import logging
 import socket
 import ssl
+import traceback
 from collections.abc import Callable, Coroutine
-from typing import Any
+from typing import Any, cast
 
 from fusebus.servicebus.gateway import Gateway
 from fusebus.servicebus.lobby import Guest
@@ -33,9 +34,8 @@ class Gate(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
-        self._guest.turn_out = transport.abort
+        self._transport = cast("asyncio.Transport", transport)  # uvloop's are no subclass
+        self._guest.turn_out = self._transport.abort
 
     def data_received(self, data: bytes) -> None:
         transport = self._transport
@@ -101,6 +101,7 @@ class Listener:
             accepted.setblocking(False)
             accepted.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
             self._receive(accepted)
+            await asyncio.sleep(0)  # a flood must not keep the loop to itself: accepting alone never waits then
 
     def _receive(self, accepted: socket.socket) -> None:
         if self._gateway.full:
@@ -109,6 +110,7 @@ class Listener:
             return
         guest = self._gateway.lobby.enter(accepted.close)
         task = self._spawn(self._hand_over(accepted, guest))
+        task.add_done_callback(lambda task: accepted.close() if task.cancelled() else None)  # perhaps before it began
         guest.turn_out = task.cancel
 
     async def _hand_over(self, accepted: socket.socket, guest: Guest) -> None:
@@ -123,11 +125,17 @@ class Listener:
                 return
         except OSError as error:  # ssl.SSLError is one
             logger.debug("a connection went no further than its first bytes: %s", error)
-        except asyncio.CancelledError:
-            accepted.close()
+            _let_go(error)
+        except asyncio.CancelledError as error:
+            _let_go(error)
             raise
         self._gateway.lobby.leave(guest)
         accepted.close()
+
+
+def _let_go(error: BaseException) -> None:
+    """A TLS handshake holds a quarter of a megabyte; its exception would keep that until the next large collection."""
+    traceback.clear_frames(error.__traceback__)
 
 
 async def _peek(accepted: socket.socket) -> bytes:
