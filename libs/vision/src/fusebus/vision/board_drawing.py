@@ -1,6 +1,7 @@
 """Owns the painter's canvas of the board generator: anti-aliased, shaded shapes, and what is visible at each pixel."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import cv2
 import numpy as np
@@ -42,7 +43,7 @@ class Canvas:
     """An RGB picture in scene units, and beside it the number of the thing that is visible at each pixel.
 
     `image` is uint8 (height, width, 3), `owner` uint8 (height, width): 0 for everything that is not a counted thing.
-    What is painted later hides what is below it, in both.
+    What is painted later hides what is below it, in both. Within `turned`, everything is painted crooked.
     """
 
     def __init__(self, width: float, height: float, pixels_per_unit: float) -> None:
@@ -50,6 +51,25 @@ class Canvas:
         shape = round(height * pixels_per_unit), round(width * pixels_per_unit)
         self.image = np.zeros((*shape, 3), np.uint8)
         self.owner = np.zeros(shape, np.uint8)
+        self._pivot = np.zeros(2)
+        self._angle = 0.0
+
+    @contextmanager
+    def turned(self, x: float, y: float, angle: float) -> Iterator[None]:
+        """Paint what follows turned clockwise by `angle` radians about (x, y); not to be nested."""
+        self._pivot, self._angle = np.array([x, y]), angle
+        try:
+            yield
+        finally:
+            self._angle = 0.0
+
+    def placed(self, points: NDArray[np.float64] | Sequence[Point]) -> NDArray[np.float64]:
+        """Where points really come to lie, in scene units."""
+        points = np.asarray(points, np.float64)
+        if self._angle == 0:
+            return points
+        cosine, sine = np.cos(self._angle), np.sin(self._angle)
+        return np.asarray((points - self._pivot) @ np.array([[cosine, sine], [-sine, cosine]]) + self._pivot)
 
     def polygon(
         self,
@@ -60,6 +80,7 @@ class Canvas:
         alpha: float = 1.0,
     ) -> None:
         """Fill an outline, `shade` brightening it from top to bottom; `alpha` below 1 leaves the owner as it was."""
+        points = self.placed(points)
         region = self._region(points)
         if region is None:
             return
@@ -80,7 +101,7 @@ class Canvas:
 
     def shadow(self, points: NDArray[np.float64], offset: Point, softness: float, strength: float) -> None:
         """Darken what is below by a blurred copy of the outline."""
-        moved = points + np.asarray(offset)
+        moved = self.placed(points) + np.asarray(offset)
         region = self._region(moved, margin=2 * softness)
         if region is None:
             return
@@ -97,7 +118,7 @@ class Canvas:
     def line(self, points: NDArray[np.float64] | Sequence[Point], width: float, colour: Colour) -> None:
         """A line which leaves the owner as it was: a scratch, an edge, a print."""
         cv2.polylines(
-            self.image, [self._fixed(np.asarray(points))], False, colour, self._thickness(width), cv2.LINE_AA, _SHIFT
+            self.image, [self._fixed(self.placed(points))], False, colour, self._thickness(width), cv2.LINE_AA, _SHIFT
         )
 
     def block(
@@ -132,7 +153,9 @@ class Canvas:
             self.line(points + width * drift, width * thickness, (tone[0], tone[1], tone[2]))
         if stripe is not None:
             self.line(points + width * 0.12, width * 0.34, stripe)
-        cv2.polylines(self.owner, [self._fixed(points)], False, 0, self._thickness(width), cv2.LINE_8, _SHIFT)
+        cv2.polylines(
+            self.owner, [self._fixed(self.placed(points))], False, 0, self._thickness(width), cv2.LINE_8, _SHIFT
+        )
 
     def disc(self, x: float, y: float, radius: float, colour: Colour, owner: int = 0) -> None:
         """A domed disc: darker rim, lighter upper left."""
@@ -163,9 +186,30 @@ class Canvas:
         size = height * self.scale / 21  # Hershey capitals are 21 pixels high at size 1
         if size * 21 < 3:  # unreadable below three pixels, and OpenCV would draw a smear
             return
-        origin = round(x * self.scale), round(y * self.scale)
         thickness = self._thickness(height * weight)
-        cv2.putText(self.image, words, origin, cv2.FONT_HERSHEY_SIMPLEX, size, colour, thickness, cv2.LINE_AA)
+        if self._angle == 0:
+            origin = round(x * self.scale), round(y * self.scale)
+            cv2.putText(self.image, words, origin, cv2.FONT_HERSHEY_SIMPLEX, size, colour, thickness, cv2.LINE_AA)
+            return
+        (long, tall), below = cv2.getTextSize(words, cv2.FONT_HERSHEY_SIMPLEX, size, thickness)
+        stamp = np.zeros((tall + 2 * below, long + 2 * below), np.uint8)
+        cv2.putText(stamp, words, (below, tall), cv2.FONT_HERSHEY_SIMPLEX, size, 255, thickness, cv2.LINE_AA)
+        self._stamp(stamp, np.array([x - below / self.scale, y - tall / self.scale]), colour)
+
+    def _stamp(self, stamp: NDArray[np.uint8], corner: NDArray[np.float64], colour: Colour) -> None:
+        """Print a cover (upper left corner in scene units) turned as everything else is."""
+        tall, long = stamp.shape
+        local = np.array([[0, 0], [long, 0], [long, tall], [0, tall]], np.float64)
+        where = self.placed(corner + local / self.scale)
+        region = self._region(where)
+        if region is None:
+            return
+        rows, columns = region
+        goal = where[:3] * self.scale - np.array([columns.start, rows.start])
+        matrix = cv2.getAffineTransform(local[:3].astype(np.float32), goal.astype(np.float32))
+        below = self.image[rows, columns]
+        cover = cv2.warpAffine(stamp, matrix, below.shape[1::-1])[:, :, None] / np.float32(255)
+        below[:] = (below + (np.asarray(colour, np.float32) - below) * cover + 0.5).astype(np.uint8)
 
     def _thickness(self, width: float) -> int:
         return max(1, round(width * self.scale))

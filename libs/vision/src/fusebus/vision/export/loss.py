@@ -37,7 +37,7 @@ def match_by_grid(anchors: Tensor, truth: Truth) -> Matches:
     A network that starts from nothing learns with this fixed rule; with Hungarian matching its targets jump about.
     """
     centres = (truth.boxes[..., :2] + truth.boxes[..., 2:]) / 2
-    return _assign(torch.cdist(anchors.expand(len(truth.counts), -1, -1), centres), truth.counts)
+    return _assign(torch.cdist(anchors.to(centres).expand(len(truth.counts), -1, -1), centres), truth.counts)
 
 
 def match_by_cost(logits: Tensor, boxes: Tensor, truth: Truth) -> Matches:
@@ -64,7 +64,7 @@ def detection_loss(
                 else match_by_grid(anchors, truth)
             )
         score, distance, overlap = _layer_loss(logits, boxes, truth, matches)
-        present = torch.tensor([float(count > 0) for count in truth.counts]).unsqueeze(1)
+        present = logits.new_tensor([float(count > 0) for count in truth.counts]).unsqueeze(1)
         presence = functional.binary_cross_entropy_with_logits(found.presence[layer], present)
         total = (
             total + _SCORE_WEIGHT * score + _L1_WEIGHT * distance + _GIOU_WEIGHT * overlap + _PRESENCE_WEIGHT * presence
@@ -79,9 +79,9 @@ def detection_loss(
 def _assign(cost: Tensor, counts: list[int]) -> Matches:
     triples = []
     for picture, count in enumerate(counts):
-        queries, instances = linear_sum_assignment(cost[picture, :, :count].numpy())
+        queries, instances = linear_sum_assignment(cost[picture, :, :count].cpu().numpy())
         triples += [(picture, query, instance) for query, instance in zip(queries, instances, strict=True)]
-    columns = torch.tensor(triples, dtype=torch.int64).reshape(-1, 3)
+    columns = torch.tensor(triples, dtype=torch.int64, device=cost.device).reshape(-1, 3)
     return Matches(columns[:, 0], columns[:, 1], columns[:, 2])
 
 

@@ -1,0 +1,67 @@
+"""Owns the recipe of the demo model: the tiny network, how it is initialised, and what it is trained on.
+
+What makes so small a network learn on two cores (random queries learn nothing in the same time): queries start on a
+grid of boxes, their attention starts inside their box, and for the first part of the training instances belong to the
+nearest grid point; only then does Hungarian matching take over.
+"""
+
+import math
+from functools import partial
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from transformers.models.sam3.modeling_sam3 import Sam3Model
+
+from fusebus.vision.export.dataset import TRAINING_SEED_BASE, keep_boards, kept_boards
+from fusebus.vision.export.sam3 import MASK_CELLS_PER_PATCH, PATCH_PIXELS, TINY_PROMPT_TOKENS, tiny_config
+from fusebus.vision.export.training import Start
+
+BOARDS = 9000
+IMAGE_SIZE = 224
+_GRID = 6  # queries stand on a grid of 6 x 6 reference boxes
+_START_BOX = (0.13, 0.26)  # width and height of a reference box as shares of the picture: a typical neutral
+
+
+def demo_start(folder: Path, boards: int = BOARDS, seed: int = 0, processes: int = 2) -> Start:
+    """Draw the boards into `folder`, unless they are there, and return what the demo model's training starts from."""
+    seeds = range(TRAINING_SEED_BASE, TRAINING_SEED_BASE + boards)
+    keep_boards(folder, seeds, IMAGE_SIZE, IMAGE_SIZE // PATCH_PIXELS * MASK_CELLS_PER_PATCH, processes)
+    return Start(partial(new_model, IMAGE_SIZE, seed), partial(kept_boards, folder), TINY_PROMPT_TOKENS, grid_anchors())
+
+
+def new_model(image_size: int, seed: int = 0) -> Sam3Model:
+    """The tiny model, initialised so that it can learn from a few thousand pictures."""
+    torch.manual_seed(seed)
+    model = Sam3Model(tiny_config(image_size, _GRID * _GRID))
+    for module in model.modules():
+        if isinstance(module, nn.Linear):
+            nn.init.xavier_uniform_(module.weight)
+        elif isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)):
+            nn.init.kaiming_uniform_(module.weight, a=math.sqrt(5))
+    decoder = model.detr_decoder
+    with torch.no_grad():
+        decoder.query_embed.weight.normal_(0, 0.5)
+        start = torch.cat([grid_anchors(), torch.tensor(_START_BOX).expand(_GRID * _GRID, 2)], dim=1)
+        decoder.reference_points.weight.copy_(torch.logit(start))
+        decoder.box_head.layer3.weight.zero_()
+        decoder.box_head.layer3.bias.zero_()
+        for bias in (decoder.box_rpb_embed_x, decoder.box_rpb_embed_y):
+            _attend_inside(bias.layer1, bias.layer2)
+    return model
+
+
+def grid_anchors() -> Tensor:
+    """The centres (36, 2) of the reference boxes, x and y as shares of the picture."""
+    steps = (torch.arange(_GRID) + 0.5) / _GRID
+    y, x = torch.meshgrid(steps, steps, indexing="ij")
+    return torch.stack([x.flatten(), y.flatten()], dim=1)
+
+
+def _attend_inside(first: nn.Linear, second: nn.Linear) -> None:
+    """Make the relative-position bias 0 inside the reference box and fall outside, each head more steeply."""
+    first.weight[:2] = torch.tensor([[-1.0, 0.0], [0.0, 1.0]])  # before the lower edge; beyond the upper edge
+    first.bias[:2] = 0
+    second.weight.mul_(0.1)
+    second.weight[:, :2] = -torch.linspace(4, 16, second.out_features).unsqueeze(1)
+    second.bias.zero_()

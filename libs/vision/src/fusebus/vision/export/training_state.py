@@ -1,0 +1,77 @@
+"""Owns what a training is between two steps, and its file: weights, averaged weights, optimizer, dice, step."""
+
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers.models.sam3.modeling_sam3 import Sam3Model
+
+STATE = "state.pt"
+# What may differ between an interrupted training and its continuation without changing what is computed.
+_FREE = frozenset({"checkpoint_seconds"})
+
+
+class StateError(Exception):
+    """A training can't be continued from this state; the message says why and what to do."""
+
+
+@dataclass(frozen=True)
+class Trained:
+    """The model in training, its running average, and the optimizer."""
+
+    model: Sam3Model
+    averaged: Sam3Model
+    optimizer: torch.optim.Optimizer
+
+    def average(self, decay: float) -> None:
+        """Move the averaged weights by 1 - `decay` of the way to the model's."""
+        with torch.no_grad():
+            torch._foreach_lerp_(list(self.averaged.parameters()), list(self.model.parameters()), 1 - decay)
+
+
+def save_state(folder: Path, trained: Trained, plan: Any, pictures: int, step: int) -> Path:
+    """Write the state after `step` steps, whole or not at all, and return its path."""
+    path, fresh = folder / STATE, folder / f"{STATE}.new"
+    state = {
+        "step": step,
+        "plan": asdict(plan),
+        "pictures": pictures,
+        "model": trained.model.state_dict(),
+        "averaged": trained.averaged.state_dict(),
+        "optimizer": trained.optimizer.state_dict(),
+        "random": torch.get_rng_state(),
+    }
+    with fresh.open("wb") as file:
+        torch.save(state, file)
+        file.flush()
+        os.fsync(file.fileno())
+    fresh.replace(path)
+    return path
+
+
+def load_state(folder: Path, trained: Trained, plan: Any, pictures: int) -> int:
+    """Put the state in `folder` into `trained` and return its step; 0 where there is none.
+
+    Raises StateError for a state of another plan or of another number of pictures.
+    """
+    path = folder / STATE
+    if not path.exists():
+        return 0
+    state = torch.load(path, map_location="cpu", weights_only=True)
+    changed = {
+        name: (value, asdict(plan).get(name))
+        for name, value in state["plan"].items()
+        if name not in _FREE and asdict(plan).get(name) != value
+    }
+    if state["pictures"] != pictures:
+        changed["pictures"] = (state["pictures"], pictures)
+    if changed:
+        told = ", ".join(f"{name} {before} became {now}" for name, (before, now) in changed.items())
+        raise StateError(f"{path} is of another training: {told}; use another folder, or the same settings")
+    trained.model.load_state_dict(state["model"])
+    trained.averaged.load_state_dict(state["averaged"])
+    trained.optimizer.load_state_dict(state["optimizer"])
+    torch.set_rng_state(state["random"])
+    return int(state["step"])
