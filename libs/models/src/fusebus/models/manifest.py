@@ -131,7 +131,7 @@ def load_manifest(folder: Path) -> ModelManifest:
 def read_manifest(folder: Path) -> ModelManifest:
     """The manifest in `folder`; the files it lists are not looked at. Raises ModelError."""
     path = folder / MANIFEST_NAME
-    with _open_regular(path) as stream:
+    with open_regular(path) as stream:
         return decode_manifest(stream.read(MAX_MANIFEST_BYTES + 1), str(path))
 
 
@@ -165,7 +165,7 @@ def encode_manifest(manifest: ModelManifest) -> bytes:
 
 def describe_file(path: Path) -> ModelFile:
     """Size and SHA-256 of a file, for the manifest of the model it belongs to. Raises ModelError."""
-    with _open_regular(path) as stream:
+    with open_regular(path) as stream:
         return ModelFile(
             sha256=hashlib.file_digest(stream, "sha256").hexdigest(), bytes=os.fstat(stream.fileno()).st_size
         )
@@ -176,7 +176,7 @@ class _Version(msgspec.Struct, frozen=True):
 
 
 def _verify(path: Path, expected: ModelFile) -> None:
-    with _open_regular(path) as stream:
+    with open_regular(path) as stream:
         size = os.fstat(stream.fileno()).st_size
         if size != expected.bytes:
             raise ModelError(f"{path}: has {size} bytes, its manifest says {expected.bytes}; fetch the model anew")
@@ -185,8 +185,8 @@ def _verify(path: Path, expected: ModelFile) -> None:
         raise ModelError(f"{path}: has SHA-256 {found}, its manifest says {expected.sha256}; fetch the model anew")
 
 
-def _open_regular(path: Path) -> BufferedReader:
-    """Open without following a link, and look at what was opened: nobody can swap it in between."""
+def open_regular(path: Path) -> BufferedReader:
+    """Open without following a link, and look at what was opened: nobody can swap it in between. Raises ModelError."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except FileNotFoundError as error:
