@@ -45,20 +45,30 @@ async def serving(stopped: list[bool]) -> AsyncIterator[Serving]:
         yield opened
 
 
-@pytest.fixture
-def forgotten() -> list[str]:
-    return []
+class Ended:
+    """Which versions are closed."""
+
+    def __init__(self) -> None:
+        self.served: list[Served] = []
+
+    @property
+    def refs(self) -> list[str]:
+        return [served.ref for served in self.served if not served.thread.is_alive()]
 
 
 @pytest.fixture
-def opened(forgotten: list[str]) -> Open:
+def ended() -> Ended:
+    return Ended()
+
+
+@pytest.fixture
+def opened(ended: Ended) -> Open:
     async def made(version: str, backend: Numbered) -> Served:
         manifest = msgspec.structs.replace(load_manifest(DEMO_MODEL), name="m", version=version)
         thread = ModelThread(lambda: backend, max_batch=4)
         await thread.open()
-        return Served(
-            manifest=manifest, manifest_sha256=version, thread=thread, forget=lambda: forgotten.append(manifest.ref)
-        )
+        ended.served.append(Served(manifest=manifest, manifest_sha256=version, thread=thread))
+        return ended.served[-1]
 
     return made
 
@@ -82,7 +92,7 @@ async def test_images_go_to_the_version_that_was_switched_to(serving: Serving, o
 
 
 async def test_the_old_version_answers_its_last_image_before_it_is_closed(
-    serving: Serving, opened: Open, forgotten: list[str]
+    serving: Serving, opened: Open, ended: Ended
 ) -> None:
     old = Numbered(0.1)
     served = await opened("1", old)
@@ -99,12 +109,12 @@ async def test_the_old_version_answers_its_last_image_before_it_is_closed(
         await asyncio.sleep(0.05)
         assert served.thread.is_alive(), "an image that took the old version is still on its way to it"
         assert round(float((await model.detect(PICTURE)).outputs.scores[0]), 3) == 0.1
-    await eventually(lambda: forgotten == ["m@1"])
+    await eventually(lambda: ended.refs == ["m@1"])
     assert not served.thread.is_alive()
 
 
 async def test_a_switch_back_finds_the_old_version_while_its_last_image_runs(
-    serving: Serving, opened: Open, forgotten: list[str]
+    serving: Serving, opened: Open, ended: Ended
 ) -> None:
     old = await opened("1", Numbered(0.1))
     serving.switch(old)
@@ -113,11 +123,11 @@ async def test_a_switch_back_finds_the_old_version_while_its_last_image_runs(
         assert serving.loaded("1") is old
         serving.switch(old)
     assert await score(serving) == 0.1
-    await eventually(lambda: forgotten == ["m@2"])
+    await eventually(lambda: ended.refs == ["m@2"])
     assert serving.loaded("2") is None
 
 
-async def test_no_image_is_dropped_by_a_hundred_switches(serving: Serving, opened: Open, forgotten: list[str]) -> None:
+async def test_no_image_is_dropped_by_a_hundred_switches(serving: Serving, opened: Open, ended: Ended) -> None:
     serving.switch(await opened("0", Numbered(0.0)))
     asked: list[asyncio.Task[float]] = []
     for version in range(1, 101):
@@ -127,7 +137,7 @@ async def test_no_image_is_dropped_by_a_hundred_switches(serving: Serving, opene
     answers = await asyncio.gather(*asked)
     assert len(answers) == 500
     assert answers == sorted(answers), "an image that came later never sees an older version"
-    await eventually(lambda: len(forgotten) == 100)
+    await eventually(lambda: len(ended.refs) == 100)
 
 
 async def test_a_canary_gets_the_images_that_are_chosen_for_it(serving: Serving, opened: Open) -> None:
@@ -137,7 +147,7 @@ async def test_a_canary_gets_the_images_that_are_chosen_for_it(serving: Serving,
 
 
 async def test_a_canary_that_breaks_is_taken_out_and_its_images_come_to_the_other(
-    serving: Serving, opened: Open, stopped: list[bool], forgotten: list[str]
+    serving: Serving, opened: Open, stopped: list[bool], ended: Ended
 ) -> None:
     told: list[str] = []
     serving.on_broken = lambda served, error: told.append(f"{served.ref} {error}")
@@ -147,7 +157,7 @@ async def test_a_canary_that_breaks_is_taken_out_and_its_images_come_to_the_othe
     assert told == ["m@2 the model call failed: out of memory"]
     assert await score(serving) == 0.1
     assert stopped == []
-    await eventually(lambda: forgotten == ["m@2"])
+    await eventually(lambda: ended.refs == ["m@2"])
 
 
 async def test_a_current_version_that_breaks_ends_the_worker(
@@ -160,8 +170,8 @@ async def test_a_current_version_that_breaks_ends_the_worker(
     assert serving.broken is not None
 
 
-async def test_the_end_closes_every_version(opened: Open, forgotten: list[str]) -> None:
+async def test_the_end_closes_every_version(opened: Open, ended: Ended) -> None:
     async with Serving(lambda: None) as serving:
         serving.switch(await opened("1", Numbered(0.1)), await opened("2", Numbered(0.2)))
         assert serving.is_alive()
-    assert sorted(forgotten) == ["m@1", "m@2"]
+    assert sorted(ended.refs) == ["m@1", "m@2"]

@@ -14,12 +14,14 @@ from fusebus.blobs import Blobs
 from fusebus.bus import Bus
 from fusebus.contracts.messages import JobKind
 from fusebus.host import Life, run_service
+from fusebus.inferencer.backends.providers import Accelerator
 from fusebus.inferencer.codecs import Codecs
 from fusebus.inferencer.following import Follower
 from fusebus.inferencer.handler import Detect
 from fusebus.inferencer.loading import Loader, Running, open_folder
 from fusebus.inferencer.serving import Serving
 from fusebus.inferencer.settings import InferencerSettings
+from fusebus.models.registry import Registry
 
 
 async def main(settings: InferencerSettings, life: Life) -> None:
@@ -66,13 +68,14 @@ async def _models(
         intra_op_threads=settings.intra_op_threads,
         max_batch=settings.max_batch,
         warm_up=settings.warm_up,
+        accelerator=Accelerator(
+            device=settings.device, cuda_graph=settings.cuda_graph, engine_cache=settings.engine_cache
+        ),
     )
     if not settings.follow_registry:
         serving.switch(await open_folder(settings.model, running))
         yield
         return
-    from fusebus.models.registry import Registry
-
     registry = Registry(blobs, settings.models)
     loader = Loader(
         source=registry,

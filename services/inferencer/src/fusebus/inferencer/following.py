@@ -17,8 +17,7 @@ from fusebus.contracts.outcomes import Outgoing
 from fusebus.inferencer.guard import ModelRefusal
 from fusebus.inferencer.model import ModelBroken
 from fusebus.inferencer.serving import Served, Serving
-from fusebus.models.live import Live, LiveModel
-from fusebus.models.manifest import ModelError
+from fusebus.models.live import Live, LiveModel, RegistryError
 from fusebus.models.routing import choose
 
 _log = logging.getLogger(__name__)
@@ -63,7 +62,7 @@ class Follower:
     async def start(self) -> None:
         """Load what is live, or the version before it where that one is refused.
 
-        Raises NoModel, StorageError, ModelError, BackendError.
+        Raises NoModel, StorageError, RegistryError, OSError; for the settings' model ModelError, BackendError.
         """
         live = await self.registry.live()
         if live is None or live.current is None:
@@ -85,13 +84,13 @@ class Follower:
             await asyncio.sleep(seconds)
             try:
                 await self.look()
-            except (StorageError, ModelError) as error:
+            except (StorageError, RegistryError, OSError) as error:
                 _log.warning("the registry can't be followed now: %s", error)
             except Exception:
                 _log.exception("the registry can't be followed now")
 
     async def look(self) -> None:
-        """Do what the live document says, if it changed. Raises StorageError, ModelError."""
+        """Do what the live document says, if it changed. Raises StorageError, RegistryError, OSError."""
         await self._say()
         live = await self.registry.live()
         if live is None or live.current is None or live.etag == self._seen:

@@ -73,13 +73,13 @@ def result_json(
             model=ResultModel(name=manifest.name, version=manifest.version, sha256=manifest.sha256),
             width=size[0],
             height=size[1],
-            detections=[_entry(detection) for detection in detections],
+            detections=[as_stored(detection) for detection in detections],
         ),
         order="deterministic",
     )
 
 
-def _entry(found: Detection) -> ResultDetection:
-    """Rounded coarser than two batch sizes of the same model differ."""
+def as_stored(found: Detection) -> ResultDetection:
+    """As the file has it, rounded coarser than two batch sizes of the same model differ."""
     x0, y0, x1, y1 = (round(edge, 1) for edge in found.box)
     return ResultDetection(label=found.label, score=round(found.score, 4), box=(x0, y0, x1, y1), mask=found.mask)

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
@@ -30,8 +30,6 @@ class Served:
     manifest_sha256: str
     """Of manifest.json, and so of everything that it lists: two versions may share a name, never this."""
     thread: ModelThread
-    forget: Callable[[], None] = field(default=lambda: None)
-    """Removes its files, once it is closed."""
     images: int = 0
 
     @property
@@ -136,5 +134,4 @@ class Serving:
 
     async def _close_in_peace(self, served: Served) -> None:
         await served.thread.close()
-        await asyncio.to_thread(served.forget)
         _log.info("model %s is closed", served.ref)

@@ -26,6 +26,8 @@ class TrialOrder(msgspec.Struct, frozen=True, kw_only=True):
     provider: str
     intra_op_threads: int
     max_batch: int
+    device: int = 0
+    cuda_graph: bool = False
     memory_bytes: int
     """Writable private memory."""
 
@@ -68,7 +70,8 @@ def main(text: str) -> TrialReport:
 def _try(order: TrialOrder) -> tuple[float, float]:
     # Imported once confined: numpy and onnxruntime start threads, which a filter set later would not reach.
     from fusebus.inferencer.backends import BackendError
-    from fusebus.inferencer.backends.onnx import OnnxBackend
+    from fusebus.inferencer.backends.onnx import open_backend
+    from fusebus.inferencer.backends.providers import Accelerator
     from fusebus.inferencer.warm_up import OutputsDiffer, warm_up
     from fusebus.models.inspection import inspect_graph
     from fusebus.models.manifest import ModelError, load_manifest
@@ -84,7 +87,9 @@ def _try(order: TrialOrder) -> tuple[float, float]:
         raise _Unfit("graph", error) from error
     started = time.perf_counter()
     try:
-        backend = OnnxBackend(folder / manifest.file, order.provider, order.intra_op_threads)
+        # Without the engine cache: what a hostile model could write there, the serving process would run.
+        accelerator = Accelerator(device=order.device, cuda_graph=order.cuda_graph)
+        backend = open_backend(folder, manifest, order.provider, order.intra_op_threads, order.max_batch, accelerator)
     except BackendError as error:
         raise _Unfit("load", error) from error
     loaded = time.perf_counter()

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from fusebus.inferencer.backends import BackendError, Outputs
 from fusebus.inferencer.backends.binding import BoundSession
 from fusebus.inferencer.backends.providers import CUDA, TENSORRT, Accelerator, Inputs, session_providers
+from fusebus.models.manifest import ModelManifest
 
 _INPUT = "images"
 _OUTPUTS = ("scores", "boxes", "masks")
@@ -74,6 +75,19 @@ class OnnxBackend:
         else:
             scores, boxes, masks, *classes = self._session.run(self._outputs, {_INPUT: images})
         return Outputs(scores, boxes, masks, classes[0] if classes else np.zeros(scores.shape, np.int64))
+
+
+def open_backend(
+    folder: Path,
+    manifest: ModelManifest,
+    provider: str,
+    intra_op_threads: int,
+    max_batch: int,
+    accelerator: Accelerator | None = None,
+) -> OnnxBackend:
+    """The model in `folder`, for batches of up to `max_batch`. Raises BackendError."""
+    inputs = Inputs(manifest.image_size, max_batch, manifest.precision == "fp16")
+    return OnnxBackend(folder / manifest.file, provider, intra_op_threads, accelerator, inputs)
 
 
 def _load_libraries(onnxruntime: Any, provider: str) -> None:
