@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import os
 import resource
 import socket
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -131,7 +130,7 @@ def half_open(port: int) -> list[socket.socket]:
 
 
 def open_files() -> int:
-    return len(os.listdir("/proc/self/fd"))
+    return len(list(Path("/proc/self/fd").iterdir()))
 
 
 def resident_bytes() -> int:
