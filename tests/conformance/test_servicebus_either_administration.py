@@ -209,21 +209,14 @@ async def test_topics_and_subscriptions_are_closed_like_queues(
     client.update_subscription("t", subscription)
     assert client.get_topic("t").status == status
     with ServiceBusClient.from_connection_string(broker.connection_string, retry_total=0) as data:
-        assert (
-            works(lambda: data.get_topic_sender("t"), lambda sender: sender.send_messages(ServiceBusMessage("x")))
-            == sends
-        )
-
-        def receiver():
-            return data.get_subscription_receiver("t", "s")
-
-        assert works(receiver, lambda found: found.receive_messages(1, max_wait_time=0.3)) == receives
+        assert works(data.get_topic_sender("t"), "send_messages", ServiceBusMessage("x")) == sends
+        assert works(data.get_subscription_receiver("t", "s", max_wait_time=0.3), "receive_messages", 1) == receives
 
 
-def works(open_: Callable[[], Any], use: Callable[[Any], Any]) -> bool:
+def works(handler: Any, method: str, *arguments: Any) -> bool:
     try:
-        with open_() as handler:
-            use(handler)
+        with handler:
+            getattr(handler, method)(*arguments)
     except MessagingEntityDisabledError:
         return False
     return True
