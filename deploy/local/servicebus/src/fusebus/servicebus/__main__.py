@@ -15,6 +15,7 @@ from pathlib import Path
 
 from fusebus.servicebus.broker import Broker, BrokerOptions
 from fusebus.servicebus.config import ConfigError
+from fusebus.servicebus.event_loop import LoopKind, new_loop
 from fusebus.servicebus.flags import add_flags, bounds_of, tier_of
 from fusebus.servicebus.store import Sync
 
@@ -77,6 +78,14 @@ def parser() -> argparse.ArgumentParser:
         help="what acknowledged messages survive: the broker's own end, kill -9 included, or also the machine's, which"
         " waits for the disk at each commit (default: process)",
     )
+    made.add_argument(
+        "--event-loop",
+        type=LoopKind,
+        choices=list(LoopKind),
+        default=LoopKind.AUTO,
+        metavar="auto|uvloop|asyncio",
+        help="auto takes uvloop where it is installed (default: auto)",
+    )
     add_flags(made)
     made.add_argument("--faults", action="store_true", help="open POST /$faults, by which tests order failures")
     made.add_argument("--log-level", default="warning", choices=("debug", "info", "warning", "error"))
@@ -134,11 +143,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         data_sync=given.data_sync,
     )
     try:
-        asyncio.run(serve(options))
+        with asyncio.Runner(loop_factory=lambda: new_loop(given.event_loop)) as runner:
+            runner.run(serve(options))
     except ConfigError as error:
         print(f"fusebus-servicebus: {given.config}: {error}", file=sys.stderr)
         return USAGE
-    except OSError as error:
+    except (OSError, ModuleNotFoundError) as error:
         print(f"fusebus-servicebus: {error}", file=sys.stderr)
         return FAILED
     return 0

@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 from enum import Enum, auto
-from typing import Final
+from typing import Final, cast
 
 from fusebus.servicebus.amqp import sasl
 from fusebus.servicebus.amqp.fields import Composite
@@ -87,8 +87,7 @@ class Connection(asyncio.Protocol):
     # --- asyncio.Protocol
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = cast("asyncio.Transport", transport)  # uvloop's are no subclass
         self._guest = self.gateway.lobby.enter(self.abort)
 
     def connection_lost(self, error: Exception | None) -> None:

@@ -11,6 +11,7 @@ from typing import Self, TypeVar
 
 from fusebus.servicebus.broker import Broker, BrokerOptions
 from fusebus.servicebus.conditions import DETACH_FORCED, SERVER_BUSY
+from fusebus.servicebus.event_loop import new_loop
 
 T = TypeVar("T")
 START_SECONDS = 30.0
@@ -46,7 +47,8 @@ class BrokerThread:
 
     def _run(self) -> None:
         try:
-            asyncio.run(self._serve())
+            with asyncio.Runner(loop_factory=new_loop) as runner:
+                runner.run(self._serve())
         except BaseException as error:
             self._failure = error
             self._ready.set()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Iterable
 from typing import Final, Protocol
 
@@ -74,7 +75,7 @@ class GroupCommit:
         if not self._store.pending:
             self._shared += 1
             return
-        now, reader = self._loop.time(), self._front.reading
+        now, reader = time.monotonic(), self._front.reading  # uvloop's own clock counts milliseconds
         if reader is None:  # at the end of a turn
             busy = self._shared > 0
         else:
