@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from azure.servicebus import ServiceBusClient, ServiceBusMessage
+from azure.servicebus.aio import ServiceBusClient as AsyncClient
 from azure.servicebus.exceptions import (
     MessageLockLostError,
     ServiceBusError,
@@ -141,6 +142,53 @@ def test_a_session_can_be_taken_from_its_receiver(order: Order, client: Any) -> 
         receiver.complete_message(message)
 
 
+def test_a_session_link_can_end_with_the_condition_of_a_lost_session(order: Order, client: Any) -> None:
+    with client.get_queue_receiver("steps", session_id="b") as receiver:
+        assert order("detach", entity="steps", condition="com.microsoft:session-lock-lost") == {"count": 1}
+        with pytest.raises(SessionLockLostError):
+            receiver.receive_messages(1, max_wait_time=2)
+    with client.get_queue_receiver("steps", session_id="b") as receiver:
+        assert receiver.session.session_id == "b"
+
+
+async def test_every_failure_reaches_a_client_with_asyncio(order: Order, broker: BrokerThread) -> None:
+    async with (
+        AsyncClient.from_connection_string(broker.connection_string, retry_total=0) as client,
+        client.get_queue_sender("work") as sender,
+        client.get_queue_receiver("work") as receiver,
+        client.get_queue_receiver("steps", session_id="a") as session,
+    ):
+        order("throttle", per_second=1, entity="work")
+        with pytest.raises(ServiceBusServerBusyError):
+            for _ in range(5):
+                await sender.send_messages(ServiceBusMessage("fast"))
+        order("clear")
+        order("latency", seconds=0.2)
+        started = time.monotonic()
+        (message,) = await receiver.receive_messages(1, max_wait_time=2)
+        await receiver.renew_message_lock(message)
+        assert time.monotonic() - started > 0.2
+        order("clear")
+        order("fail-renewals", count=1)
+        with pytest.raises(ServiceBusServerBusyError):
+            await receiver.renew_message_lock(message)
+        assert order("lose-locks", entity="work") == {"count": 1}
+        with pytest.raises(MessageLockLostError):
+            await receiver.complete_message(message)
+        assert order("lose-locks", entity="steps") == {"count": 1}
+        with pytest.raises(SessionLockLostError):
+            await session.session.renew_lock()
+        for action in ("detach", "reset-connections"):
+            assert order(action, entity="work")["count"] >= 1
+            with pytest.raises(ServiceBusError):
+                await sender.send_messages(ServiceBusMessage("lost"))
+            await sender.send_messages(ServiceBusMessage("on a new link"))
+        order("drop-acknowledgements", count=1, entity="work")
+        with pytest.raises(ServiceBusError):
+            await sender.send_messages(ServiceBusMessage("sent, but who knows"), timeout=1)
+    assert broker.call(lambda: broker.broker.engine.counts("work").active) >= 2
+
+
 def test_a_dropped_acknowledgement_leaves_the_message_with_the_broker(
     order: Order, broker: BrokerThread, client: Any
 ) -> None:
@@ -148,6 +196,17 @@ def test_a_dropped_acknowledgement_leaves_the_message_with_the_broker(
     with client.get_queue_sender("work") as sender, pytest.raises(ServiceBusError):
         sender.send_messages(ServiceBusMessage("sent, but who knows"), timeout=1)
     assert received(client) == [b"sent, but who knows"]
+
+
+def test_a_dropped_confirmation_of_a_settlement_leaves_it_done(order: Order, client: Any) -> None:
+    with client.get_queue_sender("work") as sender:
+        sender.send_messages(ServiceBusMessage("m"))
+    with client.get_queue_receiver("work", timeout=1) as receiver:  # else the SDK waits a minute
+        (message,) = receiver.receive_messages(1, max_wait_time=2)
+        order("drop-acknowledgements", count=1, entity="work")
+        with pytest.raises(MessageLockLostError):  # it asks again, by the management link, and nobody holds the lock
+            receiver.complete_message(message)
+        assert receiver.peek_messages(sequence_number=1) == []
 
 
 def test_a_reset_connection_is_found_again(order: Order, patient: Any) -> None:
