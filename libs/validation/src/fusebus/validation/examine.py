@@ -13,7 +13,7 @@ from fusebus.validation import integrity, quality
 from fusebus.validation.heif import decode_heif
 from fusebus.validation.kept import fields_of, kept_fields
 from fusebus.validation.limits import Tier
-from fusebus.validation.look import look
+from fusebus.validation.look import Look, look
 from fusebus.validation.verdicts import Facts, Verdict, rejected
 from fusebus.vision import ImageError, ImageHeader, decode, encode_jpeg
 
@@ -33,7 +33,7 @@ def examine(
     try:
         found = look(data, heif=heif)
         narrow(found.tier)
-        return _inside(data, found.header, derivative)
+        return _inside(data, found, derivative)
     except MemoryError:
         return rejected(RejectReason.TOO_COMPLEX, "needs more memory than a picture of its format and size may")
     except ImageError as error:
@@ -48,13 +48,15 @@ def examine(
         return rejected(RejectReason.DAMAGED, f"unforeseen {type(error).__name__}: {error}")
 
 
-def _inside(data: bytes, header: ImageHeader, derivative: bool) -> Verdict:
-    exif = b""
+def _inside(data: bytes, found: Look, derivative: bool) -> Verdict:
+    header, exif = found.header, b""
     if header.format == "heif":
         pixels, exif = decode_heif(data)
         header = ImageHeader("heif", pixels.shape[1], pixels.shape[0])
     else:
-        if header.format == "png":
+        if header.format == "jpeg":
+            integrity.verify_jpeg(data, header, found.kind)
+        elif header.format == "png":
             integrity.verify_png(data)
         elif header.format == "webp":
             integrity.verify_webp(data)

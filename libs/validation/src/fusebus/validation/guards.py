@@ -37,6 +37,9 @@ _ALLOWED_CALLS = {
 }
 """By machine: the system calls that a decoder needs."""
 _AUDIT_ARCHITECTURE = {"x86_64": 0xC000_003E, "aarch64": 0xC000_00B7}
+_CLONE_AND_ROBUST_LIST = {"x86_64": (56, 273), "aarch64": (220, 99)}
+_CLONE3, _CLONE_THREAD = 435, 0x1_0000
+_LOAD, _IF_EQUAL, _IF_SET, _RETURN = 0x20, 0x15, 0x45, 0x06  # of the kernel's filter language
 _CAPSET = {"x86_64": 126, "aarch64": 91}
 
 
@@ -66,7 +69,7 @@ def drop_privileges() -> bool:
     return alone
 
 
-def limit_child(own_bytes: int, tier: Tier) -> None:
+def limit_child(own_bytes: int, tier: Tier, *, threads: bool = False) -> None:
     """Set limits that can only be lowered again; no descriptor can be opened from now on.
 
     `own_bytes`: the address space that the process has before it reads anything.
@@ -78,8 +81,9 @@ def limit_child(own_bytes: int, tier: Tier) -> None:
         (resource.RLIMIT_AS, own_bytes + tier.memory_bytes),
     ):
         resource.setrlimit(what, (limit, limit))
-    with contextlib.suppress(ValueError, OSError):
-        resource.setrlimit(resource.RLIMIT_NPROC, (0, 0))
+    if not threads:
+        with contextlib.suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_NPROC, (0, 0))
     narrow_child(own_bytes, tier)
 
 
@@ -96,26 +100,47 @@ def address_space() -> int:
     return int(Path("/proc/self/statm").read_bytes().split()[0]) * resource.getpagesize()
 
 
-def forbid_system_calls() -> bool:
-    """Let only _ALLOWED_CALLS through; others answer EPERM. Whether the kernel took the filter."""
-    if platform.machine() not in _ALLOWED_CALLS or not sys.platform.startswith("linux"):
+def forbid_system_calls(*, threads: bool = False) -> bool:
+    """Let only _ALLOWED_CALLS through; others answer EPERM. Whether the kernel took the filter.
+
+    `threads`: HEIF's decoder starts one. A call that would make a process of its own is refused all the same.
+    """
+    machine = platform.machine()
+    if machine not in _ALLOWED_CALLS or not sys.platform.startswith("linux"):
         return False
-    architecture = _AUDIT_ARCHITECTURE[platform.machine()]
-    calls = [int(number) for number in _ALLOWED_CALLS[platform.machine()].split()]
+    calls = [int(number) for number in _ALLOWED_CALLS[machine].split()]
     allow, refuse, kill = 0x7FFF_0000, 0x0005_0001, 0x8000_0000
     program = [
-        (0x20, 0, 0, 4),  # load the architecture
-        (0x15, 1, 0, architecture),
-        (0x06, 0, 0, kill),
-        (0x20, 0, 0, 0),  # load the call's number
-        *((0x15, len(calls) - position, 0, call) for position, call in enumerate(calls)),
-        (0x06, 0, 0, refuse),
-        (0x06, 0, 0, allow),
+        (_LOAD, 0, 0, 4),  # the architecture
+        (_IF_EQUAL, 1, 0, _AUDIT_ARCHITECTURE[machine]),
+        (_RETURN, 0, 0, kill),
+        (_LOAD, 0, 0, 0),  # the call's number
+        *(_threads_only(machine, allow, refuse) if threads else ()),
+        *((_IF_EQUAL, len(calls) - position, 0, call) for position, call in enumerate(calls)),
+        (_RETURN, 0, 0, refuse),
+        (_RETURN, 0, 0, allow),
     ]
     code = b"".join(struct.pack("HBBI", *instruction) for instruction in program)
     buffer = ctypes.create_string_buffer(code)
     header = ctypes.create_string_buffer(struct.pack("HP", len(program), ctypes.addressof(buffer)))
     return bool(ctypes.CDLL(None).prctl(_PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, header, 0, 0) == 0)
+
+
+def _threads_only(machine: str, allow: int, refuse: int) -> tuple[tuple[int, int, int, int], ...]:
+    """clone3, whose arguments no filter sees, is unknown here: the C library then takes clone, whose flags it sees."""
+    clone, robust_list = _CLONE_AND_ROBUST_LIST[machine]
+    unknown_call = 0x0005_0026
+    return (
+        (_IF_EQUAL, 0, 1, _CLONE3),
+        (_RETURN, 0, 0, unknown_call),
+        (_IF_EQUAL, 0, 1, robust_list),
+        (_RETURN, 0, 0, allow),
+        (_IF_EQUAL, 0, 4, clone),
+        (_LOAD, 0, 0, 16),  # the lower half of its first argument
+        (_IF_SET, 0, 1, _CLONE_THREAD),
+        (_RETURN, 0, 0, allow),
+        (_RETURN, 0, 0, refuse),
+    )
 
 
 def _drop_capabilities(libc: ctypes.CDLL) -> None:

@@ -1,6 +1,8 @@
-"""Finds damage that decoders forgive: PNG data of another length than declared, WebP data read to another end."""
+"""Finds damage that decoders forgive: data of another length than declared, or read to another end than written."""
 
 from __future__ import annotations
+
+from collections.abc import Iterator
 
 import cv2
 import msgspec
@@ -8,17 +10,21 @@ import numpy as np
 from isal import igzip_lib, isal_zlib
 
 from fusebus.validation.limits import MAX_FRAMES
-from fusebus.vision import Damaged, TooComplex
-from fusebus.vision.formats import png_chunks, webp_chunks
+from fusebus.vision import Damaged, ImageHeader, TooComplex
+from fusebus.vision.formats import JPEG_MARKER, png_chunks, webp_chunks
 from fusebus.vision.stills import WebpStill, webp_still
 
 INFLATE_BYTES = 1 << 20
 """PNG data is inflated so much at a time and thrown away."""
+DEFLATE_RATIO = 1_040
+"""Deflate never makes more than 1,032 bytes of one."""
 SPARE_TAIL_BYTES = 4
 """A WebP encoder flushes at most so many bytes that its decoder can do without."""
 BLANK_BYTES = 512
 """So many zeros in a row are no entropy-coded picture: encoders would have said it shorter."""
 
+_BLOCKS_PER_BYTE = {"jpeg": 4, "progressive": 8}
+"""Each block of 8 x 8 pixels takes at least two bits, or one in the first scan of a progressive file."""
 _CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
 _PASSES = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
 """Adam7: first column and row, and the steps."""
@@ -31,7 +37,11 @@ def verify_png(data: bytes) -> None:
     """
     if sum(chunk.kind == b"fcTL" for chunk in png_chunks(data)) > MAX_FRAMES:
         raise TooComplex(f"more than {MAX_FRAMES} frames")
+    if data[25] == 3 and not any(chunk.kind == b"PLTE" and chunk.length for chunk in png_chunks(data)):
+        raise Damaged("png has no palette")
     expected = _png_bytes(data)
+    if expected > DEFLATE_RATIO * len(data):
+        raise Damaged(f"png says it has {expected} bytes of pixel data, {len(data)} can't hold so much")
     try:
         found, ended = _inflated(data, expected)
     except igzip_lib.IsalError as error:  # type: ignore[misc]  # its stub says it is an instance
@@ -51,6 +61,35 @@ def _inflated(data: bytes, enough: int) -> tuple[int, bool]:
             found, waiting = found + length, inflater.unconsumed_tail
             more = bool(waiting) or length == INFLATE_BYTES
     return found, inflater.eof
+
+
+def verify_jpeg(data: bytes, header: ImageHeader, kind: str) -> None:
+    """Raises Damaged where there are too few bytes for the declared size, or a scan holds zeros that nobody writes.
+
+    What the decoder sees itself, it tells: see vision.decode.
+    """
+    blocks = -(-header.width // 8) * -(-header.height // 8)
+    if kind in _BLOCKS_PER_BYTE and len(data) < blocks // _BLOCKS_PER_BYTE[kind]:
+        raise Damaged(f"jpeg says {header.width} x {header.height} pixels, {len(data)} bytes can't hold so many")
+    if kind != "progressive":
+        return  # there flat areas may be zeros
+    for start, end in _detail_scans(data):
+        if data.find(bytes(BLANK_BYTES), start, end) >= 0:
+            raise Damaged(f"jpeg has {BLANK_BYTES} zeros in a row in a scan of details")
+
+
+def _detail_scans(data: bytes) -> Iterator[tuple[int, int]]:
+    """Where the data of each scan but those of mean colours begins and ends; flat areas take next to nothing there."""
+    position, scan = 2, 0
+    while found := JPEG_MARKER.search(data, position):
+        if scan:
+            yield scan, found.start()
+        marker, start = found[1][0], found.end()
+        if marker == 0xD9:
+            return
+        position, scan = start + int.from_bytes(data[start : start + 2], "big"), 0
+        if marker == 0xDA and data[position - 3 : position - 2] != b"\x00":
+            scan = position
 
 
 def verify_webp(data: bytes) -> None:

@@ -30,7 +30,7 @@ WALL_PER_CPU = 5.0
 DERIVATIVE_BYTES = 128 * MEGABYTE
 """Largest file a child may write."""
 
-_BYTES_PER_PIXEL = {"jpeg": 12, "progressive": 15, "png": 12, "webp": 14, "heif": 16}
+_BYTES_PER_PIXEL = {"jpeg": 12, "progressive": 15, "arithmetic": 15, "png": 12, "webp": 14, "heif": 16}
 """Pixels (3), a turned copy (3), the encoder's buffer (3), and what the decoder keeps: coefficients (6) or planes."""
 _FIXED_BYTES = 48 * MEGABYTE
 

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import re
-
 import msgspec
 
 from fusebus.contracts.messages import RejectReason
 from fusebus.validation import limits
 from fusebus.validation.heif import heif_size, is_heif
 from fusebus.vision import ImageError, ImageHeader, NotAnImage, TooComplex, TooManyPixels, inspect
-from fusebus.vision.formats import MAX_PARTS, MAX_PIXELS, MAX_SCANS
+from fusebus.vision.formats import JPEG_MARKER, MAX_PARTS, MAX_PIXELS, MAX_SCANS
 
 _OTHER_PICTURES = (
     (b"GIF8", 0, "GIF"),
@@ -26,8 +24,7 @@ _OTHER_PICTURES = (
 )
 """First bytes of pictures that people do send, where those bytes lie, and what they are called."""
 
-_MARKER = re.compile(rb"\xff([^\x00\xff\xd0-\xd7])")
-_FRAMES = {0xC0: "jpeg", 0xC1: "jpeg", 0xC2: "progressive", 0xC9: "jpeg", 0xCA: "progressive"}
+_FRAMES = {0xC0: "jpeg", 0xC1: "jpeg", 0xC2: "progressive", 0xC9: "arithmetic", 0xCA: "arithmetic"}
 """JPEG processes that decoders know (baseline, extended, progressive; Huffman or arithmetic), by their marker."""
 _OTHER_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC} - _FRAMES.keys()
 
@@ -42,6 +39,8 @@ class Look(msgspec.Struct, frozen=True):
     """What a header says, and the limits that follow from it."""
 
     header: ImageHeader
+    kind: str
+    """Its format; `progressive` for a progressive JPEG, `arithmetic` for one that is coded so."""
     tier: limits.Tier
 
 
@@ -57,7 +56,7 @@ def look(data: bytes, *, heif: bool) -> Look:
     pixels = header.width * header.height
     if max(header.width, header.height) > limits.MAX_SIDE or pixels > MAX_PIXELS:
         raise TooManyPixels(f"{header.width} x {header.height} pixels, a side may have {limits.MAX_SIDE}")
-    return Look(header, limits.tier(kind, pixels, len(data)))
+    return Look(header, kind, limits.tier(kind, pixels, len(data)))
 
 
 def _inspected(data: bytes) -> ImageHeader:
@@ -71,10 +70,10 @@ def _inspected(data: bytes) -> ImageHeader:
 
 
 def _jpeg_kind(data: bytes, header: ImageHeader) -> str:
-    """`jpeg` or `progressive`. Raises UnsupportedFormat, TooComplex."""
+    """`jpeg`, `progressive` or `arithmetic`. Raises UnsupportedFormat, TooComplex."""
     kind, scans, position = "jpeg", 0, 2
     for _ in range(MAX_PARTS + 1):
-        found = _MARKER.search(data, position)
+        found = JPEG_MARKER.search(data, position)
         if found is None or found[1][0] == 0xD9:
             break
         marker, start = found[1][0], found.end()

@@ -93,12 +93,12 @@ def _judge(request: Request, descriptors: list[int], nowhere: int, own: int, wit
                 os.close(other)
             except OSError:
                 continue
-    guards.limit_child(own, LARGEST)
+    guards.limit_child(own, LARGEST, threads=with_heif)
     guards.narrow_child(own, header_tier(os.lseek(content, 0, os.SEEK_END)))
 
     def narrow(tier: Tier) -> None:
         guards.narrow_child(own, tier)
-        guards.forbid_system_calls()
+        guards.forbid_system_calls(threads=with_heif)
 
     verdict = examine(_read(content), derivative=request.derivative, heif=with_heif, narrow=narrow)
     _write(derivative, verdict.derivative)

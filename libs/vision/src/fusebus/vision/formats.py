@@ -20,7 +20,8 @@ MAX_SCANS = 200
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _EXIF_ORIENTATION = 0x0112
-_JPEG_MARKER = re.compile(rb"\xff([^\x00\xff\xd0-\xd7])")  # not a stuffed byte, a fill byte or a restart
+JPEG_MARKER = re.compile(rb"\xff([^\x00\xff\xd0-\xd7])")
+"""A marker and its kind: not a stuffed byte, a fill byte or a restart."""
 _JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # start of frame, any process
 
 
@@ -93,7 +94,7 @@ def verify_png_checksums(data: bytes) -> None:
 def _jpeg(data: bytes) -> ImageHeader:
     size: tuple[int, int] | None = None
     orientation, parts, scans, position = 1, 0, 0, 2
-    while found := _JPEG_MARKER.search(data, position):
+    while found := JPEG_MARKER.search(data, position):
         kind, start = found[1][0], found.end()
         if kind == 0xD9:  # end of image; what follows is not decoded
             break

@@ -33,6 +33,7 @@ class WebpStill(msgspec.Struct, frozen=True):
     """Width and height as an extended header says; None where there is none."""
     left: int = 0
     top: int = 0
+    animated: bool = False
 
     @property
     def transparent(self) -> bool:
@@ -88,8 +89,9 @@ def decode_webp(data: bytes) -> NDArray[np.uint8]:
     """RGB pixels of the first picture on its canvas. Raises Damaged."""
     still = webp_still(data)
     pixels = _decoded(still.file(), "webp", transparent=still.transparent)
-    if still.canvas is None or (still.canvas == pixels.shape[1::-1] and not still.left and not still.top):
-        return pixels
+    if not still.animated:
+        return pixels  # of another size than the header says it is refused by the caller
+    assert still.canvas is not None, "an animation has an extended header"
     width, height = still.canvas
     bottom, right = still.top + pixels.shape[0], still.left + pixels.shape[1]
     if bottom > height or right > width:
@@ -124,7 +126,7 @@ def _frame(content: bytes, canvas: tuple[int, int] | None) -> WebpStill:
     left, top = 2 * int.from_bytes(content[0:3], "little"), 2 * int.from_bytes(content[3:6], "little")
     inner = b"RIFF" + struct.pack("<I", len(content) - 12) + b"WEBP" + content[16:]
     still = webp_still(inner)
-    return WebpStill(still.chunks, canvas, left, top)
+    return WebpStill(still.chunks, canvas, left, top, animated=True)
 
 
 def _content(data: bytes, chunk: Chunk) -> bytes:
