@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,11 @@ from amqp_client import Client, connected
 from azure.servicebus import ServiceBusMessage, ServiceBusSubQueue
 from azure.servicebus.aio import ServiceBusClient
 from azure.servicebus.exceptions import MessageSizeExceededError
+from raw_amqp import envelope
 
 from fusebus.servicebus.amqp import sections
-from fusebus.servicebus.amqp.performatives import Transfer
+from fusebus.servicebus.amqp.performatives import Disposition, Rejected, Transfer
+from fusebus.servicebus.amqp.sections import BATCH_FORMAT
 from fusebus.servicebus.amqp.types import Int, Symbol, Timestamp
 from fusebus.servicebus.broker import Broker, BrokerOptions
 from fusebus.servicebus.engine import Message, QueueSettings, SubscriptionSettings
@@ -62,7 +65,7 @@ async def test_what_cannot_be_forwarded_is_found_in_the_transfer_dead_letter_que
                 await receiver.complete_message(message)
 
 
-@pytest.mark.parametrize(("tier", "limit"), [(Tier.STANDARD, 256), (Tier.PREMIUM, 1024)])
+@pytest.mark.parametrize(("tier", "limit"), [(Tier.BASIC, 256), (Tier.STANDARD, 256), (Tier.PREMIUM, 1024)])
 async def test_the_tier_sets_the_largest_message(options: dict[str, Any], tier: Tier, limit: int) -> None:
     async with Broker(BrokerOptions(topology={"queues": [{"name": "work"}]}, tier=tier, **options)) as broker:
         async with client_of(broker) as client, client.get_queue_sender("work") as sender:
@@ -71,7 +74,13 @@ async def test_the_tier_sets_the_largest_message(options: dict[str, Any], tier: 
             await sender.send_messages(ServiceBusMessage(bytes((limit - 1) * KILOBYTE)))
             with pytest.raises(MessageSizeExceededError):
                 await sender.send_messages(ServiceBusMessage(bytes(limit * KILOBYTE)))
-        assert broker.engine.counts("work").active == 1
+            with pytest.raises(MessageSizeExceededError):
+                batch.add_message(ServiceBusMessage(bytes(limit * KILOBYTE)))
+            half = ServiceBusMessage(bytes(limit * KILOBYTE // 2 - 1000))
+            await sender.send_messages([half, half])
+            with pytest.raises(MessageSizeExceededError):
+                await sender.send_messages([half, half, half])
+        assert broker.engine.counts("work").active == 3
 
 
 async def test_an_entity_of_the_premium_tier_may_take_larger_messages(options: dict[str, Any]) -> None:
@@ -87,6 +96,31 @@ async def test_an_entity_of_the_premium_tier_may_take_larger_messages(options: d
             (message,) = await receiver.receive_messages(1, max_wait_time=WAIT_SECONDS)
             assert b"".join(message.body) == body
             await receiver.complete_message(message)
+            assert (await sender.create_message_batch()).max_size_in_bytes == KILOBYTE * KILOBYTE  # as of any entity
+
+
+async def test_a_batch_is_refused_beyond_its_own_limit_wherever_messages_may_be_larger(options: dict[str, Any]) -> None:
+    async with Broker(BrokerOptions(tier=Tier.PREMIUM, **options)) as broker:
+        broker.engine.namespace.create_queue("large", QueueSettings(max_message_kilobytes=10 * KILOBYTE))
+        async with connected(broker) as client:
+            await client.sender("large")
+            body = sections.message(["id"], {}, bytes(700_000))
+            for number, message_format, messages, condition in (
+                (0, 0, [body], None),
+                (1, BATCH_FORMAT, [body], None),
+                (2, BATCH_FORMAT, [body, body], "amqp:link:message-size-exceeded"),
+            ):
+                payload = envelope(messages) if message_format else messages[0]
+                first = Transfer(
+                    handle=0, delivery_id=number, delivery_tag=b"t", message_format=message_format, more=True
+                )
+                for start in range(0, len(payload), 60_000):
+                    client.send(
+                        replace(first, more=start + 60_000 < len(payload)), payload=payload[start : start + 60_000]
+                    )
+                state = (await client.expect(Disposition)).state
+                assert (state.error.condition if isinstance(state, Rejected) else None) == condition
+        assert broker.engine.counts("large").active == 2
 
 
 async def manage(client: Client, operation: str, body: Any) -> tuple[dict[str, Any], Any]:

@@ -43,9 +43,11 @@ class EntitySender(Inbound):
             self.session.send_disposition(RECEIVER, first.delivery_id, state)
 
     def _enqueue(self, first: Transfer, payload: bytes, size: int) -> None:
-        if size > self.max_message_bytes:
-            raise Refusal(MESSAGE_SIZE_EXCEEDED, f"{size} bytes; at most {self.max_message_bytes} are allowed")
-        encoded = unpack_batch(payload) if first.message_format == BATCH_FORMAT else [payload]
+        is_batch = first.message_format == BATCH_FORMAT
+        limit = self.max_batch_bytes if is_batch else self.max_message_bytes
+        if size > limit:
+            raise Refusal(MESSAGE_SIZE_EXCEEDED, f"{size} bytes; at most {limit} are allowed")
+        encoded = unpack_batch(payload) if is_batch else [payload]
         self._faults.before_send(self.entity, len(encoded))
         self._engine.send(self.entity, [engine_message(data) for data in encoded])
 
