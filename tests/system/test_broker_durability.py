@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import resource
 import signal
 import subprocess
@@ -15,53 +14,14 @@ from typing import Any
 import pytest
 from azure.servicebus import ServiceBusClient, ServiceBusMessage
 from azure.servicebus.exceptions import ServiceBusError, ServiceBusQuotaExceededError
+from durable_broker import WAIT_SECONDS, DurableBroker
 
 TOPOLOGY = {"queues": [{"name": "work"}]}
-WAIT_SECONDS = 20.0
-
-
-class DurableBroker:
-    """A broker process on a data directory."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.data = folder / "data"
-        (folder / "topology.json").write_text(json.dumps(TOPOLOGY))
-        self.start()
-
-    def start(self) -> None:
-        folder = self.folder
-        arguments = ["--port", "0", "--insecure", "--config", str(folder / "topology.json"), "--data", str(self.data)]
-        with (folder / "log").open("a") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "fusebus.servicebus", *arguments, "--ca-dir", str(folder / "ca")],
-                stdout=subprocess.PIPE,
-                stderr=log,
-                text=True,
-            )
-        assert self.process.stdout is not None
-        self.connection_string = self.process.stdout.readline().strip()
-        assert self.connection_string, self.log()
-
-    def log(self) -> str:
-        return (self.folder / "log").read_text()
-
-    def end(self, number: int = signal.SIGTERM) -> None:
-        self.process.send_signal(number)
-        self.process.wait(WAIT_SECONDS)
-
-    def limit_files(self, size: int) -> None:
-        """No file of the process may grow beyond `size` bytes: to it, that is a full disk."""
-        _, hard = resource.prlimit(self.process.pid, resource.RLIMIT_FSIZE)
-        resource.prlimit(self.process.pid, resource.RLIMIT_FSIZE, (size, hard))
-
-    def client(self) -> ServiceBusClient:
-        return ServiceBusClient.from_connection_string(self.connection_string, retry_total=0)
 
 
 @pytest.fixture
 def durable(tmp_path: Path) -> Iterator[DurableBroker]:
-    running = DurableBroker(tmp_path)
+    running = DurableBroker(tmp_path, TOPOLOGY)
     yield running
     if running.process.poll() is None:
         running.end()
