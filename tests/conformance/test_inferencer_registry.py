@@ -16,6 +16,7 @@ import msgspec
 import numpy as np
 import onnx
 import pytest
+from click.testing import CliRunner
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
 from fusebus.blobs import Blobs, BlobSettings, layout
@@ -37,6 +38,7 @@ from fusebus.contracts.topology import broker_configuration
 from fusebus.host import Secret
 from fusebus.host.settings import environment_of
 from fusebus.inferencer.codecs import Codecs
+from fusebus.inferencer.comparison.commands import compare_models
 from fusebus.inferencer.following import Follower
 from fusebus.inferencer.handler import Detect
 from fusebus.inferencer.loading import Loader, Running, open_folder
@@ -362,17 +364,7 @@ async def test_an_image_that_two_versions_saw_has_two_analyses_and_one_final(
     work = await upload(photo(3), "board.jpg")
     async with Codecs(1) as codecs, Ledger(ledger_settings) as ledger:
         await ledger.create_tables()
-        entry = UploadEntry(
-            upload_id=work.upload_id,
-            supplier=work.supplier,
-            container=work.blob.container,
-            blob_name=work.blob.name,
-            blob_etag=work.blob.etag,
-            size=work.blob.size,
-            uploaded_at=NOW,
-            image=ImageFacts(image_id=work.image_id, sha256=work.blob.sha256, format="jpeg", width=400, height=300),
-        )
-        work = msgspec.structs.replace(work, run_id=(await ledger.enter_upload(entry, NOW)).run_id)
+        work = msgspec.structs.replace(work, run_id=(await ledger.enter_upload(entry_of(work), NOW)).run_id)
         handler = Detect(store=blobs, models=worker.serving, codecs=codecs, worker="test/1")
         first = await analysed(handler, work)
         await registry.promote(await push("2", score_thresholds=(0.9,)), "tests", "")
@@ -394,6 +386,66 @@ async def test_an_image_that_two_versions_saw_has_two_analyses_and_one_final(
             final.model,
         )
         assert len(said["detections"]) == final.detections
+
+
+async def test_two_versions_are_compared_on_a_runs_photos_taking_what_a_canary_stored(
+    registry: Registry,
+    push: Any,
+    start: Any,
+    upload: Any,
+    blobs: Blobs,
+    blob_settings: BlobSettings,
+    ledger_settings: LedgerSettings,
+    models: RegistrySettings,
+    tmp_path: Path,
+) -> None:
+    old, new = await push("1"), await push("2", score_thresholds=(0.8,))
+    await registry.promote(old, "tests", "")
+    await registry.promote(new, "tests", "", percent=50)
+    worker = await start()
+    seen: Counter[str] = Counter()
+    async with Codecs(1) as codecs, Ledger(ledger_settings) as ledger:
+        await ledger.create_tables()
+        handler = Detect(store=blobs, models=worker.serving, codecs=codecs, worker="test/1")
+        for seed in range(6):
+            work = await upload(photo(seed), f"{seed}.jpg")
+            run = (await ledger.enter_upload(entry_of(work), NOW)).run_id
+            final = await analysed(handler, msgspec.structs.replace(work, run_id=run))
+            assert isinstance(await finals.record(msgspec.structs.replace(final, run_id=run), ledger), Done)
+            seen[final.model] += 1
+    assert seen.keys() == {old, new}, "the canary had its share"
+    services = environment_of(blob_settings, "blobs") | environment_of(ledger_settings, "ledger")
+    arguments = [old, new, "--run", run, "--out", str(tmp_path / "out"), "--json"]
+
+    async def compared(*more: str) -> Any:
+        ran = await asyncio.to_thread(
+            CliRunner(env=services | environment_of(models, "models")).invoke, compare_models, [*arguments, *more]
+        )
+        assert ran.exit_code == 0, ran.output
+        return msgspec.json.decode(ran.stdout)
+
+    stored = await compared("--stored")
+    assert (stored["photos"], stored["skipped"]) == (6, {})
+    assert (stored["first"]["stored"], stored["second"]["stored"]) == (seen[old], seen[new])
+    fresh = await compared()
+    assert (fresh["first"]["stored"], fresh["second"]["stored"]) == (0, 0)
+    assert (fresh["matched"], fresh["only_first"]) == (stored["matched"], stored["only_first"])
+    assert fresh["first"]["score_histogram"] == stored["first"]["score_histogram"]
+    assert fresh["first"]["milliseconds"]["p50"] > 0
+
+
+def entry_of(work: ImageAccepted) -> UploadEntry:
+    """What ingest enters."""
+    return UploadEntry(
+        upload_id=work.upload_id,
+        supplier=work.supplier,
+        container=work.blob.container,
+        blob_name=work.blob.name,
+        blob_etag=work.blob.etag,
+        size=work.blob.size,
+        uploaded_at=NOW,
+        image=ImageFacts(image_id=work.image_id, sha256=work.blob.sha256, format="jpeg", width=400, height=300),
+    )
 
 
 async def analysed(handler: Detect, work: ImageAccepted) -> ImageAnalysed:

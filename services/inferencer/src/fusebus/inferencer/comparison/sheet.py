@@ -11,6 +11,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from fusebus.inferencer.comparison.figures import SCORE_BINS, Compared, Figures, VersionFigures
 
 BAR_REM = 24.0  # width of the longest bar
+SAME_SPEED = 0.03  # difference of the medians that a repeat may show just as well
 
 
 class Picture(NamedTuple):
@@ -51,10 +52,16 @@ def verdict(figures: Figures) -> str:
     if figures.mean_iou is not None:
         text += f" Matched masks overlap by {figures.mean_iou:.1%}."
     if first.milliseconds and second.milliseconds:
-        ratio = first.milliseconds["p50"] / max(second.milliseconds["p50"], 1e-6)
-        faster, slower = (second, first) if ratio >= 1 else (first, second)
-        text += f" {faster.ref} is {max(ratio, 1 / ratio):.2f} times as fast as {slower.ref}."
+        text += " " + _speed(first.ref, first.milliseconds["p50"], second.ref, second.milliseconds["p50"])
     return text
+
+
+def _speed(first: str, first_ms: float, second: str, second_ms: float) -> str:
+    ratio = max(first_ms, 1e-6) / max(second_ms, 1e-6)
+    if abs(ratio - 1) < SAME_SPEED:
+        return "They are equally fast."
+    faster, slower = (second, first) if ratio > 1 else (first, second)
+    return f"{faster} is {max(ratio, 1 / ratio):.2f} times as fast as {slower}."
 
 
 def rows(figures: Figures) -> list[tuple[str, str, str]]:
