@@ -122,8 +122,13 @@ def _check_node(node: NodeProto) -> None:
         raise ModelError(f"uses {name!r}, which runs a graph inside the graph (endless, perhaps); unroll it")
     if node.op_type not in ALLOWED:
         raise ModelError(f"uses {name!r}, which is not on the list of allowed operators")
+    if not any(node.output):
+        raise ModelError(f"node {node.name[:100]!r} ({name}) makes no value")
     if node.overload or node.device_configurations:
         raise ModelError(f"node {node.name[:100]!r} has an overload or device settings; export it plainly")
+    names = [attribute.name for attribute in node.attribute]
+    if len(set(names)) != len(names):
+        raise ModelError(f"node {node.name[:100]!r} has an attribute twice")
     for attribute in node.attribute:
         _check_attribute(node, attribute)
 

@@ -28,5 +28,33 @@ REASONS: dict[str, str] = {
 ALLOWED: dict[str, str] = {operator: reason for reason, names in REASONS.items() for operator in names.split()}
 SHAPE_OF_FIRST_INPUT = frozenset({"GroupNormalization"})
 """onnx can't infer these; their output has their first input's type and shape."""
+SIZE_INPUTS: dict[str, tuple[int, ...]] = {
+    "ConstantOfShape": (0,),
+    "CumSum": (1,),
+    "Expand": (1,),
+    "OneHot": (1,),
+    "Pad": (1, 3),
+    "Range": (0, 1, 2),
+    "Reshape": (1,),
+    "Resize": (1, 2, 3),
+    "Slice": (1, 2, 3, 4),
+    "Split": (1,),
+    "Squeeze": (1,),
+    "Tile": (1,),
+    "TopK": (1,),
+    "Unsqueeze": (1,),
+    **dict.fromkeys(
+        ("ReduceL1", "ReduceL2", "ReduceLogSumExp", "ReduceMax", "ReduceMean", "ReduceMin", "ReduceProd", "ReduceSum",
+         "ReduceSumSquare"), (1,),
+    ),
+}  # fmt: skip
+"""Inputs whose values decide how large the output becomes: they must follow from constants and the input's shape."""
+_COMPUTED = """
+    Abs Add Cast Ceil Concat Constant ConstantOfShape Div Equal Expand Floor Gather Greater GreaterOrEqual Identity Less
+    LessOrEqual Max Min Mod Mul Neg Range ReduceMax ReduceMin ReduceProd ReduceSum Reshape Slice Sqrt Squeeze Sub
+    Transpose Unsqueeze Where
+"""
+SIZE_ARITHMETIC = frozenset(_COMPUTED.split())
+"""What graphs compute sizes with: done here too, on a few numbers at a time."""
 FIRST_OPSET, LAST_OPSET = 18, 24
 """Of the default domain: what the list above was drawn up for."""
