@@ -129,7 +129,7 @@ class Broker:
         await self._runner.setup()
         self.port = self._listen(authority, self.options.port)
         self.admin_port = None if self.options.admin_port is None else self._listen(authority, self.options.admin_port)
-        self.ca_path = authority.ca_path
+        self.ca_path = authority.ca_path.absolute()  # clients run elsewhere
         self.connection_string = self._connection_string(self.port)
         self.admin_connection_string = self._connection_string(self.admin_port or self.port)
 
