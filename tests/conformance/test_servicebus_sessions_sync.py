@@ -15,7 +15,7 @@ from fusebus.servicebus.engine import QueueSettings
 from fusebus.servicebus.testing import BrokerThread
 
 WAIT_SECONDS = 5.0
-LOCKS = {"long": 30.0, "renewed": 5.0, "short": 1.5, "states": 30.0, "empty": 30.0}  # seconds, one queue each
+LOCKS = {"long": 30.0, "renewed": 5.0, "short": 1.5, "empty": 30.0}  # seconds, one queue each
 
 
 @pytest.fixture(scope="module")
@@ -61,25 +61,6 @@ def test_sessions_are_taken_one_after_the_other_each_in_order(client: ServiceBus
             message = next_of(receiver)
             assert str(message) == expected
             receiver.complete_message(message)
-
-
-def test_a_deferred_message_belongs_to_its_session(client: ServiceBusClient) -> None:
-    with client.get_queue_receiver("states", session_id="b") as receiver:
-        message = next_of(receiver)
-        receiver.defer_message(message)
-        (deferred,) = receiver.receive_deferred_messages(message.sequence_number)
-        assert deferred.session_id == "b"
-        receiver.complete_message(deferred)
-
-
-def test_states_and_sessions_are_listed(client: ServiceBusClient) -> None:
-    before = datetime.now(UTC) - timedelta(seconds=1)
-    with client.get_queue_receiver("states", session_id="c") as receiver:
-        assert receiver.session.get_state() is None
-        receiver.session.set_state(b"step")
-        assert receiver.session.get_state() == b"step"
-    assert set(client.list_queue_sessions("states")) >= {"a", "c"}
-    assert list(client.list_queue_sessions("states", state_updated_after=before)) == ["c"]
 
 
 def test_the_sdks_own_renewer_keeps_a_session(client: ServiceBusClient) -> None:
