@@ -146,7 +146,7 @@ def test_nothing_is_kept_of_messages_that_are_gone() -> None:
             engine.complete("q", token_of(delivery))
     mailbox = engine.resolve("q").mailbox
     assert len(mailbox._order) + len(mailbox._ready) < 1_000
-    assert len(engine._core.timers._heap) < 10_000
+    assert len(engine._core.timers.heap) < 10_000
 
 
 def test_added_credit_is_not_given_twice_when_a_lock_expires_in_the_same_instant(engine: Engine, clock: Clock) -> None:

@@ -127,8 +127,14 @@ class Connection(asyncio.Protocol):
         """Handles what has arrived, as long as its answers are not too much for one turn."""
         self._receiving, self.gateway.reading = True, self
         try:
-            while self._output_size <= self._most_output and self._step():
-                pass
+            while self._output_size <= self._most_output:
+                if self._stage is not _RUNNING:
+                    if not self._step_of_handshake():
+                        break
+                elif (frame := self._reader.next_frame()) is None:
+                    break
+                elif frame.performative is not None:  # else a heartbeat
+                    self._on_running_frame(frame)
         except CodecError as error:
             code = FRAMING_ERROR if self._stage is not Stage.RUNNING else DECODE_ERROR
             logger.warning("a client's bytes are not AMQP: %s", error)
@@ -162,20 +168,24 @@ class Connection(asyncio.Protocol):
 
     # --- from the client
 
-    def _step(self) -> bool:
-        """Handles the next header or frame; False if it has not arrived completely, or nothing more is wanted."""
-        if self._stage is not _RUNNING:
-            return self._step_of_handshake()
-        frame = self._reader.next_frame()
-        if frame is None:
-            return False
-        if frame.performative is not None:  # else a heartbeat
-            if frame.kind == SASL_FRAME:
-                raise CodecError("a frame of another layer")
-            self._handlers.get(type(frame.performative), self._on_session_frame)(frame)
-        return True
+    def _on_running_frame(self, frame: Frame) -> None:
+        performative = frame.performative
+        assert performative is not None
+        if frame.kind != AMQP_FRAME:
+            raise CodecError("a frame of another layer")
+        handler = self._handlers.get(type(performative))
+        if handler is not None:
+            handler(frame)
+            return
+        session = self._sessions.get(frame.channel)
+        if session is not None:  # the Python SDK detaches its management links after it ended their session
+            try:
+                session.on_frame(performative, frame.payload)
+            except Refusal as refusal:
+                session.end(refusal)
 
     def _step_of_handshake(self) -> bool:
+        """Handles the next header or frame; False if it has not arrived completely, or nothing more is wanted."""
         if self._stage is Stage.ENDED:
             return False
         if self._stage in (Stage.SASL_HEADER, Stage.AMQP_HEADER):
@@ -277,19 +287,6 @@ class Connection(asyncio.Protocol):
     def _on_close(self, frame: Frame) -> None:
         self.close(None)
 
-    def _on_session_frame(self, frame: Frame) -> None:
-        session = self._sessions.get(frame.channel)
-        if session is None or frame.kind != AMQP_FRAME:
-            return  # the Python SDK detaches its management links after it ended their session
-        assert frame.performative is not None
-        self._to_session(session, frame.performative, frame.payload)
-
-    def _to_session(self, session: Session, performative: Composite, payload: bytes) -> None:
-        try:
-            session.on_frame(performative, payload)
-        except Refusal as refusal:
-            session.end(refusal)
-
     # --- for sessions and links
 
     def open_link(self, session: Session, attach: Attach) -> Link:
@@ -340,8 +337,8 @@ class Connection(asyncio.Protocol):
 
     def _put(self, transport: asyncio.Transport, data: bytes) -> None:
         """Writes at once, unless a latency was ordered; what waits for it goes out in its order."""
-        latency, now = self.gateway.faults.latency_seconds, self._loop.time()
-        if latency or self._delayed_until > now:
+        latency = self.gateway.faults.latency_seconds
+        if (latency or self._delayed_until) and (now := self._loop.time()) < max(self._delayed_until, now + latency):
             self._delayed_until = max(self._delayed_until, now + latency)
             self._loop.call_at(self._delayed_until, transport.write, data)
         else:

@@ -24,22 +24,19 @@ class _Orders:
     """Orders of one kind, used up in the order in which they were given."""
 
     def __init__(self) -> None:
-        self._orders: list[_Order] = []
-
-    def __bool__(self) -> bool:
-        return bool(self._orders)
+        self.orders: list[_Order] = []
 
     def give(self, count: int, entity: str | None, condition: str = "") -> None:
         if count < 1:
             raise ValueError("count must be at least 1")
-        self._orders.append(_Order(entity.lower() if entity else None, count, condition))
+        self.orders.append(_Order(entity.lower() if entity else None, count, condition))
 
     def take(self, entity: str) -> _Order | None:
-        for order in self._orders:
+        for order in self.orders:
             if order.takes(entity):
                 order.left -= 1
                 if not order.left:
-                    self._orders.remove(order)
+                    self.orders.remove(order)
                 return order
         return None
 
@@ -121,21 +118,23 @@ class Faults:
 
     def before_send(self, entity: str, messages: int = 1) -> None:
         """Raises the Refusal that was ordered for a send to `entity`, or that its throttle asks for."""
-        if self._sends:
+        if self._sends.orders:
             self._refuse(self._sends, entity, "send")
-        for key in (entity.lower(), None) if self._throttles else ():
+        if not self._throttles:
+            return
+        for key in (entity.lower(), None):
             throttle = self._throttles.get(key)
             if throttle is not None and not throttle.admits(messages, self.clock()):
                 raise Refusal(SERVER_BUSY, f"more than {throttle.per_second:g} messages a second", BUSY_STATUS)
 
     def before_settlement(self, entity: str) -> None:
         """Raises the Refusal that was ordered for a settlement at `entity`, if one is left."""
-        if self._settlements:
+        if self._settlements.orders:
             self._refuse(self._settlements, entity, "settlement")
 
     def drops_acknowledgement(self, entity: str) -> bool:
         """Whether the client shall not hear of what just happened at `entity`."""
-        return bool(self._dropped) and self._dropped.take(entity) is not None
+        return bool(self._dropped.orders) and self._dropped.take(entity) is not None
 
     def _refuse(self, orders: _Orders, entity: str, what: str) -> None:
         if order := orders.take(entity):

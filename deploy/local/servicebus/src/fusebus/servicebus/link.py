@@ -124,6 +124,9 @@ class Inbound(Link):
         if first is None:
             if transfer.delivery_id is None:
                 raise Refusal(INVALID_FIELD, "the first transfer of a delivery has no delivery-id")
+            if not transfer.more and len(payload) <= (self.max_message_bytes or len(payload)):  # whole: the usual case
+                self._count(None if transfer.aborted else transfer, payload, len(payload))
+                return
             first = self._first = transfer
         if transfer.settled:
             first.settled = True
@@ -157,9 +160,13 @@ class Inbound(Link):
         self._first, self._parts, self._size = None, [], 0
         if self._held:
             self._hold()
+        self._count(None if aborted else first, payload, size)
+
+    def _count(self, first: Transfer | None, payload: bytes, size: int) -> None:
+        """A message, or None for one that its sender gave up, takes one credit."""
         self.delivery_count = (self.delivery_count + 1) & MANY
         self.credit -= 1
-        if not aborted:
+        if first is not None:
             self.arrived(first, payload, size)
         if self.credit * 2 < INCOMING_CREDIT and self.session.has(self):
             self._grant()

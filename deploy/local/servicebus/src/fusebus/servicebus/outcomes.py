@@ -33,8 +33,8 @@ class Outcome:
         self.settle(engine, path, delivery.lock_token)
 
 
-COMPLETE = Outcome(_CONFIRM_COMPLETE, lambda engine, path, token: engine.complete(path, token))
-RELEASE = Outcome(_CONFIRM_RELEASE, lambda engine, path, token: engine.release(path, token))
+COMPLETE = Outcome(_CONFIRM_COMPLETE, Engine.complete)
+RELEASE = Outcome(_CONFIRM_RELEASE, Engine.release)
 
 
 def abandon(properties: Mapping[str, Any] | None = None) -> Outcome:

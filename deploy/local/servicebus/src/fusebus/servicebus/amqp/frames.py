@@ -42,38 +42,62 @@ EMPTY_FRAME = build_frame(0, b"")
 class FrameReader:
     """Cuts whatever arrives into protocol headers and frames.
 
-    Bytes are kept only up to the maximum frame size, which `limit` sets (bytes).
+    Bytes are kept only up to the maximum frame size, which `limit` sets (bytes). What arrives is read where it lies;
+    only the beginning of what has not arrived completely is copied.
     """
 
     def __init__(self, limit: int = MAX_FIRST_FRAME_BYTES) -> None:
         self.limit = limit
-        self._buffer = bytearray()
+        self._data = b""
+        self._position = 0
+        self._beginning = bytearray()
+        self._needed = 0  # bytes, with those of the beginning
 
     def feed(self, data: bytes) -> None:
         """Adds received bytes."""
-        self._buffer += data
+        if self._beginning:
+            self._beginning += data
+            if len(self._beginning) < self._needed:
+                return
+            data = bytes(self._beginning)
+            self._beginning = bytearray()
+        elif self._position < len(self._data):
+            data = self._data[self._position :] + data
+        self._data, self._position = data, 0
+
+    def _wait_for(self, size: int) -> None:
+        """Nothing more can be done before that many bytes are there."""
+        if not self._beginning:  # else that is known already
+            self._beginning += self._data[self._position :]
+            self._data, self._position, self._needed = b"", 0, size
 
     def next_protocol_header(self) -> bytes | None:
         """The next 8 bytes, or None until they have arrived."""
-        if len(self._buffer) < HEADER_BYTES:
+        start = self._position
+        header = self._data[start : start + HEADER_BYTES]
+        if len(header) < HEADER_BYTES:
+            self._wait_for(HEADER_BYTES)
             return None
-        header = bytes(self._buffer[:HEADER_BYTES])
-        del self._buffer[:HEADER_BYTES]
+        self._position = start + HEADER_BYTES
         return header
 
     def next_frame(self) -> Frame | None:
         """The next frame, or None until it has arrived; raises CodecError."""
-        buffer = self._buffer
-        if len(buffer) < HEADER_BYTES:
+        data, start = self._data, self._position
+        if len(data) - start < HEADER_BYTES:
+            self._wait_for(HEADER_BYTES)
             return None
-        size, offset, kind, channel = _HEADER.unpack_from(buffer)
+        size, offset, kind, channel = _HEADER.unpack_from(data, start)
         if not HEADER_BYTES <= size <= self.limit:
             raise CodecError(f"frame of {size} bytes; between {HEADER_BYTES} and {self.limit} are allowed")
-        if len(buffer) < size:
+        end = start + size
+        if len(data) < end:
+            self._wait_for(size)
             return None
-        body = bytes(memoryview(buffer)[:size])
-        del buffer[:size]
-        return parse_frame(body, offset * 4, kind, channel)
+        self._position = end
+        if offset == 2 and kind == AMQP_FRAME and (found := quick_performative(data, start + 8, end)) is not None:
+            return Frame(kind, channel, found[0], data[found[1] : end])
+        return parse_frame(data[start:end], offset * 4, kind, channel)
 
 
 def parse_frame(body: bytes, start: int, kind: int, channel: int) -> Frame:
@@ -82,8 +106,6 @@ def parse_frame(body: bytes, start: int, kind: int, channel: int) -> Frame:
         raise CodecError("malformed frame header")
     if start == len(body):
         return Frame(kind, channel, None, b"")
-    if kind == AMQP_FRAME and (found := quick_performative(body, start)) is not None:
-        return Frame(kind, channel, found[0], body[found[1] :])
     kinds = SASL if kind == SASL_FRAME else PERFORMATIVES
     performative, end = decode_composite(body, start, kinds)
     return Frame(kind, channel, performative, body[end:])

@@ -16,22 +16,26 @@ _BINARY = 0xA0
 _TRANSFER_FIELDS: Final = 11
 
 
-def quick_performative(body: bytes, start: int) -> tuple[Composite, int] | None:
-    """The performative at `start` and the position after it; None if the general decoder must look at it."""
+def quick_performative(body: bytes, start: int, limit: int | None = None) -> tuple[Composite, int] | None:
+    """The performative at `start` and the position after it; None if the general decoder must look at it.
+
+    `limit` is the end of the frame, if that is not the end of `body`.
+    """
+    size = len(body) if limit is None else limit
     head = body[start : start + 4]
     try:
         if head == _TRANSFER:
-            return _transfer(body, start)
+            return _transfer(body, start, size)
         if head == _DISPOSITION:
-            return _disposition(body, start)
+            return _disposition(body, start, size)
     except (IndexError, ValueError):
         return None
     return None
 
 
-def _transfer(body: bytes, start: int) -> tuple[Transfer, int] | None:
+def _transfer(body: bytes, start: int, limit: int) -> tuple[Transfer, int] | None:
     end, count, position = start + 5 + body[start + 4], body[start + 5], start + 6
-    if not 3 <= count <= _TRANSFER_FIELDS or end > len(body):
+    if not 3 <= count <= _TRANSFER_FIELDS or end > limit:
         return None
     handle, position = _uint(body, position)
     delivery_id, position = _uint_or_none(body, position)
@@ -57,9 +61,9 @@ def _transfer(body: bytes, start: int) -> tuple[Transfer, int] | None:
     return Transfer(handle, delivery_id, tag, message_format, settled, more is True), end
 
 
-def _disposition(body: bytes, start: int) -> tuple[Disposition, int] | None:
+def _disposition(body: bytes, start: int, limit: int) -> tuple[Disposition, int] | None:
     end, count, position = start + 5 + body[start + 4], body[start + 5], start + 6
-    if not 5 <= count <= 6 or end > len(body):
+    if not 5 <= count <= 6 or end > limit:
         return None
     role, position = _flag(body, position)
     first, position = _uint(body, position)

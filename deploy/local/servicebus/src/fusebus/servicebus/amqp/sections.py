@@ -68,7 +68,10 @@ def sections_of(data: bytes) -> Iterator[tuple[int, int, int]]:
     """(code, position of the value, end) of each section in turn; raises CodecError."""
     position, size = 0, len(data)
     while position < size:
-        code, value_at = _descriptor(data, position)
+        if position + 2 < size and data[position + 1] == 0x53 and data[position] == 0 and data[position + 2] in _STARTS:
+            code, value_at = data[position + 2], position + 3
+        else:
+            code, value_at = _descriptor(data, position)
         constructor = data[value_at] if value_at + 5 < size else 0
         if constructor in (0xA0, 0xC0, 0xC1):
             end = value_at + 2 + data[value_at + 1]
@@ -138,6 +141,8 @@ def _usual_fields(data: bytes, position: int, end: int) -> list[Any] | None:
         while position < end:
             constructor = data[position]
             if constructor == 0x40:
+                if data.count(b"\x40", position, end) == end - position:  # nothing but nulls follows
+                    return fields
                 fields.append(None)
                 position += 1
                 continue

@@ -42,7 +42,8 @@ class Core:
     def begin(self) -> None:
         """Bring the engine to the present instant."""
         self.now = now = self._clock()
-        self.timers.run_due(now)
+        if (heap := self.timers.heap) and heap[0][0] <= now:
+            self.timers.run_due(now)
         if self._touched:
             self.pump()
 

@@ -41,14 +41,20 @@ class Destination(Entity, ABC):
 
     def accept(self, message: Message) -> int:
         """Take one message from a sender; returns its sequence number."""
-        now = self._core.now
+        if self.duplicates is None:
+            return self._arrive(message)
         key = self._key(message)
         if key is not None and (earlier := self._seen(key)):
             return earlier
-        due = message.scheduled_enqueue_time
-        number = self.mailbox.schedule(message, due) if due is not None and due > now else self.enqueue(message)
+        number = self._arrive(message)
         self._remember(key, number)
         return number
+
+    def _arrive(self, message: Message) -> int:
+        due = message.scheduled_enqueue_time
+        if due is not None and due > self._core.now:
+            return self.mailbox.schedule(message, due)
+        return self.enqueue(message)
 
     def accept_forwarded(self, record: Record) -> None:
         key = self._key(record.message)

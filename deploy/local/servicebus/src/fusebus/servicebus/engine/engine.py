@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Mapping, Sequence
 from itertools import islice
-from typing import Any
+from typing import Any, cast
 from uuid import UUID
 
 from fusebus.servicebus.engine.actions import Changes, apply_changes
@@ -15,7 +15,6 @@ from fusebus.servicebus.engine.errors import EngineError, EntityDisabled, Messag
 from fusebus.servicebus.engine.journal import Journal, Snapshot
 from fusebus.servicebus.engine.messages import Delivery, Message, ReceiveMode
 from fusebus.servicebus.engine.namespace import Namespace
-from fusebus.servicebus.engine.queues import Queue
 from fusebus.servicebus.engine.records import Record
 from fusebus.servicebus.engine.restoring import Restoration
 from fusebus.servicebus.engine.session_mailbox import SessionMailbox
@@ -115,8 +114,8 @@ class Engine:
         entity.check_sendable(self._checked_size(entity, messages))
         if (journal := self._core.journal) is not None and journal.refusal is not None:
             raise QuotaExceeded(journal.refusal)
-        assert isinstance(entity, Destination)
-        numbers = [entity.accept(message) for message in messages]
+        accept = cast("Destination", entity).accept
+        numbers = [accept(message) for message in messages]
         self._core.pump()
         return numbers
 
@@ -132,11 +131,13 @@ class Engine:
         return self._limit(self._namespace.find(path))
 
     def _limit(self, entity: Entity) -> int:
-        return entity.max_message_bytes(self.max_message_bytes) if isinstance(entity, Destination) else 0
+        if not entity.accepts_messages:
+            return 0
+        return cast("Destination", entity).max_message_bytes(self.max_message_bytes)
 
     def _checked_size(self, entity: Entity, messages: Sequence[Message]) -> int:
         limit = self._limit(entity)
-        needs_session = isinstance(entity, Queue) and entity.settings.requires_session
+        needs_session = entity.kind is EntityKind.QUEUE and entity.mailbox.has_sessions
         total = 0
         for message in messages:
             size = len(message.raw)

@@ -31,7 +31,8 @@ class TimerQueue:
     """Timers run in the order of their time, those of one instant in the order they were added."""
 
     def __init__(self) -> None:
-        self._heap: list[tuple[float, int, Timer]] = []
+        self.heap: list[tuple[float, int, Timer]] = []
+        """(due, serial, timer), the earliest first; read by the engine, which looks at every call."""
         self._serial = 0
         self._cancelled = 0
         self.on_earlier: Callable[[float], None] | None = None
@@ -40,9 +41,9 @@ class TimerQueue:
     def add(self, due: float, action: Callable[[Any], None], argument: Any, owner: Owner | None = None) -> Timer:
         timer = Timer(due, action, argument, owner)
         self._drop_cancelled()
-        is_earliest = not self._heap or due < self._heap[0][0]
+        is_earliest = not self.heap or due < self.heap[0][0]
         self._serial += 1
-        heappush(self._heap, (due, self._serial, timer))
+        heappush(self.heap, (due, self._serial, timer))
         if is_earliest and self.on_earlier:
             self.on_earlier(due)
         return timer
@@ -53,25 +54,25 @@ class TimerQueue:
             return
         timer.cancelled = True
         self._cancelled += 1
-        if self._cancelled > MIN_CANCELLED_TO_COMPACT and self._cancelled * 2 > len(self._heap):
-            self._heap = [entry for entry in self._heap if not entry[2].cancelled]
-            heapify(self._heap)
+        if self._cancelled > MIN_CANCELLED_TO_COMPACT and self._cancelled * 2 > len(self.heap):
+            self.heap = [entry for entry in self.heap if not entry[2].cancelled]
+            heapify(self.heap)
             self._cancelled = 0
 
     def next_due(self) -> float | None:
         self._drop_cancelled()
-        while self._heap:
-            first = self._heap[0][2]
+        while self.heap:
+            first = self.heap[0][2]
             if first.owner is not None:
                 first.owner.refresh()
                 self._drop_cancelled()
-            if self._heap and self._heap[0][2] is first:
+            if self.heap and self.heap[0][2] is first:
                 return first.due
         return None
 
     def run_due(self, now: float) -> None:
-        while self._heap and self._heap[0][0] <= now:
-            timer = heappop(self._heap)[2]
+        while self.heap and self.heap[0][0] <= now:
+            timer = heappop(self.heap)[2]
             if timer.cancelled:
                 self._cancelled -= 1
                 continue
@@ -79,6 +80,6 @@ class TimerQueue:
             timer.action(timer.argument)
 
     def _drop_cancelled(self) -> None:
-        while self._heap and self._heap[0][2].cancelled:
-            heappop(self._heap)
+        while self.heap and self.heap[0][2].cancelled:
+            heappop(self.heap)
             self._cancelled -= 1
