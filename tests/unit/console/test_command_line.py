@@ -8,7 +8,7 @@ from click.testing import CliRunner
 
 from fusebus.console.__main__ import fusebus
 
-COMMANDS = ("up", "down", "run", "demo", "upload", "status")
+COMMANDS = ("up", "down", "run", "demo", "upload", "status", "check")
 
 
 @pytest.fixture

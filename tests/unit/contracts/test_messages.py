@@ -65,6 +65,20 @@ EXAMPLES: tuple[m.Message, ...] = (
     ),
 )
 
+GROWN: dict[str, m.Message] = {
+    "ImageAccepted.v1.kept-fields": msgspec.structs.replace(
+        EXAMPLES[1], captured_at="2026-03-04T05:06:07+01:00", camera="Van Cam 3", quality=("blurred", "too_small")
+    ),
+    "ImageRejected.v1.too_complex": m.ImageRejected(
+        **UPLOAD,
+        reason=m.RejectReason.TOO_COMPLEX,
+        explanation="Send it as JPEG.",
+        rejected_at=WHEN,
+        detail="300 scans",
+    ),
+}
+"""What was added to a message after its release, by the name of its golden file."""
+
 
 def name(message: m.Message) -> str:
     return type(message).__name__
@@ -73,6 +87,11 @@ def name(message: m.Message) -> str:
 @pytest.mark.parametrize("example", EXAMPLES, ids=name)
 def test_a_golden_file_decodes_to_the_message_it_was_made_from(example: m.Message) -> None:
     assert wire.decode((GOLDEN / f"{name(example)}.v1.json").read_bytes()) == example
+
+
+@pytest.mark.parametrize("file", GROWN)
+def test_what_was_added_to_a_message_decodes_too(file: str) -> None:
+    assert wire.decode((GOLDEN / f"{file}.json").read_bytes()) == GROWN[file]
 
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=name)

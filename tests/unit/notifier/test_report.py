@@ -6,6 +6,7 @@ from html.parser import HTMLParser
 import msgspec
 import pytest
 
+from fusebus.ledger import ImageFacts
 from fusebus.notifier.report import period, reason, render_report, title, verdict
 from fusebus.notifier.summary import summarise, summary_json
 
@@ -135,3 +136,14 @@ def test_a_period_names_its_day_once(world, minutes, text):
 def test_an_unknown_reason_is_told_in_words():
     assert reason("worker_ran_out_of_memory") == "Worker ran out of memory"
     assert reason("not_an_image") == "Not an image"
+
+
+async def test_what_may_have_kept_a_photo_from_being_judged_well_is_said_beside_it(finished, world, make):
+    await finished(["a.jpg"])
+    row = world.ledger.rows[make.run_id, "u0"]
+    facts = ImageFacts(image_id="i", sha256="0" * 64, format="jpeg", width=1, height=1, quality="blurred,too_small")
+    summary = summarise(world.run, [msgspec.structs.replace(row, image=facts)], {})
+    assert summary.pictures[0].quality == ("blurred", "too_small")
+    text = Page(render_report(summary, {})).text
+    assert "Blurred" in text
+    assert "Too small" in text

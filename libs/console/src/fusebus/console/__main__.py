@@ -8,6 +8,7 @@ from importlib.metadata import entry_points
 
 import click
 
+from fusebus.console.check import check
 from fusebus.console.commands import status, upload
 from fusebus.host import SettingsError
 
@@ -44,11 +45,13 @@ def fusebus() -> None:
       fusebus up                           keep the embedded stack running
       fusebus upload photos --supplier acme
       fusebus status --watch
+      fusebus check photos/*.jpg           what ingest would say of them, offline
     """
 
 
 fusebus.add_command(upload)
 fusebus.add_command(status)
+fusebus.add_command(check)
 
 
 def main() -> None:

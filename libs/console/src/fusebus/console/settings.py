@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Annotated
 
@@ -10,12 +9,8 @@ import msgspec
 
 from fusebus.blobs import BlobSettings
 from fusebus.bus import BusSettings
-from fusebus.host import load_settings
-from fusebus.host.settings import FILE_VARIABLE
+from fusebus.host import environment_for_people, load_settings
 from fusebus.ledger import LedgerSettings
-
-STACK_FILE = Path(".fusebus/settings.toml")
-"""What a running embedded stack leaves in the folder it was started from."""
 
 
 class ConsoleSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -29,9 +24,4 @@ class ConsoleSettings(msgspec.Struct, frozen=True, kw_only=True):
 
 def console_settings(file: Path | None = None) -> ConsoleSettings:
     """From the environment and `file`, FUSEBUS_SETTINGS or the embedded stack's file. Raises SettingsError."""
-    environment = dict(os.environ)
-    if file is not None:
-        environment[FILE_VARIABLE] = str(file)
-    elif FILE_VARIABLE not in environment and STACK_FILE.exists():
-        environment[FILE_VARIABLE] = str(STACK_FILE)
-    return load_settings(ConsoleSettings, "console", environment)
+    return load_settings(ConsoleSettings, "console", environment_for_people(file))

@@ -12,9 +12,9 @@ from email.utils import format_datetime
 from msgspec import Struct
 
 from fusebus.blobs import layout
+from fusebus.contracts import display
 from fusebus.contracts.identity import digest
 from fusebus.contracts.messages import BudgetCrossed
-from fusebus.notifier import display
 from fusebus.notifier.report import environment, findings, next_steps, parts, period, reason, title, verdict
 from fusebus.notifier.summary import Summary, presentable
 

@@ -10,8 +10,8 @@ from typing import Any, TypeVar
 import msgspec
 
 from fusebus.blobs import layout
+from fusebus.contracts import display
 from fusebus.ledger import Final, FinalKind, RunRow, UploadRow
-from fusebus.notifier import display
 
 S = TypeVar("S", bound=msgspec.Struct)
 
@@ -29,6 +29,8 @@ class Picture(msgspec.Struct, frozen=True, kw_only=True):
     model: str
     annotated: str
     result: str
+    quality: tuple[str, ...] = ()
+    """What may have kept the photo from being judged well, short codes."""
 
 
 class Rejection(msgspec.Struct, frozen=True, kw_only=True):
@@ -153,6 +155,7 @@ def _described(upload: UploadRow, final: Final, names: Mapping[str, str]) -> Pic
         model=final.model,
         annotated=final.annotated.name if final.annotated else "",
         result=final.result.name if final.result else "",
+        quality=tuple(note for note in upload.image.quality.split(",") if note) if upload.image else (),
     )
 
 

@@ -156,7 +156,7 @@ def _report_folders(count: int) -> list[str]:
 
 def _stem(name: str) -> str:
     """Letters of any script stay, for people to recognise; whatever a path or a link minds becomes `_`."""
-    stem = _UNSAFE.sub("_", unicodedata.normalize("NFC", str(PurePosixPath(name).with_suffix("")))).strip("._")
+    stem = _UNSAFE.sub("_", unicodedata.normalize("NFC", posixpath.splitext(name)[0])).strip("._")
     return stem.encode()[:MAX_STEM_BYTES].decode(errors="ignore")
 
 

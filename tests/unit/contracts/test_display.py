@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fusebus.notifier import display
+from fusebus.contracts import display
 
 
 @pytest.mark.parametrize(
