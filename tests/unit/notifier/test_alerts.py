@@ -4,6 +4,7 @@ from datetime import UTC, datetime
 from fusebus.contracts.messages import (
     BudgetCrossed,
     FleetChanged,
+    ModelRefused,
 )
 from fusebus.contracts.outcomes import Done, Retry
 from fusebus.notifier.mailers import NotSent
@@ -59,6 +60,15 @@ async def test_an_alert_that_can_not_be_sent_is_tried_again(world):
     )
     assert await world.take(crossed(0.5), attempt=2) == Done()
     assert len(world.mailer.sent) == 1
+
+
+async def test_a_refused_model_is_only_logged(world, caplog):
+    caplog.set_level("INFO")
+    refused = ModelRefused(
+        model="demo@3", serving="demo@2", reason="graph", description="op Loop", worker="node/1", refused_at=world.now
+    )
+    assert await world.take(refused) == Done()
+    assert caplog.records[-1].event["serving"] == "demo@2"
 
 
 async def test_a_change_of_the_fleet_is_only_logged(world, caplog):

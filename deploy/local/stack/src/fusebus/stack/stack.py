@@ -31,6 +31,7 @@ READY_LIMIT_SECONDS = 60.0
 POOL = "local-gpu"
 SWEEP_SECONDS = 1.0
 RECHECK_SECONDS = 2.0
+MODEL_WATCH_SECONDS = 2.0
 DEADLINE_SECONDS = 20.0
 """Short, so that a delivery of a few dozen photos is worth a second node."""
 
@@ -189,7 +190,8 @@ class Stack:
                 "worker_command": f"{sys.executable} -m fusebus.inferencer",
                 "worker_environment": {"FUSEBUS_SETTINGS": str(self.settings_file)},
             },
-            "inferencer": {"idle_exit_seconds": options.idle_exit_seconds},
+            "inferencer": {"idle_exit_seconds": options.idle_exit_seconds, "follow_registry": True},
+            "models": {"cache": str(self.folder / "models"), "watch_seconds": MODEL_WATCH_SECONDS},
         }
         for section, values in options.overrides.items():
             tables.setdefault(section, {}).update(values)
