@@ -6,7 +6,7 @@ PACKAGES := $(wildcard libs/* services/* deploy/local/*)
 STAMP := $(VENV)/.set-up
 
 .DEFAULT_GOAL := help
-.PHONY: help setup check test test-model test-broker-kills bench demo up lock clean
+.PHONY: help setup check test test-model test-broker-kills bench bench-gpu demo up lock clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 20
@@ -36,6 +36,9 @@ test-broker-kills: $(STAMP)  ## kill -9 of the durable broker at 100 random mome
 
 bench: $(STAMP)  ## figures: prints tables, writes benchmarks/*.json
 	@for bench in tests/benchmarks/*_bench.py; do echo "== $$bench"; $(BIN)/python $$bench || exit 1; done
+
+bench-gpu: $(STAMP)  ## full-size SAM 3 on the first GPU (needs the extras of docs/performance.md), benchmarks/gpu.json
+	$(BIN)/python tests/benchmarks/bench_gpu.py
 
 demo: $(STAMP)  ## the whole flow on this machine: 24 photos to pictures, JSON, report and mail in out/demo
 	@$(BIN)/fusebus demo --out out/demo
