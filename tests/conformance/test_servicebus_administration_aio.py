@@ -1,5 +1,6 @@
 """The administration API through the unmodified asyncio SDK, over https."""
 
+import time
 from collections.abc import AsyncIterator
 from datetime import timedelta
 
@@ -20,6 +21,8 @@ from azure.servicebus.management import (
     SqlRuleFilter,
 )
 
+from fusebus.servicebus.broker import Broker, BrokerOptions
+from fusebus.servicebus.engine import Message
 from fusebus.servicebus.testing import BrokerThread
 
 TOPOLOGY = {"topics": [{"name": "images", "subscriptions": [{"name": "detect", "lock_seconds": 30}]}]}
@@ -170,3 +173,23 @@ async def test_a_refusal_names_what_is_wrong(client: ServiceBusAdministrationCli
 
 async def test_the_namespace_says_its_tier(client: ServiceBusAdministrationClient) -> None:
     assert (await client.get_namespace_properties()).messaging_sku == "Standard"
+
+
+async def test_an_idle_queue_is_gone_in_time(tmp_path_factory: pytest.TempPathFactory) -> None:
+    later = 0.0  # seconds
+    options = BrokerOptions(ca_directory=tmp_path_factory.getbasetemp() / "broker-authority")
+    async with (
+        Broker(options, clock=lambda: time.time() + later) as broker,
+        ServiceBusAdministrationClient.from_connection_string(
+            broker.connection_string, connection_verify=str(broker.ca_path), retry_total=0
+        ) as client,
+    ):
+        for name in ("unused", "used"):
+            await client.create_queue(name, auto_delete_on_idle=timedelta(minutes=5))
+        later = 200
+        broker.engine.send("used", [Message(b"x")])
+        later = 310
+        assert [found.name async for found in client.list_queues()] == ["used"]
+        later = 1000
+        with pytest.raises(ResourceNotFoundError):
+            await client.get_queue("used")

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from azure.core.credentials import AzureSasCredential
+from azure.core.credentials import AccessToken, AzureSasCredential
 from azure.core.exceptions import ServiceRequestError
 from azure.servicebus import ServiceBusClient, ServiceBusMessage, ServiceBusSubQueue
 from azure.servicebus.exceptions import MessageLockLostError, ServiceBusAuthenticationError, ServiceBusError
@@ -42,7 +42,7 @@ def token_for(broker: BrokerThread, path: str, seconds: int = 60, key: str | Non
     return AzureSasCredential(sas.make_token(uri, KEY_NAME, key or broker.broker.gateway.key, expires_at))
 
 
-def send_with(broker: BrokerThread, credential: AzureSasCredential, queue: str) -> None:
+def send_with(broker: BrokerThread, credential: Any, queue: str) -> None:
     address = f"127.0.0.1:{broker.port}"
     with (
         ServiceBusClient(address, credential, use_tls=False, retry_total=0) as client,
@@ -90,6 +90,23 @@ def test_expired_and_forged_tokens_are_refused(broker: BrokerThread) -> None:
 def test_an_insecure_broker_takes_any_token(start_broker: Any) -> None:
     broker = start_broker(TOPOLOGY, insecure=True)
     send_with(broker, token_for(broker, "other", key="guessed"), "work")
+
+
+class JsonWebToken:
+    """Credentials as Microsoft Entra ID gives them."""
+
+    def get_token(self, *scopes: str, **options: Any) -> AccessToken:
+        return AccessToken("e30.e30.c2ln", int(datetime.now(UTC).timestamp()) + 3600)
+
+
+@pytest.mark.parametrize("insecure", [True, False])
+def test_a_json_web_token_is_taken_unread_or_refused(start_broker: Any, insecure: bool) -> None:
+    broker = start_broker(TOPOLOGY, insecure=insecure)
+    if insecure:
+        send_with(broker, JsonWebToken(), "work")
+    else:
+        with pytest.raises(ServiceBusAuthenticationError):
+            send_with(broker, JsonWebToken(), "work")
 
 
 def test_the_connection_string_serves_data_and_administration_alike(broker: BrokerThread) -> None:
