@@ -25,8 +25,8 @@ def test_every_command_explains_itself_with_an_example_and_its_exit_codes(name: 
     assert "Exit codes:" in result.output
 
 
-def test_the_stack_brings_its_commands_by_entry_points() -> None:
-    assert entry_points(group="fusebus.commands").names == {"up", "down", "run", "demo"}
+def test_other_packages_bring_their_commands_by_entry_points() -> None:
+    assert entry_points(group="fusebus.commands").names == {"up", "down", "run", "demo", "model"}
 
 
 @pytest.mark.parametrize(

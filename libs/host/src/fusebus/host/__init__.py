@@ -3,7 +3,7 @@
 from fusebus.host.health import Health, HealthSettings
 from fusebus.host.life import Life, run_service
 from fusebus.host.logs import log_fields
-from fusebus.host.settings import Secret, SettingsError, describe_settings, load_settings
+from fusebus.host.settings import Secret, SettingsError, describe_settings, environment_for_people, load_settings
 
 __all__ = [
     "Health",
@@ -12,6 +12,7 @@ __all__ = [
     "Secret",
     "SettingsError",
     "describe_settings",
+    "environment_for_people",
     "load_settings",
     "log_fields",
     "run_service",

@@ -13,6 +13,8 @@ import msgspec
 
 PREFIX = "FUSEBUS"
 FILE_VARIABLE = "FUSEBUS_SETTINGS"
+STACK_FILE = Path(".fusebus/settings.toml")
+"""What a running embedded stack leaves in the folder it was started from."""
 
 S = TypeVar("S", bound=msgspec.Struct)
 
@@ -89,6 +91,17 @@ def load_settings(settings_type: type[S], section: str, environ: Mapping[str, st
     if problems:
         raise SettingsError(problems)
     return _build(settings_type, values, ())
+
+
+def environment_for_people(file: Path | None = None) -> dict[str, str]:
+    """The environment of a command that a person runs: the settings file is `file`, else what FUSEBUS_SETTINGS names,
+    else the embedded stack's, if one is up here."""
+    environment = dict(os.environ)
+    if file is not None:
+        environment[FILE_VARIABLE] = str(file)
+    elif FILE_VARIABLE not in environment and STACK_FILE.exists():
+        environment[FILE_VARIABLE] = str(STACK_FILE)
+    return environment
 
 
 def describe_settings(settings_type: type[msgspec.Struct], section: str) -> str:

@@ -8,6 +8,9 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
+from fusebus.blobs import BlobSettings
+from fusebus.bus import BusSettings
+
 GIB = 1024**3
 
 
@@ -27,3 +30,11 @@ class RegistrySettings(msgspec.Struct, frozen=True, kw_only=True):
     cache: Annotated[
         Path, Meta(description="Folder that downloaded models are kept in; nobody else can read or write it.")
     ] = Path(".fusebus/models")
+
+
+class CommandSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """What `fusebus model` needs: the sections of the services, nothing of its own."""
+
+    bus: BusSettings
+    blobs: BlobSettings
+    models: RegistrySettings
