@@ -14,12 +14,13 @@ from amqp_client import ANSWER_SECONDS, Client, connected, dialled
 from azure.servicebus import ServiceBusMessage
 from azure.servicebus.aio import ServiceBusClient
 
+from fusebus.servicebus import sas
 from fusebus.servicebus.amqp import sections
 from fusebus.servicebus.amqp.frames import EMPTY_FRAME, SASL_HEADER
 from fusebus.servicebus.amqp.performatives import Accepted, Close, Disposition, Rejected, Transfer
 from fusebus.servicebus.amqp.types import Int, Long
 from fusebus.servicebus.bounds import ClientBounds
-from fusebus.servicebus.broker import Broker, BrokerOptions
+from fusebus.servicebus.broker import KEY_NAME, Broker, BrokerOptions
 from fusebus.servicebus.engine import Message
 
 HALF_OPEN = 10_000  # connections, ten times as many as are allowed
@@ -75,6 +76,20 @@ async def test_a_handshake_that_takes_too_long_is_cut_off(
         client.raw(SAYINGS[said])
         await end_of(client)
         await until(lambda: len(broker.gateway.lobby) == 0)
+    assert "the handshake took too long: 1" in caplog.text
+
+
+@pytest.mark.parametrize("path", ["/work", "/$faults"])
+async def test_a_request_whose_body_does_not_come_is_cut_off(
+    start: Start, path: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with start(handshake_seconds=0.3) as broker:
+        token = sas.make_token(f"sb://127.0.0.1:{broker.port}", KEY_NAME, "key", 4_000_000_000)
+        async with dialled(broker) as client:
+            head = f"PUT {path} HTTP/1.1\r\nHost: x\r\nAuthorization: {token}\r\nContent-Length: 9\r\n\r\n<a"
+            client.raw(head.encode())
+            async with asyncio.timeout(ANSWER_SECONDS):
+                assert (await client.reader.readline()).startswith(b"HTTP/1.1 408 ")
     assert "the handshake took too long: 1" in caplog.text
 
 

@@ -15,7 +15,7 @@ class ClientBounds:
     """Times in seconds, sizes in bytes; what exceeds a bound is cut off and logged."""
 
     handshake_seconds: float = 30.0
-    """From being accepted to AMQP's open, or to a first HTTP request."""
+    """From being accepted to AMQP's open, or to a first HTTP request; and what a request may take with its body."""
     idle_seconds: float = 240.0
     """Announced as idle time-out; a client that is silent for twice as long is cut off. 0: never."""
     unread_bytes: int = 16 * 1024 * 1024

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from typing import TYPE_CHECKING
 
@@ -32,6 +33,16 @@ class HttpFront:
         self._broker.gateway.lobby.request_arrived(request.transport)
         if request.path == WEBSOCKET_PATH:
             return await websocket.serve(request, lambda: Connection(self._broker.gateway))
+        try:
+            async with asyncio.timeout(self._broker.gateway.bounds.handshake_seconds):
+                return await self._answer(request)
+        except TimeoutError:
+            self._broker.gateway.tallies.late.add()
+            answer = web.Response(status=408, text="the request's body took too long")
+            answer.force_close()
+            return answer
+
+    async def _answer(self, request: web.BaseRequest) -> web.Response:
         if request.path == FAULTS_PATH and self._broker.options.faults:
             return await self._order(request)
         answer = await self._administration.handle(request)
