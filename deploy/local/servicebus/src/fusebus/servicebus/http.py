@@ -42,7 +42,7 @@ class HttpFront:
             answer.force_close()
             return answer
 
-    async def _answer(self, request: web.BaseRequest) -> web.Response:
+    async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
         if request.path == FAULTS_PATH and self._broker.options.faults:
             return await self._order(request)
         answer = await self._administration.handle(request)
