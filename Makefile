@@ -6,7 +6,7 @@ PACKAGES := $(wildcard libs/* services/* deploy/local/*)
 STAMP := $(VENV)/.set-up
 
 .DEFAULT_GOAL := help
-.PHONY: help setup check test test-model test-broker-kills bench bench-gpu demo up lock clean
+.PHONY: help setup check test test-model train-demo test-broker-kills bench bench-gpu demo up lock clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 20
@@ -30,6 +30,15 @@ test: $(STAMP)  ## every test that needs only Python (node comes along if it is 
 test-model: $(STAMP)  ## training and export of the demo model (installs torch and transformers)
 	scripts/setup-model
 	$(BIN)/pytest tests/model
+
+train-demo: $(STAMP)  ## the demo model anew, from nothing (two quiet cores: under 40 minutes; go on after SIGTERM: the same again)
+	scripts/setup-model
+	GLIBC_TUNABLES=glibc.malloc.hugetlb=1 $(BIN)/fusebus model train --demo --out out/demo-checkpoint
+	rm -rf out/demo-model
+	$(BIN)/fusebus model export out/demo-checkpoint --prompt "fuse neutral" --precision fp16 --top-k 8 \
+		--name fuse-neutral-demo --version 2 --out out/demo-model
+	$(BIN)/fusebus model evaluate out/demo-model --boards 200 --first-seed 300000 --tune --worst 0
+	$(BIN)/fusebus model evaluate out/demo-model --boards 500 --record --out out/demo-model-worst
 
 test-broker-kills: $(STAMP)  ## kill -9 of the durable broker at 100 random moments under load (some minutes)
 	BROKER_KILLS=100 $(BIN)/pytest -s tests/system/test_broker_kills.py

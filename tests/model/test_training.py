@@ -1,27 +1,63 @@
-"""The training: matching, loss, and that a few steps learn. Needs torch."""
+"""The training: matching, loss, that a few steps learn, and that an interruption changes nothing. Needs torch."""
 
-import json
+import os
 import re
+import signal
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
+from fusebus.vision.export.dataset import Examples, make_boards
+from fusebus.vision.export.demo_model import grid_anchors, new_model
 from fusebus.vision.export.loss import Truth, match_by_cost, match_by_grid
 from fusebus.vision.export.sam3 import TINY_PROMPT_TOKENS, Sam3Detector, load_model
-from fusebus.vision.export.training import TrainingPlan, grid_anchors, new_model, train
+from fusebus.vision.export.training import Start, TrainingPlan, batch_numbers, train
+from fusebus.vision.export.training_state import STATE, StateError
+
+SIZE = 112  # pixels: a quarter of the demo model's, for speed
+PLAN = TrainingPlan(steps=8, batch=4, mask_rows=2, processes=1, warm_up_steps=2, checkpoint_seconds=0)
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """So small operations lose more by waiting for another thread than they gain."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def boards() -> Examples:
+    return make_boards(range(1_000_000, 1_000_006), SIZE, SIZE // 14 * 4)
+
+
+@pytest.fixture
+def start() -> Start:
+    return Start(partial(new_model, SIZE), boards, TINY_PROMPT_TOKENS, grid_anchors())
 
 
 def truth_of(*boxes: tuple[float, float, float, float]) -> Truth:
     return Truth(torch.tensor([boxes]), torch.zeros(1, len(boxes), 64, 64), [len(boxes)])
 
 
+def interrupted_at(step: int) -> Callable[[Path, int], None]:
+    """What an eviction does, at the given step."""
+
+    def kept(path: Path, at: int) -> None:
+        if at == step:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    return kept
+
+
 def test_queries_start_on_a_grid_of_boxes() -> None:
-    model = new_model(224)
-    detector = Sam3Detector(model, TINY_PROMPT_TOKENS).eval()
+    detector = Sam3Detector(new_model(SIZE), TINY_PROMPT_TOKENS).eval()
     with torch.no_grad():
-        boxes = detector(torch.zeros(1, 3, 224, 224), detector.text_features()).boxes[-1, 0]
+        boxes = detector(torch.zeros(1, 3, SIZE, SIZE), detector.text_features()).boxes[-1, 0]
     torch.testing.assert_close((boxes[:, :2] + boxes[:, 2:]) / 2, grid_anchors(), atol=1e-3, rtol=0)
 
 
@@ -38,12 +74,47 @@ def test_hungarian_matching_prefers_the_query_whose_box_fits() -> None:
     assert dict(zip(matches.query.tolist(), matches.instance.tolist(), strict=True)) == {0: 1, 1: 0}
 
 
-def test_a_short_training_learns_and_leaves_a_checkpoint_that_loads(
-    tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
-    train(TrainingPlan(steps=100, boards=4, batch=4, mask_rows=4), tmp_path, False, partial(print, flush=True))
-    losses = [float(loss) for loss in re.findall(r"loss ([\d.]+)", capfd.readouterr().out)]
+def test_every_picture_is_seen_once_before_any_is_seen_again() -> None:
+    seen = np.concatenate([batch_numbers(step, 4, 10, seed=3) for step in range(5)])
+    assert sorted(seen[:10]) == sorted(seen[10:]) == list(range(10))
+    assert seen[:10].tolist() != seen[10:].tolist()
+
+
+def test_a_short_training_learns_and_leaves_a_checkpoint_that_loads(start: Start, tmp_path: Path) -> None:
+    told: list[str] = []
+    plan = TrainingPlan(steps=100, batch=2, mask_rows=2, processes=1, warm_up_steps=20, vary=False)
+    assert train(plan, start, tmp_path, told.append)
+    losses = [float(loss) for line in told for loss in re.findall(r"loss ([\d.]+)", line)]
     assert len(losses) == 2
     assert losses[1] < losses[0]
-    assert json.loads((tmp_path / "training.json").read_text())["steps_done"] == 100
     assert load_model(tmp_path).config.detr_decoder_config.num_queries == 36
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_an_interrupted_and_resumed_training_ends_with_the_very_bits_of_one_that_ran_through(
+    start: Start, tmp_path: Path, processes: int
+) -> None:
+    plan = TrainingPlan(steps=6, batch=2, mask_rows=2, processes=processes, warm_up_steps=2, checkpoint_seconds=0)
+    assert train(plan, start, tmp_path / "through", lambda line: None)
+    assert not train(plan, start, tmp_path / "parts", lambda line: None, interrupted_at(2))
+    assert not train(plan, start, tmp_path / "parts", lambda line: None, interrupted_at(4))
+    assert train(plan, start, tmp_path / "parts", lambda line: None)
+    through, parts = (torch.load(tmp_path / name / STATE, weights_only=True) for name in ("through", "parts"))
+    assert through["step"] == parts["step"] == 6
+    for which in ("model", "averaged"):
+        assert all(torch.equal(value, parts[which][name]) for name, value in through[which].items())
+    for number, moments in through["optimizer"]["state"].items():
+        assert all(torch.equal(value, parts["optimizer"]["state"][number][name]) for name, value in moments.items())
+
+
+def test_sigterm_is_answered_by_the_caller_again_once_the_training_has_ended(start: Start, tmp_path: Path) -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    train(TrainingPlan(steps=1, batch=2, mask_rows=1, processes=1), start, tmp_path, lambda line: None)
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_a_state_is_not_continued_under_another_plan(start: Start, tmp_path: Path) -> None:
+    train(PLAN, start, tmp_path, lambda line: None, interrupted_at(1))
+    other = TrainingPlan(steps=9, batch=4, mask_rows=2, processes=1, warm_up_steps=2, checkpoint_seconds=0)
+    with pytest.raises(StateError, match=r"steps 8 became 9.*use another folder"):
+        train(other, start, tmp_path, lambda line: None)

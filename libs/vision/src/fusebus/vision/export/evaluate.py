@@ -1,184 +1,311 @@
-"""Owns the demo model's figures: how well an exported graph finds fuse neutrals on boards it never saw, and how alike
-two runs of it are. Needs onnxruntime, not torch."""
+"""Owns a model's figures: how well an exported graph finds and counts what pictures hold. Needs onnxruntime, not torch.
 
-import json
+Masks are judged as they are served: inside their box, enlarged to the picture's own size. Average precision is COCO's,
+by pycocotools. Counting is judged after the threshold and the suppression that serving applies.
+"""
+
+import contextlib
+import io
 import time
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
+from pycocotools import mask as coco_mask
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
 
-from fusebus.vision.boards import Board, draw_board
+from fusebus.models.manifest import ModelManifest, load_manifest
+from fusebus.vision.boards import draw_board, photo_size
+from fusebus.vision.export.coco import CocoFolder, Instance, Sample, run_lengths
+from fusebus.vision.jpeg import encode_jpeg
 from fusebus.vision.masks import enlarge, region_of
+from fusebus.vision.postprocess import suppress
 from fusebus.vision.resize import resize_to_model
+from fusebus.vision.rle import encode_part
 
-OUTPUTS = ("scores", "boxes", "masks")
 FIRST_SEED = 100_000  # evaluation boards: neither trained on nor used by the demo
-_SIZE = (800, 600)  # pixels at which boards are drawn and masks are compared
-_LEAST_SCORE = 0.02  # detections below don't enter the precision-recall curve
-_IOU = 0.5
+VALIDATION_SEED = 300_000  # boards that thresholds are chosen on
+LEAST_SCORE = 0.02  # detections below don't enter the precision-recall curve
+_IOU = 0.5  # of masks, from which a detection counts as right
 
-Outputs = list[NDArray[np.generic]]
+
+@dataclass(frozen=True)
+class Found:
+    """One detection. mask: run lengths at the picture's size. iou: with the instance it was matched to, or 0."""
+
+    kind: int
+    score: float
+    box: tuple[float, float, float, float]
+    mask: dict[str, Any]
+    iou: float = 0.0
+
+
+@dataclass(frozen=True)
+class Judged:
+    """One picture: its truth (instances by the model's classes) and what was found, best first, matched with it."""
+
+    sample: Sample
+    truth: tuple[Instance, ...]
+    found: tuple[Found, ...]
+    seconds: float
 
 
 @dataclass(frozen=True)
 class Figures:
-    """Average precisions at IoU 0.5 (all-point) of boxes, of masks as they are served (inside their box) and of masks
-    over the whole picture; and at the manifest's score threshold: mean mask IoU over all neutrals (0 for a missed one),
-    the shares of neutrals found and of detections right by mask, and of boards counted right.
-    `cpu_ms` is wall-clock time per image at batch 1 on two threads.
+    """COCO's average precisions of masks (and at IoU 0.5 of boxes); the rest at the manifest's thresholds: the share of
+    pictures in which every class is counted right, recall and precision at mask IoU 0.5, the mean mask IoU over all
+    instances (0 for a missed one). calibration_error: mean distance of a score from the share of right ones among its
+    like. cpu_ms: wall-clock time of the graph per picture at batch 1.
     """
 
-    boards: int
-    first_seed: int
-    neutrals: int
+    pictures: int
+    instances: int
+    ap: float
+    ap50: float
+    ap75: float
     box_ap50: float
-    mask_ap50: float
-    whole_mask_ap50: float
-    mean_mask_iou: float
+    count_accuracy: float
     recall: float
     precision: float
-    boards_counted_right: float
+    mean_mask_iou: float
+    calibration_error: float
     cpu_ms: float
 
 
 @dataclass(frozen=True)
-class _Judged:
-    """One board's detections against its truth: scores (n,), IoU with every neutral (n, m)."""
+class Bin:
+    """Detections whose scores lie between low and high: how many, their mean score, and the share that is right."""
 
-    scores: NDArray[np.float64]
-    box_iou: NDArray[np.float64]
-    mask_iou: NDArray[np.float64]  # the mask as it is served: inside its box
-    whole_mask_iou: NDArray[np.float64]  # the mask over the whole picture
-
-
-def open_session(path: Path, threads: int = 2) -> onnxruntime.InferenceSession:
-    """A CPU session of the model at `path`."""
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    low: float
+    high: float
+    number: int
+    score: float
+    right: float
 
 
-def run_onnx(session: onnxruntime.InferenceSession, images: NDArray[np.uint8]) -> Outputs:
-    """Scores, boxes and masks of the pictures, as the serving graph gives them."""
-    return list(session.run(list(OUTPUTS), {"images": images}))
+def board_samples(seeds: Iterable[int], size: tuple[int, int] | None = None) -> Iterator[Sample]:
+    """Synthetic boards as the photographs that somebody would upload: 1 to 12 MP (or `size`), through JPEG."""
+    for seed in seeds:
+        board = draw_board(seed, size or photo_size(seed))
+        height, width = board.image.shape[:2]
+        masks = [
+            Instance(1, run_lengths(mask, (int(box[0]), int(box[1]), int(box[2]), int(box[3]))))
+            for mask, box in zip(board.masks, board.boxes, strict=True)
+        ]
+        yield Sample(f"board-{seed}.jpg", width, height, tuple(masks), data=encode_jpeg(board.image))
 
 
-def parity(expected: Outputs, actual: Outputs) -> dict[str, float]:
-    """The largest differences from `expected`, over detections that score at least 0.3 there.
+class Model:
+    """An exported model on the CPU."""
 
-    Near-equal detections may swap places, so each is compared with the one whose box is nearest. Scores are 0 to 1,
-    boxes shares of the picture; for masks it is the largest share of cells that change sides of one half.
-    """
-    worst = {"score": 0.0, "box": 0.0, "mask_cells": 0.0}
-    for scores, boxes, masks, other_scores, other_boxes, other_masks in zip(*expected, *actual, strict=True):
-        for index in np.flatnonzero(scores >= 0.3):
-            distance = np.abs(other_boxes - boxes[index]).max(1)
-            twin = int(distance.argmin())
-            worst["score"] = max(worst["score"], float(abs(other_scores[twin] - scores[index])))
-            worst["box"] = max(worst["box"], float(distance[twin]))
-            changed = float(((other_masks[twin] > 127) != (masks[index] > 127)).mean())
-            worst["mask_cells"] = max(worst["mask_cells"], changed)
-    return {name: round(value, 6) for name, value in worst.items()}
+    def __init__(self, folder: Path, threads: int = 1) -> None:
+        """Raises ModelError where the folder is not what its manifest says."""
+        self.manifest: ModelManifest = load_manifest(folder)
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        self._session = onnxruntime.InferenceSession(
+            folder / self.manifest.file, options, providers=["CPUExecutionProvider"]
+        )
+        self._names = [output.name for output in self._session.get_outputs()]
 
+    def run(self, images: NDArray[np.uint8]) -> dict[str, NDArray[Any]]:
+        """The graph's outputs by name; every detection is of class 0 where it has but one class."""
+        outputs = dict(zip(self._names, self._session.run(None, {"images": images}), strict=True))
+        outputs.setdefault("classes", np.zeros(outputs["scores"].shape, np.int64))
+        return outputs
 
-def evaluate(folder: Path, boards: int, first_seed: int = FIRST_SEED) -> Figures:
-    """Measure the model in `folder` (model.onnx, manifest.json) on boards `first_seed` and following."""
-    manifest = json.loads((folder / "manifest.json").read_text())
-    session = open_session(folder / manifest["file"])
-    judged, seconds = [], 0.0
-    for seed in range(first_seed, first_seed + boards):
-        board = draw_board(seed, _SIZE)
-        picture = resize_to_model(board.image, manifest["image_size"])[None]
+    def find(self, pixels: NDArray[np.uint8]) -> tuple[list[Found], float]:
+        """What scores at least LEAST_SCORE in a picture, best first, and the seconds that the graph took."""
+        picture = resize_to_model(pixels, self.manifest.image_size)[None]
         started = time.perf_counter()
-        scores, boxes, masks = (output[0] for output in run_onnx(session, picture))
-        seconds += time.perf_counter() - started
-        judged.append(_judge(board, scores, boxes, masks, manifest["nms_iou"]))
-    return _figures(judged, manifest["score_thresholds"][0], first_seed, seconds * 1000 / boards)
+        outputs = {name: values[0] for name, values in self.run(picture).items()}
+        seconds = time.perf_counter() - started
+        keep = np.flatnonzero(outputs["scores"] >= LEAST_SCORE)
+        boxes = outputs["boxes"][keep].astype(np.float64).clip(0, 1)
+        keep, boxes = keep[solid := (boxes[:, 2:] > boxes[:, :2]).all(1)], boxes[solid]
+        kept = suppress(boxes, outputs["classes"][keep], self.manifest.nms_iou)
+        height, width = pixels.shape[:2]
+        return [
+            _found(outputs, int(keep[row]), boxes[row] * np.array([width, height] * 2), width, height) for row in kept
+        ], seconds
 
 
-def record(folder: Path, figures: Figures) -> None:
-    """Write the figures into the model's manifest."""
-    path = folder / "manifest.json"
-    manifest = json.loads(path.read_text())
-    command = "python -m fusebus.vision.export evaluate --model DIR"
-    arguments = f"--boards {figures.boards} --first-seed {figures.first_seed}"
-    manifest["measured"] = {"command": f"{command} {arguments}", **asdict(figures)}
-    path.write_text(json.dumps(manifest, indent=2) + "\n")
-
-
-def box_iou(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]:
-    """IoU of every box of `a` (n, 4) with every box of `b` (m, 4), x1 y1 x2 y2: (n, m)."""
-    low, high = np.maximum(a[:, None, :2], b[None, :, :2]), np.minimum(a[:, None, 2:], b[None, :, 2:])
-    common = (high - low).clip(0).prod(2)
-    area_a, area_b = (a[:, 2:] - a[:, :2]).prod(1), (b[:, 2:] - b[:, :2]).prod(1)
-    return np.asarray(common / (area_a[:, None] + area_b[None] - common).clip(1e-9))
-
-
-def average_precision(scores: NDArray[np.float64], right: NDArray[np.bool_], truths: int) -> float:
-    """Area under the precision-recall curve, precision made to fall (all-point interpolation)."""
-    order = np.argsort(-scores, kind="stable")
-    hits = np.cumsum(right[order])
-    precision = hits / np.arange(1, len(hits) + 1)
-    envelope = np.maximum.accumulate(precision[::-1])[::-1]
-    return float(envelope[right[order]].sum() / max(1, truths))
-
-
-def _judge(
-    board: Board, scores: NDArray[np.generic], boxes: NDArray[np.generic], masks: NDArray[np.generic], nms_iou: float
-) -> _Judged:
-    height, width = board.image.shape[:2]
-    places = np.asarray(boxes, np.float64) * np.array([width, height, width, height])
-    kept: list[int] = []
-    for index in np.flatnonzero(np.asarray(scores) >= _LEAST_SCORE):  # scores fall
-        if not kept or box_iou(places[[index]], places[kept]).max() <= nms_iou:
-            kept.append(int(index))
-    mask_iou = np.zeros((2, len(kept), len(board.masks)))
-    for row, number in enumerate(kept):
-        for kind, region in enumerate((region_of(tuple(places[number]), width, height), (0, 0, width, height))):
-            mask = np.zeros((height, width), np.bool_)
-            mask[region[1] : region[3], region[0] : region[2]] = enlarge(masks[number], region, width, height)
-            for column, truth in enumerate(board.masks):
-                mask_iou[kind, row, column] = (mask & truth).sum() / max(1, (mask | truth).sum())
-    by_box = box_iou(places[kept], board.boxes.astype(np.float64))
-    return _Judged(np.asarray(scores, np.float64)[kept], by_box, mask_iou[0], mask_iou[1])
-
-
-def _match(overlap: NDArray[np.float64]) -> NDArray[np.int64]:
-    """For each detection, best first, the free neutral it overlaps most by at least one half, or -1."""
-    free = np.ones(overlap.shape[1], bool)
-    matched = np.full(len(overlap), -1)
-    for row, shares in enumerate(overlap):
-        candidates = np.where(free, shares, 0)
-        if len(candidates) and candidates.max() >= _IOU:
-            matched[row] = int(candidates.argmax())
-            free[matched[row]] = False
-    return matched
-
-
-def _figures(judged: Sequence[_Judged], threshold: float, first_seed: int, cpu_ms: float) -> Figures:
-    truths = sum(one.mask_iou.shape[1] for one in judged)
-    scores = np.concatenate([one.scores for one in judged])
-    by_box = np.concatenate([_match(one.box_iou) >= 0 for one in judged])
-    by_mask = [_match(one.mask_iou) for one in judged]
-    by_whole_mask = np.concatenate([_match(one.whole_mask_iou) >= 0 for one in judged])
-    sure = [one.scores >= threshold for one in judged]
-    found = sum(int((match[keep] >= 0).sum()) for match, keep in zip(by_mask, sure, strict=True))
-    overlap = sum(float(one.mask_iou[keep].max(0, initial=0.0).sum()) for one, keep in zip(judged, sure, strict=True))
-    counted = [int(keep.sum()) == one.mask_iou.shape[1] for one, keep in zip(judged, sure, strict=True)]
-    return Figures(
-        boards=len(judged),
-        first_seed=first_seed,
-        neutrals=truths,
-        box_ap50=round(average_precision(scores, by_box, truths), 4),
-        mask_ap50=round(average_precision(scores, np.concatenate(by_mask) >= 0, truths), 4),
-        whole_mask_ap50=round(average_precision(scores, by_whole_mask, truths), 4),
-        mean_mask_iou=round(overlap / max(1, truths), 4),
-        recall=round(found / max(1, truths), 4),
-        precision=round(found / max(1, sum(int(keep.sum()) for keep in sure)), 4),
-        boards_counted_right=round(float(np.mean(counted)), 4),
-        cpu_ms=round(cpu_ms, 2),
+def _found(outputs: dict[str, NDArray[Any]], index: int, box: NDArray[np.float64], width: int, height: int) -> Found:
+    x0, y0, x1, y1 = box.tolist()
+    region = region_of((x0, y0, x1, y1), width, height)
+    part = enlarge(outputs["masks"][index], region, width, height)
+    mask = encode_part(part, region[0], region[1], width, height)
+    return Found(
+        kind=int(outputs["classes"][index]),
+        score=float(outputs["scores"][index]),
+        box=(x0, y0, x1, y1),
+        mask={"size": mask["size"], "counts": mask["counts"].encode()},
     )
+
+
+def class_of_category(model: ModelManifest, data: CocoFolder | None) -> dict[int, int]:
+    """The model's class for each category id of the data; synthetic boards have the one category 1."""
+    if data is None:
+        return {1: 0}
+    return {data.category_of(prompt): number for number, prompt in enumerate(model.prompts)}
+
+
+def judge(model: Model, sample: Sample, classes: dict[int, int]) -> Judged:
+    """Run the model on one picture and match what it found with the truth, class by class."""
+    found, seconds = model.find(sample.read())
+    truth = tuple(
+        Instance(classes[one.category], one.mask, one.crowd) for one in sample.instances if one.category in classes
+    )
+    return Judged(sample_without_data(sample), truth, tuple(_matched(found, truth)), seconds)
+
+
+def sample_without_data(sample: Sample) -> Sample:
+    """The same without its file, several megabytes."""
+    return Sample(sample.name, sample.width, sample.height, sample.instances, sample.path)
+
+
+def _matched(found: Sequence[Found], truth: Sequence[Instance]) -> Iterator[Found]:
+    free = np.array([not one.crowd for one in truth], np.bool_)
+    crowds = [int(one.crowd) for one in truth]
+    overlap = (
+        coco_mask.iou([one.mask for one in found], [one.mask for one in truth], crowds)
+        if found and truth
+        else np.zeros((len(found), len(truth)))
+    )
+    kinds = np.array([one.category for one in truth], np.int64)
+    for one, row in zip(found, overlap, strict=True):
+        shares = np.where(free & (kinds == one.kind), row, 0.0)
+        best = int(shares.argmax()) if len(shares) else -1
+        iou = float(shares[best]) if best >= 0 else 0.0
+        if iou >= _IOU:
+            free[best] = False
+        yield Found(one.kind, one.score, one.box, one.mask, iou if iou >= _IOU else 0.0)
+
+
+def figures(judged: Sequence[Judged], thresholds: Sequence[float]) -> Figures:
+    """All figures of the judged pictures at these thresholds, one per class."""
+    masks, boxes = _coco(judged, "segm"), _coco(judged, "bbox")
+    sure = [[one for one in picture.found if one.score > thresholds[one.kind]] for picture in judged]
+    instances = sum(not one.crowd for picture in judged for one in picture.truth)
+    right = sum(one.iou > 0 for found in sure for one in found)
+    bins = reliability(judged)
+    number = max(1, sum(one.number for one in bins))
+    return Figures(
+        pictures=len(judged),
+        instances=instances,
+        ap=round(masks[0], 4),
+        ap50=round(masks[1], 4),
+        ap75=round(masks[2], 4),
+        box_ap50=round(boxes[1], 4),
+        count_accuracy=round(count_accuracy(judged, thresholds), 4),
+        recall=round(right / max(1, instances), 4),
+        precision=round(right / max(1, sum(map(len, sure))), 4),
+        mean_mask_iou=round(sum(one.iou for found in sure for one in found) / max(1, instances), 4),
+        calibration_error=round(sum(one.number * abs(one.score - one.right) for one in bins) / number, 4),
+        cpu_ms=round(float(np.median([picture.seconds for picture in judged])) * 1000, 2),
+    )
+
+
+def count_accuracy(judged: Sequence[Judged], thresholds: Sequence[float]) -> float:
+    """The share of pictures in which every class is found as often as it is there, above its threshold."""
+    return float(np.mean([miscounted(picture, thresholds) == 0 for picture in judged]))
+
+
+def miscounted(picture: Judged, thresholds: Sequence[float]) -> int:
+    """By how many the counts are wrong, over all classes."""
+    wrong = 0
+    for kind, threshold in enumerate(thresholds):
+        there = sum(one.category == kind and not one.crowd for one in picture.truth)
+        wrong += abs(there - sum(one.kind == kind and one.score > threshold for one in picture.found))
+    return wrong
+
+
+def best_thresholds(judged: Sequence[Judged], classes: int) -> tuple[float, ...]:
+    """For each class the threshold that counts most pictures right: the middle of the longest stretch of best ones."""
+    steps = np.round(np.arange(0.05, 0.951, 0.01), 2)
+    found = []
+    for kind in range(classes):
+        scores = []
+        for step in steps:
+            only = [2.0] * classes  # above every score: the other classes are left out on both sides
+            only[kind] = float(step)
+            scores.append(np.mean([_right_count(picture, kind, float(step)) for picture in judged]))
+        best = np.asarray(scores) >= max(scores) - 0.001
+        found.append(float(steps[_middle_of_longest(best)]))
+    return tuple(found)
+
+
+def _right_count(picture: Judged, kind: int, threshold: float) -> bool:
+    there = sum(one.category == kind and not one.crowd for one in picture.truth)
+    return there == sum(one.kind == kind and one.score > threshold for one in picture.found)
+
+
+def _middle_of_longest(wanted: NDArray[np.bool_]) -> int:
+    bounds = np.flatnonzero(np.diff(np.concatenate([[False], wanted, [False]])))
+    runs = bounds.reshape(-1, 2)
+    start, end = runs[(runs[:, 1] - runs[:, 0]).argmax()]
+    return int(start + end - 1) // 2
+
+
+def reliability(judged: Sequence[Judged], bins: int = 10) -> list[Bin]:
+    """How often detections of each range of scores are right: in a calibrated model as often as the score says."""
+    scores = np.array([one.score for picture in judged for one in picture.found])
+    right = np.array([one.iou > 0 for picture in judged for one in picture.found], np.float64)
+    table = []
+    for low in np.arange(bins) / bins:
+        inside = (scores >= low) & (scores < low + 1 / bins)
+        if inside.any():
+            mean, share = float(scores[inside].mean()), float(right[inside].mean())
+            table.append(Bin(float(low), float(low + 1 / bins), int(inside.sum()), mean, share))
+    return table
+
+
+def _coco(judged: Sequence[Judged], kind: str) -> tuple[float, float, float]:
+    """COCO's AP over IoU 0.5 to 0.95, at 0.5 and at 0.75, of masks ("segm") or boxes ("bbox")."""
+    truth = COCO()
+    truth.dataset = {"images": [], "annotations": [], "categories": []}
+    results = []
+    for number, picture in enumerate(judged, start=1):
+        truth.dataset["images"].append({"id": number, "width": picture.sample.width, "height": picture.sample.height})
+        truth.dataset["annotations"] += [_truth_entry(number, one) for one in picture.truth]
+        results += [_result_entry(number, one) for one in picture.found]
+    annotations = truth.dataset["annotations"]
+    for number, annotation in enumerate(annotations, start=1):
+        annotation["id"] = number
+    truth.dataset["categories"] = [{"id": one} for one in sorted({one["category_id"] for one in annotations})]
+    if not annotations or not results:
+        return 0.0, 0.0, 0.0
+    with contextlib.redirect_stdout(io.StringIO()):  # it tells its progress there
+        truth.createIndex()
+        run = COCOeval(truth, truth.loadRes(results), kind)
+        run.evaluate()
+        run.accumulate()
+        run.summarize()
+    return float(run.stats[0]), float(run.stats[1]), float(run.stats[2])
+
+
+def _truth_entry(image: int, one: Instance) -> dict[str, Any]:
+    return {
+        "image_id": image,
+        "category_id": one.category + 1,
+        "segmentation": one.mask,
+        "bbox": coco_mask.toBbox(one.mask).tolist(),
+        "area": float(coco_mask.area(one.mask)),
+        "iscrowd": int(one.crowd),
+    }
+
+
+def _result_entry(image: int, one: Found) -> dict[str, Any]:
+    x0, y0, x1, y1 = one.box
+    return {
+        "image_id": image,
+        "category_id": one.kind + 1,
+        "segmentation": one.mask,
+        "bbox": [x0, y0, x1 - x0, y1 - y0],
+        "score": one.score,
+    }
