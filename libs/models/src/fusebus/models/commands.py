@@ -43,14 +43,24 @@ class Commands(click.Group):
         return sorted({*self.commands, *entry_points(group=PLUGINS).names})
 
     def get_command(self, context: click.Context, name: str) -> click.Command | None:
-        """The command called `name`; None where nothing brings it."""
+        """The command called `name`; None where nothing brings it, one that says why where it can't be loaded."""
         if name in self.commands:
             return self.commands[name]
         for found in entry_points(group=PLUGINS, name=name):
-            command = found.load()
+            try:
+                command = found.load()
+            except ImportError as error:
+                return _unavailable(name, error)
             assert isinstance(command, click.Command)
             return command
         return None
+
+
+def _unavailable(name: str, error: ImportError) -> click.Command:
+    def refuse(**_: object) -> None:
+        raise click.ClickException(f"fusebus model {name} can't run here: {error}; install what its package names")
+
+    return click.Command(name, callback=refuse, short_help=f"Not available here: {error}")
 
 
 def percent_of(context: click.Context, parameter: click.Parameter, text: str | None) -> float | None:
