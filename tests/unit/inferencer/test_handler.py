@@ -255,3 +255,22 @@ async def test_the_final_and_the_files_carry_the_version_that_ran(
     assert len(store.written) == 6, "no version overwrites what another one found"
     said = msgspec.json.decode(store.content["results", second.result.name][1])
     assert (said["model"]["version"], said["analysis_id"]) == ("next", second.analysis_id)
+
+
+async def test_each_detection_is_called_after_its_class(
+    detect: Detect, accept: Accept, store: Any, told_model: Any, photo: bytes, context_of: Any
+) -> None:
+    manifest = msgspec.structs.replace(
+        told_model.manifest, prompts=("fuse neutral", "main fuse"), score_thresholds=(0.3, 0.65)
+    )
+    plain = told_model.detect
+
+    async def two_classes(image: Any) -> Any:
+        answer = await plain(image)
+        return answer._replace(outputs=answer.outputs._replace(classes=np.array([1, 0, 0])))
+
+    told_model.manifest, told_model.detect = manifest, two_classes
+    work = accept(photo)
+    final = only_message(await detect(work, context_of(work)))
+    found = msgspec.json.decode(store.content["results", final.result.name][1])["detections"]
+    assert [(entry["label"], entry["score"]) for entry in found] == [("main fuse", 0.9123), ("fuse neutral", 0.7)]

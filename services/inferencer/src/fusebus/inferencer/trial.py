@@ -15,7 +15,6 @@ import msgspec
 
 from fusebus.inferencer.confinement import confine
 
-NICENESS = 10  # images in hand go first
 _MEMORY_WORDS = ("bad_alloc", "bad allocation", "failed to allocate", "out of memory", "unable to allocate")
 
 
@@ -54,7 +53,6 @@ class _Unfit(Exception):
 def main(text: str) -> TrialReport:
     """Confine this process, then try the model."""
     order = msgspec.json.decode(text, type=TrialOrder)
-    os.nice(NICENESS)
     missing = confine(order.memory_bytes if order.provider == "CPUExecutionProvider" else None)
     try:
         load_seconds, warm_seconds = _try(order)
