@@ -11,6 +11,8 @@ import pytest
 from fusebus.models.live import (
     MAX_HISTORY,
     MAX_PREVIOUS,
+    MAX_WHO,
+    MAX_WHY,
     Canary,
     Change,
     Live,
@@ -20,17 +22,19 @@ from fusebus.models.live import (
     deleted,
     encode_live,
     promoted,
+    require_text,
     rolled_back,
 )
 from fusebus.models.places import parse_ref, ref_of
+from fusebus.models.registry import MAX_LIVE_BYTES
 from fusebus.models.routing import choose
 
 IMAGES = [hashlib.sha256(str(index).encode()).hexdigest() for index in range(20_000)]
 
 
-def change() -> Change:
+def change(who: str = "ada", why: str = "go") -> Change:
     now = datetime(2026, 11, 21, tzinfo=UTC)
-    return Change(id="1", who="ada", when=now, why="go", action="", before="", after="")
+    return Change(id="1", who=who, when=now, why=why, action="", before="", after="")
 
 
 def version(number: int) -> LiveModel:
@@ -80,10 +84,19 @@ def test_promoting_what_is_live_ends_the_canary_beside_it() -> None:
 
 
 def test_the_document_stays_small() -> None:
-    live = after(*range(MAX_HISTORY + 50))
+    live = Live()
+    for number in range(MAX_HISTORY + 50):
+        live = promoted(live, version(number), None, change("\U0001f600" * MAX_WHO, "\U0001f600" * MAX_WHY))
     assert len(live.history) == MAX_HISTORY
     assert len(live.previous) == MAX_PREVIOUS
-    assert len(encode_live(live)) < 500_000
+    assert len(encode_live(live)) < MAX_LIVE_BYTES
+
+
+@pytest.mark.parametrize(("who", "why"), [("a" * 201, ""), ("a", "y" * 501), ("a", "two\nlines"), ("\x1b[2J", "")])
+def test_texts_that_would_spoil_the_history_are_refused(who: str, why: str) -> None:
+    require_text("ada@host", "größer, 10 %")
+    with pytest.raises(RegistryError, match="one line"):
+        require_text(who, why)
 
 
 def test_only_what_nothing_needs_is_deleted() -> None:

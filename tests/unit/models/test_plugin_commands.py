@@ -15,7 +15,7 @@ def plugins(monkeypatch: pytest.MonkeyPatch) -> None:
             EntryPoint("listed", "fusebus.models.commands:list_versions", commands.PLUGINS),
         ]
     )
-    monkeypatch.setattr(commands, "entry_points", lambda **wanted: brought.select(**wanted))
+    monkeypatch.setattr(commands, "entry_points", brought.select)
 
 
 @pytest.mark.usefixtures("plugins")

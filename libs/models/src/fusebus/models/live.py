@@ -11,8 +11,10 @@ from msgspec import Meta
 from fusebus.models.manifest import Digest, Name
 
 FORMAT_VERSION = 1
-MAX_HISTORY = 500
-"""Changes that the document keeps; the oldest go first. 500 are about 150 KB."""
+MAX_HISTORY = 200
+"""Changes that the document keeps; the oldest go first. 200 are about 60 KB, with the longest texts 600 KB."""
+MAX_WHO = 200  # characters
+MAX_WHY = 500  # characters
 MAX_PREVIOUS = 10
 """How many rollbacks in a row are possible."""
 
@@ -97,6 +99,13 @@ def decode_live(data: bytes, etag: str) -> Live:
             f" {FORMAT_VERSION}: use the release that wrote it"
         )
     return msgspec.structs.replace(live, etag=etag)
+
+
+def require_text(who: str, why: str) -> None:
+    """Raises RegistryError for what would not fit into the history, or not be read there."""
+    for label, text, most in (("who", who, MAX_WHO), ("why", why, MAX_WHY)):
+        if len(text) > most or not text.isprintable():
+            raise RegistryError(f"--{label} must be one line of at most {most} characters")
 
 
 def promoted(live: Live, model: LiveModel, percent: float | None, change: Change) -> Live:

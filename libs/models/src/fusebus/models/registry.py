@@ -24,6 +24,7 @@ from fusebus.models.live import (
     deleted,
     encode_live,
     promoted,
+    require_text,
     rolled_back,
     use_of,
 )
@@ -115,6 +116,7 @@ class Registry:
         Raises ModelError for a folder that is not what its manifest says, RegistryError where the version exists with
         other bytes or was deleted.
         """
+        require_text(who, why)
         manifest = await asyncio.to_thread(load_manifest, folder)
         ref, data = Ref(manifest.name, manifest.version), (folder / MANIFEST_NAME).read_bytes()
         await self._blobs.create_container(self._container)
@@ -325,6 +327,7 @@ class Registry:
         return removed
 
     def _change(self, who: str, why: str) -> Change:
+        require_text(who, why)
         return Change(id=uuid.uuid4().hex, who=who, when=self._now(), why=why, action="", before="", after="")
 
 
