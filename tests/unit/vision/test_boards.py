@@ -3,7 +3,9 @@
 import numpy as np
 import pytest
 
-from fusebus.vision.boards import draw_board
+from fusebus.vision.board_painter import new_stage
+from fusebus.vision.board_photography import look
+from fusebus.vision.boards import draw_board, paint, photo_size
 
 SMALL = (320, 240)
 
@@ -60,3 +62,44 @@ def test_a_board_can_be_without_neutrals() -> None:
 def test_a_size_or_number_out_of_range_is_refused(size: tuple[int, int], neutrals: int | None) -> None:
     with pytest.raises(ValueError, match="a board"):
         draw_board(0, size, neutrals)
+
+
+def test_a_neutral_is_plainly_in_the_photo_or_plainly_not() -> None:
+    for seed in range(40):
+        random = np.random.default_rng(seed)
+        stage = new_stage(random, 750, 0.2)
+        paint(stage, 1 + seed % 4)
+        _, shares = look(stage, random)
+        assert len(shares) == 1 + seed % 4
+        assert not any(0.1 < share < 0.55 for share in shares)
+
+
+def test_nothing_is_counted_that_only_looks_like_a_neutral() -> None:
+    assert all(len(draw_board(seed, SMALL, neutrals=0).boxes) == 0 for seed in range(40))
+
+
+def test_photographs_have_1_to_12_megapixels_and_several_shapes() -> None:
+    sizes = [photo_size(seed) for seed in range(200)]
+    assert all(0.99e6 < width * height < 12.01e6 for width, height in sizes)
+    assert max(width * height for width, height in sizes) > 8e6
+    assert {round(width / height, 2) for width, height in sizes} == {1.33, 1.5, 1.78, 0.75}
+
+
+def test_boards_differ_in_light_and_sharpness() -> None:
+    boards = [draw_board(seed, SMALL).image.astype(float) for seed in range(30)]
+    brightness = [board.mean() for board in boards]
+    detail = [np.abs(np.diff(board.mean(2), axis=1)).mean() / board.mean() for board in boards]
+    assert max(brightness) > 1.8 * min(brightness)
+    assert max(detail) > 2 * min(detail)
+
+
+@pytest.mark.parametrize("angle", [0.0, 0.3, np.pi / 2])
+def test_what_is_painted_turned_is_turned_about_its_pivot(angle: float) -> None:
+    canvas = new_stage(np.random.default_rng(0), 100, 1).canvas
+    with canvas.turned(300, 200, angle):
+        canvas.block(280, 190, 40, 20, 0, (200, 200, 200), owner=1, lift=0)
+        corners = canvas.placed([(280, 190), (320, 210)])
+    rows, columns = np.nonzero(canvas.owner == 1)
+    np.testing.assert_allclose([columns.mean() + 0.5, rows.mean() + 0.5], [300, 200], atol=1)
+    assert len(rows) == pytest.approx(800, rel=0.16)
+    np.testing.assert_allclose(corners.mean(0), [300, 200])

@@ -47,7 +47,7 @@ def draw_board(seed: int, size: tuple[int, int] = (1600, 1200), neutrals: int | 
         raise ValueError(f"a board has 0 to {len(_NEUTRAL_CHANCES) - 1} fuse neutrals, not {neutrals}")
     random = np.random.default_rng(np.random.SeedSequence([0xF05E, seed]))
     stage = new_stage(random, SCENE_WIDTH * height / width, width / SCENE_WIDTH)
-    _paint(stage, int(random.choice(len(_NEUTRAL_CHANCES), p=_NEUTRAL_CHANCES)) if neutrals is None else neutrals)
+    paint(stage, int(random.choice(len(_NEUTRAL_CHANCES), p=_NEUTRAL_CHANCES)) if neutrals is None else neutrals)
     view, shares = look(stage, random)
     image, owner = photograph(stage.canvas, view, random, size)
     return _with_truth(image, owner, shares)
@@ -62,8 +62,8 @@ def photo_size(seed: int) -> tuple[int, int]:
     return round(across * unit), round(down * unit)
 
 
-def _paint(stage: Stage, neutrals: int) -> None:
-    """Everything in front of the camera, back to front."""
+def paint(stage: Stage, neutrals: int) -> None:
+    """Everything that stands in front of the camera, back to front, with that many fuse neutrals."""
     random, surroundings, cut_outs = stage.random, Surroundings(stage), CutOuts(stage)
     surroundings.wall()
     surroundings.backboard()
