@@ -88,7 +88,20 @@ def test_figures_say_who_found_what_and_how_fast() -> None:
     assert sum(made.second.score_histogram) == 3
     assert made.largest == (("b", 1.35),), "photos that agree are not shown"
     assert [photo.name for photo in largest(photos, 9)] == ["b"]
-    assert "m@1 is 2.08 times as fast as m@2" in verdict(made)
+    assert (made.timed, made.second_faster, made.speed_ratio) == (2, 0, 0.45)
+    assert "Neither is faster for certain (2 photos" in verdict(made), "two photos prove nothing"
+
+
+def test_a_version_is_called_faster_only_where_most_photos_say_so() -> None:
+    def said(*pairs: tuple[float, float]) -> str:
+        same = (found(0, 0),)
+        photos = [compared(str(n), (same, first), (same, second)) for n, (first, second) in enumerate(pairs)]
+        return verdict(figures(("m@1", "m@2"), photos, 0, {}))
+
+    assert "m@2 is 2.00 times as fast as m@1" in said(*[(0.02, 0.01)] * 9)
+    assert "m@1 is 2.00 times as fast as m@2" in said(*[(0.01, 0.02)] * 9)
+    assert "Neither is faster" in said(*[(0.03, 0.01), (0.01, 0.03)] * 5)
+    assert "Neither is faster" in said(*[(0.0101, 0.01)] * 50), "one per cent is not worth a word"
 
 
 def test_nothing_found_at_all_is_said_so() -> None:

@@ -183,8 +183,9 @@ class Follower:
 
 
 def _changed(before: str, after: str, live: Live) -> ModelChanged:
-    """The same from every worker, so that the topic keeps one of them."""
-    change = next((change for change in reversed(live.history) if change.after == after), None)
+    """The same from every worker and from who promoted it, so that the topic keeps one of them."""
+    switches = (change for change in reversed(live.history) if change.action in ("promote", "rollback"))
+    change = next((change for change in switches if change.after == after), None)
     return ModelChanged(
         previous=before,
         current=after,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,8 +15,7 @@ from rich.progress import Progress
 from rich.table import Table
 
 from fusebus.blobs import Blobs, BlobSettings, StorageError
-from fusebus.host import load_settings
-from fusebus.host.settings import FILE_VARIABLE
+from fusebus.host import environment_for_people, load_settings
 from fusebus.inferencer.backends import BackendError
 from fusebus.inferencer.backends.onnx import open_backend
 from fusebus.inferencer.backends.providers import CPU, CUDA, TENSORRT
@@ -34,8 +32,6 @@ from fusebus.models.manifest import ModelError, load_manifest
 from fusebus.models.registry import Registry
 from fusebus.models.settings import RegistrySettings
 
-STACK_FILE = Path(".fusebus/settings.toml")
-"""What a running embedded stack leaves in the folder it was started from."""
 FAILURES = (ModelRefusal, ModelError, RegistryError, BackendError, StorageError, LedgerError, NoPhotos, OSError)
 
 
@@ -123,7 +119,7 @@ def compare_models(
         pictures=pictures,
         limit=limit,
         provider=provider,
-        settings=_settings(settings_file),
+        settings=load_settings(CompareSettings, "compare", environment_for_people(settings_file)),
         quiet=as_json,
     )
     try:
@@ -220,13 +216,3 @@ def _say(result: Figures, page: Path) -> None:
     if result.skipped:
         console.print(f"{len(result.skipped)} photos could not be compared; the page says why", highlight=False)
     console.print(f"page: {page}", highlight=False, soft_wrap=True)
-
-
-def _settings(file: Path | None) -> CompareSettings:
-    """From the environment and `file`, FUSEBUS_SETTINGS or the embedded stack's file. Raises SettingsError."""
-    environment = dict(os.environ)
-    if file is not None:
-        environment[FILE_VARIABLE] = str(file)
-    elif FILE_VARIABLE not in environment and STACK_FILE.exists():
-        environment[FILE_VARIABLE] = str(STACK_FILE)
-    return load_settings(CompareSettings, "compare", environment)

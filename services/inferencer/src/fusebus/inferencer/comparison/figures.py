@@ -62,6 +62,12 @@ class Figures(msgspec.Struct, frozen=True, kw_only=True):
     """Of the pairs' masks."""
     mean_score_change: float | None
     """Of the pairs, second minus first."""
+    timed: int
+    """Photos that both ran."""
+    second_faster: int
+    """In how many of these the second was faster."""
+    speed_ratio: float | None
+    """The first's time over the second's, the median of these photos."""
     largest: tuple[tuple[str, float], ...]
     """Photos with the largest disagreements."""
     skipped: dict[str, str]
@@ -98,6 +104,11 @@ def figures(refs: tuple[str, str], photos: Sequence[Compared], shown: int, skipp
     only_first = sum(len(photo.matched.only_first) for photo in photos)
     only_second = sum(len(photo.matched.only_second) for photo in photos)
     everything = len(pairs) + only_first + only_second
+    ratios = [
+        photo.first_seconds / max(photo.second_seconds, 1e-9)
+        for photo in photos
+        if photo.first_seconds is not None and photo.second_seconds is not None
+    ]
     changes = [photo.second[pair.second].score - photo.first[pair.first].score for photo, pair in pairs]
     return Figures(
         photos=len(photos),
@@ -110,6 +121,9 @@ def figures(refs: tuple[str, str], photos: Sequence[Compared], shown: int, skipp
         agreement=_rounded(len(pairs) / everything) if everything else None,
         mean_iou=_rounded(float(np.mean([pair.iou for _, pair in pairs]))) if pairs else None,
         mean_score_change=_rounded(float(np.mean(changes))) if pairs else None,
+        timed=len(ratios),
+        second_faster=sum(ratio > 1 for ratio in ratios),
+        speed_ratio=_rounded(float(np.median(ratios))) if ratios else None,
         largest=tuple((photo.name, _rounded(photo.disagreement)) for photo in largest(photos, shown)),
         skipped=skipped,
     )

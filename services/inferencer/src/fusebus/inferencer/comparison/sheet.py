@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from functools import cache
 from typing import NamedTuple
@@ -51,17 +52,17 @@ def verdict(figures: Figures) -> str:
     )
     if figures.mean_iou is not None:
         text += f" Matched masks overlap by {figures.mean_iou:.1%}."
-    if first.milliseconds and second.milliseconds:
-        text += " " + _speed(first.ref, first.milliseconds["p50"], second.ref, second.milliseconds["p50"])
+    if figures.speed_ratio is not None:
+        text += " " + _speed(figures, figures.speed_ratio)
     return text
 
 
-def _speed(first: str, first_ms: float, second: str, second_ms: float) -> str:
-    ratio = max(first_ms, 1e-6) / max(second_ms, 1e-6)
-    if abs(ratio - 1) < SAME_SPEED:
-        return "They are equally fast."
-    faster, slower = (second, first) if ratio > 1 else (first, second)
-    return f"{faster} is {max(ratio, 1 / ratio):.2f} times as fast as {slower}."
+def _speed(figures: Figures, ratio: float) -> str:
+    """Which is faster, where that is more than the chance of a coin thrown for each photo (two standard deviations)."""
+    if abs(2 * figures.second_faster - figures.timed) <= 2 * math.sqrt(figures.timed) or abs(ratio - 1) < SAME_SPEED:
+        return f"Neither is faster for certain ({figures.timed} photos, first to second {ratio:.2f})."
+    faster, slower = (figures.second, figures.first) if ratio > 1 else (figures.first, figures.second)
+    return f"{faster.ref} is {max(ratio, 1 / ratio):.2f} times as fast as {slower.ref}."
 
 
 def rows(figures: Figures) -> list[tuple[str, str, str]]:
