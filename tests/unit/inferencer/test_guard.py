@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -48,13 +49,7 @@ async def test_what_the_child_started_ends_with_it(tmp_path: Path) -> None:
     mark = tmp_path / "pid"
     text = f"import os, time\nif os.fork() == 0: open({str(mark)!r}, 'w').write(str(os.getpid()))\ntime.sleep(60)"
     assert (await refusal(text, seconds=1.5)).reason == "time_out"
-    deadline = time.monotonic() + 5
-    while Path(f"/proc/{mark.read_text()}").exists():
-        status = Path(f"/proc/{mark.read_text()}/status").read_text()
-        if "State:\tZ" in status:
-            break  # dead, and only waiting for init
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    wait_for(lambda: is_gone(int(mark.read_text())))
 
 
 async def test_a_memory_bomb_is_ended_and_refused() -> None:
@@ -138,3 +133,40 @@ def test_a_confined_process_gets_no_more_memory_than_its_limit() -> None:
     )
     ran = subprocess.run([sys.executable, "-c", text], check=False, capture_output=True, text=True)
     assert ran.stdout.strip() == "refused", ran.stderr
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the signal at a parent's death is Linux's")
+def test_a_worker_that_is_killed_leaves_no_trial_behind(tmp_path: Path) -> None:
+    mark = tmp_path / "pid"
+    hang = (
+        f"import os, time; open({str(mark)!r}, 'w').write(str(os.getpid()))\n"
+        "from fusebus.inferencer.confinement import confine\nconfine(10**9)\n"
+        f"open({str(mark)!r} + '.confined', 'w').close()\ntime.sleep(100)"
+    )
+    worker = (
+        "import asyncio, sys\nfrom fusebus.inferencer.guard import try_model\n"
+        "from fusebus.inferencer.trial import TrialOrder\n"
+        "order = TrialOrder(folder='', provider='', intra_op_threads=1, max_batch=1, memory_bytes=10**9)\n"
+        f"asyncio.run(try_model(order, 90, (sys.executable, '-c', {hang!r})))"
+    )
+    parent = subprocess.Popen([sys.executable, "-c", worker])
+    confined = Path(f"{mark}.confined")
+    wait_for(confined.exists)
+    parent.kill()
+    parent.wait()
+    wait_for(lambda: is_gone(int(mark.read_text())))
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def is_gone(pid: int) -> bool:
+    """Ended, though perhaps nobody has collected it yet."""
+    try:
+        return "State:\tZ" in Path(f"/proc/{pid}/status").read_text()
+    except FileNotFoundError:
+        return True
