@@ -14,10 +14,10 @@ import pytest
 from PIL import Image
 
 from fusebus.contracts.messages import RejectReason
-from fusebus.validation import ForkServer, Validator, ValidatorUnavailable, validator
+from fusebus.validation import ForkServer, Validator, ValidatorUnavailable, examine, validator
 from fusebus.validation.limits import LARGEST, MAX_BYTES, SMALL_PIXELS, tier
 from fusebus.validation.protocol import Ended
-from fusebus.vision import encode_jpeg
+from fusebus.vision import Damaged, encode_jpeg
 
 PHOTO = encode_jpeg(np.random.default_rng(1).integers(0, 255, (48, 64, 3), np.uint8))
 
@@ -137,6 +137,20 @@ def test_a_child_that_dies_of_its_file_is_a_verdict_one_that_dies_of_the_machine
             validator._without_report(ended)
     else:
         assert validator._without_report(ended).reason is reason
+
+
+@pytest.mark.parametrize("error", [PermissionError(1, "no"), OSError(24, "too many open files"), ImportError("gone")])
+def test_what_our_own_code_lacks_in_a_child_is_never_the_fault_of_the_file(
+    error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def decoder(data: bytes) -> None:
+        if isinstance(error, OSError):
+            raise Damaged("the decoder gave up") from error
+        raise error
+
+    monkeypatch.setattr(examine, "decode", decoder)
+    with pytest.raises(type(error)):
+        examine.examine(PHOTO)
 
 
 def test_the_limits_of_a_picture_up_to_30_megapixels_add_up_to_512_megabytes() -> None:

@@ -37,6 +37,8 @@ def examine(
     except MemoryError:
         return rejected(RejectReason.TOO_COMPLEX, "needs more memory than a picture of its format and size may")
     except ImageError as error:
+        if isinstance(error.__cause__, OSError) and error.__cause__.errno is not None:
+            raise error.__cause__ from None
         if any(word in str(error).lower() for word in _DECODER_OUT_OF_MEMORY):
             return rejected(RejectReason.TOO_COMPLEX, str(error))
         return rejected(RejectReason(error.reason), str(error))

@@ -7,15 +7,18 @@ a child needs is loaded before, for a child can open nothing.
 from __future__ import annotations
 
 import gc
+import io
 import os
 import signal
 import socket
 import sys
 import time
+from collections.abc import Iterator
 
 import cv2
 import msgspec
 import numpy as np
+from PIL import Image
 
 from fusebus.validation import guards, heif
 from fusebus.validation.examine import examine, without_derivative
@@ -125,17 +128,27 @@ def _in_child(question: object) -> bool:
 
 
 def _warm_up(with_heif: bool) -> None:
-    """Judge one small picture of each kind, so that every table and codec is there."""
+    """Judge one small picture for each way through the decoders, so that every table, codec and plug-in is there."""
     cv2.setNumThreads(0)
-    pixels = np.tile(np.arange(0, 256, 4, dtype=np.uint8), (64, 3)).reshape(64, 64, 3)
-    seen, grey = (np.dstack([pixels, pixels[:, :, :1]]), pixels[:, :, 0].astype(np.uint16))
-    samples = [encode_jpeg(pixels), *(bytes(cv2.imencode(kind, seen)[1]) for kind in (".png", ".webp"))]
-    samples.append(bytes(cv2.imencode(".png", grey)[1]))  # 16 bits: Pillow's way
     if with_heif:
         heif.prepare()
-    for sample in samples:
+    for sample in _samples():
         verdict = examine(sample, derivative=True)
         assert verdict.accepted, verdict.detail
+
+
+def _samples() -> Iterator[bytes]:
+    pixels = np.tile(np.arange(0, 256, 4, dtype=np.uint8), (64, 3)).reshape(64, 64, 3)
+    clear = np.dstack([pixels, pixels[:, :, :1]])
+    yield encode_jpeg(pixels)
+    for kind in (".png", ".webp"):
+        for picture in (pixels, clear):
+            yield bytes(cv2.imencode(kind, picture)[1])
+    for kind, mode in (("JPEG", "CMYK"), ("PNG", "LA"), ("PNG", "P")):  # Pillow's ways
+        out = io.BytesIO()
+        more = {"transparency": 0} if mode == "P" else {}
+        Image.fromarray(clear).convert(mode).save(out, kind, **more)
+        yield out.getvalue()
 
 
 if __name__ == "__main__":
