@@ -11,7 +11,7 @@ import aiohttp
 import pytest
 
 from fusebus.servicebus.amqp.frames import AMQP_HEADER, SASL_FRAME, SASL_HEADER, FrameReader, build_frame
-from fusebus.servicebus.amqp.performatives import Attach, Begin, Flow, Open, SaslInit, Source, Target
+from fusebus.servicebus.amqp.performatives import Attach, Begin, Flow, Open, SaslInit, SaslOutcome, Source, Target
 from fusebus.servicebus.bounds import ClientBounds
 from fusebus.servicebus.broker import KEY_NAME, Broker, BrokerOptions
 from fusebus.servicebus.engine import Message
@@ -63,22 +63,17 @@ async def open_amqp(socket: aiohttp.ClientWebSocketResponse) -> FrameReader:
         build_frame(0, Open(container_id="test").encoded())
         + build_frame(1, Begin(next_outgoing_id=0, incoming_window=10_000, outgoing_window=10).encoded())
     )
-    frames, headers = FrameReader(limit=1 << 20), 0
+    frames, header_is_due = FrameReader(limit=1 << 20), True
     while True:
         async with asyncio.timeout(ANSWER_SECONDS):
             frames.feed(await socket.receive_bytes())
-        if headers == 0 and frames.next_protocol_header():
-            headers = 1
-        while headers and (frame := _next(frames)) is not None:
+        while not header_is_due or frames.next_protocol_header() is not None:
+            frame = frames.next_frame()
+            header_is_due = frame is not None and isinstance(frame.performative, SaslOutcome)
+            if frame is None:
+                break
             if isinstance(frame.performative, Begin):
                 return frames
-
-
-def _next(frames: FrameReader) -> Any:
-    """The next frame; AMQP's own protocol header between them is passed over."""
-    if bytes(frames._buffer[:8]) == AMQP_HEADER:
-        frames.next_protocol_header()
-    return frames.next_frame()
 
 
 @pytest.mark.parametrize(("scheme", "protocol"), [("ws", "AMQPWSB10"), ("wss", "AMQPWSB10"), ("ws", "amqp")])
