@@ -6,7 +6,7 @@ PACKAGES := $(wildcard libs/* services/* deploy/local/*)
 STAMP := $(VENV)/.set-up
 
 .DEFAULT_GOAL := help
-.PHONY: help setup check test test-model train-demo test-broker-kills bench bench-gpu demo up lock clean
+.PHONY: help setup check test test-model test-model-full train-demo test-broker-kills bench bench-gpu demo up lock clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 20
@@ -39,6 +39,10 @@ train-demo: $(STAMP)  ## the demo model anew, from nothing (two quiet cores: und
 		--name fuse-neutral-demo --version 2 --out out/demo-model
 	$(BIN)/fusebus model evaluate out/demo-model --boards 200 --first-seed 300000 --tune --worst 0
 	$(BIN)/fusebus model evaluate out/demo-model --boards 500 --record --out out/demo-model-worst
+
+test-model-full: $(STAMP)  ## SAM 3 at full size, random weights: export, parity, one picture on the CPU (10 GB, long)
+	scripts/setup-model
+	$(BIN)/pytest -s tests/model_full
 
 test-broker-kills: $(STAMP)  ## kill -9 of the durable broker at 100 random moments under load (some minutes)
 	BROKER_KILLS=100 $(BIN)/pytest -s tests/system/test_broker_kills.py

@@ -1,84 +1,99 @@
-"""Owns the way from a checkpoint to the committed model: ONNX graph, parity check, manifest."""
+"""Owns the ONNX file: export with a dynamic batch, simplification, external data, and what is left out of it."""
 
-import hashlib
-import json
-from dataclasses import dataclass
-from importlib.metadata import version
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import onnx
+import onnxruntime
 import onnxslim
 import torch
 from numpy.typing import NDArray
+from torch import Tensor, nn
 
-from fusebus.vision.export.dataset import make_boards
-from fusebus.vision.export.evaluate import OUTPUTS, Outputs, open_session, parity, run_onnx
-from fusebus.vision.export.sam3 import PROMPT, TINY_PROMPT_TOKENS, Sam3Detector, ServingGraph, load_model
+from fusebus.vision.export.parity import PROBED, SERVED, Probe
+from fusebus.vision.export.sam3 import ServingGraph
 
 OPSET = 23  # the first with the Attention operator, for which the CUDA provider has flash kernels
-MAX_BYTES = 5_000_000  # the model is committed: it stays small
-_PARITY_SEEDS = range(
-    500_000, 500_008
-)  # boards for comparing the graph with torch; trained on never, evaluated on never
-_LIBRARIES = ("torch", "transformers", "onnx", "onnxscript", "onnxruntime", "onnxslim")
+GRAPH = "model.onnx"
+EXTERNAL_DATA = "model.onnx.data"
+MAX_INLINE_BYTES = 2_000_000_000
+"""Weights beyond this go into a file of their own: a protobuf message can't reach 2**31 bytes."""
+_LEAST_EXTERNAL_BYTES = 1024  # smaller tensors stay in the graph, where shape inference can read them
 
 
-@dataclass(frozen=True)
-class ModelSettings:
-    """What a serving graph is named and how its outputs are to be read."""
+class _Probed(nn.Module):  # type: ignore[misc]  # torch is not followed
+    def __init__(self, graph: ServingGraph) -> None:
+        super().__init__()
+        self.serving = graph  # `graph` is taken in torch.fx modules
 
-    name: str = "fuse-neutral-demo"
-    model_version: str = "fuse-neutral-demo-1"
-    top_k: int = 8  # twice as many as a board has neutrals, so that NMS has room
-    half: bool = True
-    score_threshold: float = 0.3
-    nms_iou: float = 0.6
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        return self.serving.probed(images)
 
 
-def export_model(checkpoint: Path, folder: Path, settings: ModelSettings) -> dict[str, object]:
-    """Write model.onnx and manifest.json into `folder` and return the manifest.
+def write_probed(graph: ServingGraph, folder: Path, external_data: bool = False) -> Path:
+    """Write the graph into `folder`, simplified, with the outputs that the parity check needs; its path.
 
-    Raises ValueError where the graph is larger than MAX_BYTES.
+    Weights lie in EXTERNAL_DATA where they have more than MAX_INLINE_BYTES or `external_data` asks for it.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    graph = ServingGraph(Sam3Detector(load_model(checkpoint), TINY_PROMPT_TOKENS), settings.top_k).eval()
-    images = make_boards(_PARITY_SEEDS, _image_size(graph), 4 * graph.detector.grid).images
-    expected = run_torch(graph, images)
-    path = folder / "model.onnx"
-    write_onnx(graph.half() if settings.half else graph, path)
-    if path.stat().st_size > MAX_BYTES:
-        raise ValueError(f"{path} has {path.stat().st_size} bytes, more than {MAX_BYTES}")
-    manifest = _manifest(graph, path, settings, parity(expected, run_onnx(open_session(path), images)))
-    (folder / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n")
-    return manifest
-
-
-def write_onnx(graph: ServingGraph, path: Path) -> None:
-    """Export the graph with a dynamic batch, simplify it, and write it as one file."""
-    size = _image_size(graph)
-    example = torch.zeros((2, size, size, 3), dtype=torch.uint8)
+    size = image_size(graph)
     program = torch.onnx.export(
-        graph,
-        (example,),
+        _Probed(graph).eval(),
+        (torch.zeros((2, size, size, 3), dtype=torch.uint8),),
         dynamo=True,
         opset_version=OPSET,
         input_names=["images"],
-        output_names=list(OUTPUTS),
+        output_names=list(PROBED),
         dynamic_shapes={"images": {0: torch.export.Dim("batch", min=1, max=256)}},
         verbose=False,
     )
     assert program is not None
     slim = onnxslim.slim(program.model_proto)
+    del program
     _drop_debug_text(slim)
-    onnx.checker.check_model(slim, full_check=True)
-    onnx.save(slim, path)
+    path = folder / GRAPH
+    if external_data or sum(len(one.raw_data) for one in slim.graph.initializer) > MAX_INLINE_BYTES:
+        onnx.save(
+            slim,
+            path,
+            save_as_external_data=True,
+            location=EXTERNAL_DATA,
+            size_threshold=_LEAST_EXTERNAL_BYTES,
+            convert_attribute=False,
+        )
+    else:
+        onnx.save(slim, path)
+    return path
 
 
-def run_torch(graph: ServingGraph, images: NDArray[np.uint8]) -> Outputs:
-    """Scores, boxes and masks of the pictures by torch, in the precision of the graph's weights."""
+def keep_served(path: Path) -> None:
+    """Take the parity check's outputs from the graph at `path`: no node changes, so that what was proved holds."""
+    model = onnx.load(path, load_external_data=False)
+    served = [output for output in model.graph.output if output.name in SERVED]
+    assert [output.name for output in served] == list(SERVED)
+    del model.graph.output[:]
+    model.graph.output.extend(served)
+    onnx.save(model, path)
+    onnx.checker.check_model(path, full_check=True)
+
+
+def run_torch(graph: ServingGraph, images: NDArray[np.uint8]) -> Probe:
+    """What torch computes, in the precision of the graph's weights."""
     with torch.no_grad():
-        return [output.numpy() for output in graph(torch.from_numpy(images))]
+        return Probe(*(output.numpy() for output in graph.probed(torch.from_numpy(images))))
+
+
+def open_probed(path: Path, threads: int = 0) -> Callable[[NDArray[np.uint8]], Probe]:
+    """A CPU session of a graph with all probed outputs, to be called with pictures; 0 threads: as many as cores."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    return lambda images: Probe(*session.run(list(PROBED), {"images": images}))
+
+
+def image_size(graph: ServingGraph) -> int:
+    """Edge of the square input in pixels."""
+    return int(graph.detector.model.config.vision_config.backbone_config.image_size)
 
 
 def _drop_debug_text(model: onnx.ModelProto) -> None:
@@ -91,30 +106,3 @@ def _drop_debug_text(model: onnx.ModelProto) -> None:
         value.ClearField("metadata_props")
     model.graph.ClearField("metadata_props")
     model.ClearField("metadata_props")
-
-
-def _image_size(graph: ServingGraph) -> int:
-    return int(graph.detector.model.config.vision_config.backbone_config.image_size)
-
-
-def _manifest(
-    graph: ServingGraph, path: Path, settings: ModelSettings, measured: dict[str, float]
-) -> dict[str, object]:
-    mask_size = 4 * graph.detector.grid
-    return {
-        "format_version": 2,
-        "name": settings.name,
-        "version": settings.model_version,
-        "files": {path.name: {"sha256": hashlib.sha256(path.read_bytes()).hexdigest(), "bytes": path.stat().st_size}},
-        "file": path.name,
-        "prompts": [PROMPT],
-        "image_size": _image_size(graph),
-        "mask_size": mask_size,
-        "top_k": settings.top_k,
-        "precision": "fp16" if settings.half else "fp32",
-        "opset": OPSET,
-        "score_thresholds": [settings.score_threshold],
-        "nms_iou": settings.nms_iou,
-        "libraries": {name: version(name) for name in _LIBRARIES},
-        "parity": {"torch_fp32": measured},
-    }

@@ -74,6 +74,17 @@ class Detections:
         return Detections(*(getattr(self, field.name).float() for field in fields(self)))
 
 
+@dataclass(frozen=True)
+class Sight:
+    """Vision features of pictures. coarse: (B, C, g, g). finer: (rows, C, 4g, 4g) and (rows, C, 2g, 2g), for masks, of
+    the first `mask_rows` pictures or of all. positions: (B, C, g, g)."""
+
+    coarse: Tensor
+    finer: tuple[Tensor, ...]
+    positions: Tensor
+    mask_rows: int | None
+
+
 def tiny_config(image_size: int = 224, queries: int = 36) -> Sam3Config:
     """The configuration of the demo model: 2 million parameters, the architecture of the full one."""
     grid = image_size // PATCH_PIXELS
@@ -133,9 +144,12 @@ class Sam3Detector(nn.Module):  # type: ignore[misc]  # torch is not followed
         # transformers builds the coordinates from 0-d tensors, which torch.export can't follow: the grid is fixed here.
         model.detr_decoder._get_coords = self._coordinates
 
-    def text_features(self) -> Tensor:
-        """The prompt's embedding, (1, tokens, C)."""
-        return self.model.get_text_features(input_ids=self.tokens).pooler_output
+    def text_features(self, prompt_tokens: Sequence[int] | None = None) -> Tensor:
+        """The embedding (1, tokens, C) of a prompt, by default of the detector's own."""
+        tokens = (
+            self.tokens if prompt_tokens is None else torch.tensor([list(prompt_tokens)], device=self.tokens.device)
+        )
+        return self.model.get_text_features(input_ids=tokens).pooler_output
 
     def forward(
         self, pixels: Tensor, text: Tensor, last_layer_only: bool = False, mask_rows: int | None = None
@@ -144,13 +158,23 @@ class Sam3Detector(nn.Module):  # type: ignore[misc]  # torch is not followed
 
         Masks cost a lot: with `mask_rows`, `pixels` and `semantic` are those of the first pictures only.
         """
-        grid_features = self._grid_features(pixels)
+        return self.detect(self.see(pixels, mask_rows), text, last_layer_only)
+
+    def see(self, pixels: Tensor, mask_rows: int | None = None) -> Sight:
+        """What the backbone makes of the pictures: the same for every prompt."""
+        hidden = self.model.vision_encoder.backbone(pixels).last_hidden_state
+        grid_features = hidden.transpose(1, 2).reshape(pixels.shape[0], -1, self.grid, self.grid)
         neck = self.model.vision_encoder.neck
         coarse = neck.fpn_layers[2](grid_features)
-        features = [layer(grid_features[:mask_rows]) for layer in neck.fpn_layers[:2]] + [coarse[:mask_rows]]
+        finer = tuple(layer(grid_features[:mask_rows]) for layer in neck.fpn_layers[:2])
         positions = neck.position_encoding(coarse.shape, coarse.device, coarse.dtype)
+        return Sight(coarse, finer, positions, mask_rows)
+
+    def detect(self, sight: Sight, text: Tensor, last_layer_only: bool = False) -> Detections:
+        """Find what the embedding `text` (1, tokens, C) names in pictures that were seen."""
+        coarse, positions, mask_rows = sight.coarse, sight.positions, sight.mask_rows
         token = self._geometry_token(coarse, positions)
-        prompt = torch.cat([text.expand(pixels.shape[0], -1, -1), token], dim=1)
+        prompt = torch.cat([text.expand(coarse.shape[0], -1, -1), token], dim=1)
         encoded = self.model.detr_encoder(vision_features=[coarse], text_features=prompt, vision_pos_embeds=[positions])
         decoded = self.model.detr_decoder(
             vision_features=encoded.last_hidden_state,
@@ -163,7 +187,7 @@ class Sam3Detector(nn.Module):  # type: ignore[misc]  # torch is not followed
         boxes = (inverse_sigmoid(references) + self.model.detr_decoder.box_head(states)).sigmoid()
         logits = self.model.dot_product_scoring(decoder_hidden_states=states, text_features=prompt).squeeze(-1)
         pixel_features, semantic = self._pixel_features(
-            features, encoded.last_hidden_state[:mask_rows], prompt[:mask_rows]
+            [*sight.finer, coarse[:mask_rows]], encoded.last_hidden_state[:mask_rows], prompt[:mask_rows]
         )
         return Detections(
             logits, box_cxcywh_to_xyxy(boxes), decoded.presence_logits[first:], states[-1], pixel_features, semantic
@@ -172,11 +196,6 @@ class Sam3Detector(nn.Module):  # type: ignore[misc]  # torch is not followed
     def masks(self, queries: Tensor, pixels: Tensor) -> Tensor:
         """Mask logits (B, q, 4g, 4g) of the queries (B, q, C)."""
         return torch.einsum("bqc,bchw->bqhw", self.model.mask_decoder.mask_embedder(queries), pixels)
-
-    def _grid_features(self, pixels: Tensor) -> Tensor:
-        """The backbone's features (B, hidden, g, g); the neck's levels are then made one by one as they are needed."""
-        hidden = self.model.vision_encoder.backbone(pixels).last_hidden_state
-        return hidden.transpose(1, 2).reshape(pixels.shape[0], -1, self.grid, self.grid)
 
     def _geometry_token(self, features: Tensor, positions: Tensor) -> Tensor:
         """The image-conditioned CLS token (B, 1, C) which the native model appends to every prompt."""
@@ -204,27 +223,50 @@ class Sam3Detector(nn.Module):  # type: ignore[misc]  # torch is not followed
 
 
 class ServingGraph(nn.Module):  # type: ignore[misc]  # torch is not followed
-    """What is exported: uint8 pictures in, the `top_k` best detections out, the prompt baked in.
+    """What is exported: uint8 pictures in, the `top_k` best detections of all prompts out, the prompts baked in.
 
     In: images uint8 (B, size, size, 3), RGB. Out: scores float32 (B, K), falling; boxes float32 (B, K, 4), x1 y1 x2 y2
-    as shares of the picture; masks uint8 (B, K, 4g, 4g), probability times 255. Threshold, NMS and upsampling stay
-    outside.
+    as shares of the picture; masks uint8 (B, K, 4g, 4g), probability times 255; classes int64 (B, K), which prompt.
+    Threshold, NMS and upsampling stay outside. The pictures are seen once, the detector runs for each prompt.
     """
 
-    def __init__(self, detector: Sam3Detector, top_k: int) -> None:
+    def __init__(self, detector: Sam3Detector, top_k: int, prompts: Sequence[Sequence[int]] | None = None) -> None:
+        """`prompts`: tokens, by default the detector's own. Raises ValueError where there are fewer queries than K."""
         super().__init__()
         self.detector = detector
         self.top_k = top_k
         with torch.no_grad():
-            self.register_buffer("text", detector.text_features().clone())
+            texts = [detector.text_features(tokens) for tokens in prompts or [detector.tokens[0].tolist()]]
+        self.texts = nn.ParameterList(nn.Parameter(text.clone(), requires_grad=False) for text in texts)
+        self.queries = int(detector.model.config.detr_decoder_config.num_queries)
+        if not 1 <= top_k <= self.queries * len(texts):
+            raise ValueError(f"top-k {top_k}: the model has {self.queries} queries for each of {len(texts)} prompts")
         use_exportable_attention(detector.model)
 
-    def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        pixels = images.permute(0, 3, 1, 2).to(self.text.dtype) / 127.5 - 1
-        found = self.detector(pixels, self.text, last_layer_only=True)
-        scores = found.logits[-1].float().sigmoid() * found.presence[-1].float().sigmoid()
-        best, index = scores.topk(self.top_k, dim=1)
-        boxes = found.boxes[-1].gather(1, index.unsqueeze(-1).expand(-1, -1, 4)).float().clamp(0, 1)
-        queries = found.queries.gather(1, index.unsqueeze(-1).expand(-1, -1, found.queries.shape[-1]))
-        masks = self.detector.masks(queries, found.pixels).float().sigmoid()
-        return best, boxes, (masks * 255 + 0.5).to(torch.uint8)
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """What is served."""
+        scores, boxes, masks, classes, _, _ = self.probed(images)
+        return scores, boxes, masks, classes
+
+    def probed(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """What is served; then which query each detection is, int64 (B, K), counted over all prompts, and its mask's
+        probabilities, float32 (B, K, 4g, 4g), before they are rounded."""
+        pixels = images.permute(0, 3, 1, 2).to(self.texts[0].dtype) / 127.5 - 1
+        sight = self.detector.see(pixels)
+        found = [self.detector.detect(sight, text, last_layer_only=True) for text in self.texts]
+        scores = torch.cat([one.logits[-1].float().sigmoid() * one.presence[-1].float().sigmoid() for one in found], 1)
+        best, picked = scores.topk(self.top_k, dim=1)
+        boxes = _picked(torch.cat([one.boxes[-1] for one in found], 1), picked).float().clamp(0, 1)
+        queries = _picked(torch.cat([one.queries for one in found], 1), picked)
+        classes = torch.div(picked, self.queries, rounding_mode="floor")
+        masks = self.detector.masks(queries, found[0].pixels)
+        for number, one in enumerate(found[1:], 1):
+            own = (classes == number)[:, :, None, None]
+            masks = torch.where(own, self.detector.masks(queries, one.pixels), masks)
+        probabilities = masks.float().sigmoid()
+        return best, boxes, (probabilities * 255 + 0.5).to(torch.uint8), classes, picked, probabilities
+
+
+def _picked(values: Tensor, index: Tensor) -> Tensor:
+    """Of `values` (B, Q, n) the rows `index` (B, K)."""
+    return values.gather(1, index.unsqueeze(-1).expand(-1, -1, values.shape[-1]))
