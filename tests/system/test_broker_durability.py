@@ -101,7 +101,7 @@ def test_a_full_disk_refuses_sends_and_goes_on_when_there_is_room(durable: Durab
 def fill_up(client: ServiceBusClient, accepted: list[str]) -> Any:
     """Sends until the broker says no; the first send that cannot be written is not answered at all."""
     for number in range(200):
-        body = f"{number} " + "x" * 10_000
+        body = f"{number} " + "x" * 60_000
         try:
             send(client, body)
             accepted.append(body)
