@@ -118,7 +118,7 @@ class Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         if self._stage is Stage.ENDED:
             return
-        self._watch.heard()
+        self._watch.heard_at = self._loop.time()
         self._reader.feed(data)
         if not self._choked:
             self._work()
@@ -131,7 +131,7 @@ class Connection(asyncio.Protocol):
                 if self._stage is not _RUNNING:
                     if not self._step_of_handshake():
                         break
-                elif (frame := self._reader.next_frame()) is None:
+                elif not self._reader.more or (frame := self._reader.next_frame()) is None:
                     break
                 elif frame.performative is not None:  # else a heartbeat
                     self._on_running_frame(frame)

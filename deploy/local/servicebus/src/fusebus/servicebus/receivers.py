@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from fusebus.servicebus import outcomes
-from fusebus.servicebus.amqp.performatives import SENDER, SETTLED, Attach, Disposition, Rejected
+from fusebus.servicebus.amqp.performatives import SENDER, SETTLED, Accepted, Attach, Disposition, Rejected
 from fusebus.servicebus.conditions import Refusal, error_of
 from fusebus.servicebus.engine.consumer import Consumer
 from fusebus.servicebus.engine.errors import EngineError
@@ -127,7 +127,8 @@ class EntityReceiver(Outbound):
 
     def settle(self, delivery_id: int, disposition: Disposition) -> None:
         """Does with the message what the client said, and confirms it unless the client already settled."""
-        outcome = outcomes.outcome_of(disposition.state)
+        done = type(disposition.state) is Accepted  # nearly always
+        outcome = outcomes.COMPLETE if done else outcomes.outcome_of(disposition.state)
         if outcome is None:
             if not disposition.settled:
                 return  # `received` or nothing yet: the client will say more
@@ -137,7 +138,8 @@ class EntityReceiver(Outbound):
         state = outcome.confirmation
         try:
             self._gateway.faults.before_settlement(self.entity)
-            outcome.apply(self._engine, self.entity, delivery)
+            assert delivery.lock_token is not None
+            outcome.settle(self._engine, self.entity, delivery.lock_token)
         except (Refusal, EngineError) as error:
             state = Rejected(error=error_of(error)).encoded()
         if not disposition.settled and not self._gateway.faults.drops_acknowledgement(self.entity):

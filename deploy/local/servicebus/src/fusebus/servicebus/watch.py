@@ -22,7 +22,8 @@ class Watch:
         self._bounds = connection.gateway.bounds
         self._tallies = connection.gateway.tallies
         self._loop = asyncio.get_running_loop()
-        self._heard_at = self._loop.time()
+        self.heard_at = self._loop.time()
+        """When something came from the client last, on the loop's clock."""
         self._silence: asyncio.TimerHandle | None = None
         self._unread: asyncio.TimerHandle | None = None
         self._held = False  # nothing is read from the client
@@ -43,12 +44,8 @@ class Watch:
     def _patience(self) -> float:
         return self._bounds.idle_seconds * SILENCE_FACTOR
 
-    def heard(self) -> None:
-        """Something came from the client."""
-        self._heard_at = self._loop.time()
-
     def _check_silence(self) -> None:
-        left = self._heard_at + self._patience - self._loop.time()
+        left = self.heard_at + self._patience - self._loop.time()
         if left > 0:
             self._silence = self._loop.call_later(left, self._check_silence)
             return
@@ -65,7 +62,7 @@ class Watch:
             self._unread = None
             if self._held:
                 self._held = False
-                self._heard_at = self._loop.time()
+                self.heard_at = self._loop.time()
                 self._connection.read_on(True)
 
     def output_grew(self, size: int) -> None:

@@ -48,6 +48,8 @@ class FrameReader:
 
     def __init__(self, limit: int = MAX_FIRST_FRAME_BYTES) -> None:
         self.limit = limit
+        self.more = False
+        """Whether something is left that `next_frame` has not looked at; it may still be only a part of a frame."""
         self._data = b""
         self._position = 0
         self._beginning = bytearray()
@@ -63,10 +65,11 @@ class FrameReader:
             self._beginning = bytearray()
         elif self._position < len(self._data):
             data = self._data[self._position :] + data
-        self._data, self._position = data, 0
+        self._data, self._position, self.more = data, 0, True
 
     def _wait_for(self, size: int) -> None:
         """Nothing more can be done before that many bytes are there."""
+        self.more = False
         if not self._beginning:  # else that is known already
             self._beginning += self._data[self._position :]
             self._data, self._position, self._needed = b"", 0, size
@@ -94,7 +97,7 @@ class FrameReader:
         if len(data) < end:
             self._wait_for(size)
             return None
-        self._position = end
+        self._position, self.more = end, end < len(data)
         if offset == 2 and kind == AMQP_FRAME and (found := quick_performative(data, start + 8, end)) is not None:
             return Frame(kind, channel, found[0], data[found[1] : end])
         return parse_frame(data[start:end], offset * 4, kind, channel)

@@ -11,6 +11,8 @@ _TRANSFER, _DISPOSITION = b"\x00\x53\x14\xc0", b"\x00\x53\x15\xc0"  # described 
 _ACCEPTED: Final = (b"\x00\x53\x24\x45", b"\x00\x53\x24\xc0\x01\x00")
 _NULL, _TRUE, _FALSE, _BOOLEAN = 0x40, 0x41, 0x42, 0x56
 _LONG_FALSE: Final = b"\x56\x00"
+_LONG_TRUE: Final = b"\x56\x01"
+_REST: Final = b"\x40\x56\x00\x00\x53\x24\x45\x40"  # no last, not settled, accepted, batchable not said
 _UINT_ZERO, _UINT_SMALL, _UINT = 0x43, 0x52, 0x70
 _BINARY = 0xA0
 _TRANSFER_FIELDS: Final = 11
@@ -65,6 +67,12 @@ def _disposition(body: bytes, start: int, limit: int) -> tuple[Disposition, int]
     end, count, position = start + 5 + body[start + 4], body[start + 5], start + 6
     if not 5 <= count <= 6 or end > limit:
         return None
+    if body[position : position + 2] == _LONG_TRUE:  # as the Python SDK writes it
+        code, after = body[position + 2], position + 4
+        if code == _UINT:
+            after = position + 7
+        if code in (_UINT_SMALL, _UINT) and body[after:end] == _REST:
+            return Disposition(True, int.from_bytes(body[position + 3 : after], "big"), None, False, _DONE), end
     role, position = _flag(body, position)
     first, position = _uint(body, position)
     last, position = _uint_or_none(body, position)

@@ -229,7 +229,9 @@ class Mailbox(Shelf):
         )
 
     def _unlock(self, token: UUID) -> Record:
-        record = self._locked(token)
+        record = self._locks.get(token.int)
+        if record is None:
+            raise self._lock_lost(token)
         self._forget_lock(record)
         return record
 

@@ -61,14 +61,17 @@ class GroupCommit:
     def commit(self) -> bool:
         """What was said to the engine so far is durable when this returns True."""
         committed = self._store.commit()
+        if not committed or self._store.refusal is not None:
+            self._trouble(committed)
+        return committed
+
+    def _trouble(self, committed: bool) -> None:
         if not committed:
             cut = [client for client in list(self._front.clients) if client.has_output]
             for client in cut:
                 client.abort()
             logger.error("%d connections were cut: what they wait for could not be written", len(cut))
-        if self._store.refusal is not None:
-            self._watch()
-        return committed
+        self._watch()
 
     def before_output(self) -> None:
         """See Gateway.before_output."""

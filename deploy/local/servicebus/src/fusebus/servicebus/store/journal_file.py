@@ -26,20 +26,19 @@ class JournalFile:
 
     def append(self, number: int, data: bytes) -> int:
         """Writes a block; returns where its data lie. Raises OSError, and then has written nothing."""
-        length = _HEAD.size + len(data)
-        whole = b"".join((_HEAD.pack(MAGIC, _crc(number, data), number, len(data)), data))
+        length, start = _HEAD.size + len(data), self.size_bytes
+        whole = _HEAD.pack(MAGIC, zlib.crc32(data, number & 0xFFFFFFFF), number, len(data)) + data
         try:
-            written = os.pwrite(self._file, whole, self.size_bytes)
+            written = os.pwrite(self._file, whole, start)
             while written < length:  # a disk that fills up takes a part first and says so next time
-                written += os.pwrite(self._file, whole[written:], self.size_bytes + written)
+                written += os.pwrite(self._file, whole[written:], start + written)
             if self._synchronous:
                 os.fdatasync(self._file)
         except OSError:
-            os.ftruncate(self._file, self.size_bytes)
+            os.ftruncate(self._file, start)
             raise
-        position = self.size_bytes + _HEAD.size
-        self.size_bytes += length
-        return position
+        self.size_bytes = start + length
+        return start + _HEAD.size
 
     def read(self, position: int, size: int) -> bytes:
         """The data of a block; raises OSError."""

@@ -277,8 +277,9 @@ class Store(TablesJournal):
             self.refusal = f"the broker's disk is full or cannot be written ({reason}); nothing can be sent for now"
 
     def _try_write(self) -> Exception | None:
-        numbered = [entries.short(entries.NUMBERED, mailbox, last) for mailbox, last in self._numbers.items()]
-        data = b"".join(self._pending + numbered)
+        data = b"".join(self._pending)
+        if self._numbers:
+            data += b"".join(entries.short(entries.NUMBERED, *taken) for taken in self._numbers.items())
         if self._log_bytes > MIN_LOG_BYTES_TO_TIDY and self._live_entries * 2 < self._stored_entries:
             data += self._copies_of_old(TIDY_FACTOR * len(data))
         try:
@@ -328,11 +329,8 @@ class Store(TablesJournal):
     def _committed(self, size: int) -> None:
         block = self._current
         self._mark.set(block.number)
-        for record in self._moved:
-            self._forget(record.journal_place)
-            record.journal_place = block.number
-            block.stored += 1
-            block.live += 1
+        if self._moved:
+            self._take_up_moved(block)
         block.size_bytes = size
         self._blocks[block.number] = block
         self._order.append(block)
@@ -340,10 +338,22 @@ class Store(TablesJournal):
         self._stored_entries += block.stored
         self._live_entries += block.stored  # those removed since are counted already
         self._current = Block(block.number + 1, 0, 0, 0)
-        self._numbers_since_drop.update(self._numbers)
-        self._pending, self._statements, self._numbers, self._moved = [], [], {}, []
-        self._last_message = None
-        self._forget_finished()
+        self._pending, self._last_message = [], None
+        if self._numbers:
+            self._numbers_since_drop.update(self._numbers)
+            self._numbers = {}
+        if self._statements:
+            self._statements = []
+        if not self._order[0].live:
+            self._forget_finished()
+
+    def _take_up_moved(self, block: Block) -> None:
+        for record in self._moved:
+            self._forget(record.journal_place)
+            record.journal_place = block.number
+            block.stored += 1
+            block.live += 1
+        self._moved = []
 
     # --- the log's old end
 
