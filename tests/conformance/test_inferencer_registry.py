@@ -54,6 +54,7 @@ from fusebus.vision.boards import draw_board
 
 NOW = datetime(2031, 5, 6, 7, 8, 9, tzinfo=UTC)
 NAME, OWN = load_manifest(DEMO_MODEL).name, load_manifest(DEMO_MODEL).ref
+EDGE = load_manifest(DEMO_MODEL).image_size
 RUNNING = Running(provider="CPUExecutionProvider", intra_op_threads=1, max_batch=2, warm_up=False)
 Edit = Callable[[ModelProto], None]
 
@@ -104,7 +105,7 @@ def index_out_of_range(model: ModelProto) -> None:
 
 
 def memory_bomb(model: ModelProto) -> None:
-    """One value of 3.6 GB, under what an inspection allows."""
+    """One value of 3.6 GB, less than what the inspection allows."""
     nodes = [
         helper.make_node("Cast", ["images"], ["real"], to=TensorProto.FLOAT),
         helper.make_node("Reshape", ["real", "tall"], ["column"]),
@@ -114,8 +115,8 @@ def memory_bomb(model: ModelProto) -> None:
         helper.make_node("Unsqueeze", ["zero", "last"], ["harmless"]),
     ]
     constants = {
-        "tall": np.array([-1, 224 * 224 * 3, 1]),
-        "wide": np.ones((1, 6000), np.float32),
+        "tall": np.array([-1, EDGE * EDGE * 3, 1]),
+        "wide": np.ones((1, 900_000_000 // (EDGE * EDGE * 3)), np.float32),
         "axes": np.array([1, 2]),
         "nothing": np.zeros((), np.float32),
         "last": np.array([1]),
@@ -124,8 +125,8 @@ def memory_bomb(model: ModelProto) -> None:
 
 
 def slow(model: ModelProto) -> None:
-    """About 1 TFLOP a picture: no loop is needed to take for ever."""
-    count = 4000
+    """A TFLOP a picture: no loop is needed to take for ever."""
+    count = 10**12 // (6 * EDGE**3)
     nodes = [
         helper.make_node("Cast", ["images"], ["real"], to=TensorProto.FLOAT),
         helper.make_node("Reshape", ["real", "square"], ["product_0"]),
@@ -135,8 +136,8 @@ def slow(model: ModelProto) -> None:
         helper.make_node("Unsqueeze", ["zero", "last"], ["harmless"]),
     ]
     constants = {
-        "square": np.array([-1, 336, 448]),
-        "weights": np.eye(448, dtype=np.float32),
+        "square": np.array([-1, 3 * EDGE, EDGE]),
+        "weights": np.eye(EDGE, dtype=np.float32),
         "axes": np.array([1, 2]),
         "nothing": np.zeros((), np.float32),
         "last": np.array([1]),
@@ -225,7 +226,7 @@ async def start(registry: Registry, models: RegistrySettings) -> AsyncIterator[C
 async def detects(serving: Serving) -> str:
     """The version that answers now."""
     with serving.lease("an image") as model:
-        await model.detect(np.zeros((224, 224, 3), np.uint8))
+        await model.detect(np.zeros((EDGE, EDGE, 3), np.uint8))
         return model.manifest.ref
 
 

@@ -127,8 +127,10 @@ class Counting:
 
     def run(self, images: np.ndarray) -> Outputs:
         self._asked.append(self._name)
-        scores, boxes, masks = np.zeros((1, 8), np.float32), np.zeros((1, 8, 4), np.float32), np.zeros((1, 8, 64, 64))
-        return Outputs(scores, boxes, masks.astype(np.uint8), np.zeros((1, 8), np.int64))
+        manifest = load_manifest(DEMO_MODEL)
+        most, edge = manifest.top_k, manifest.mask_size
+        scores, boxes = np.zeros((1, most), np.float32), np.zeros((1, most, 4), np.float32)
+        return Outputs(scores, boxes, np.zeros((1, most, edge, edge), np.uint8), np.zeros((1, most), np.int64))
 
 
 @pytest.fixture

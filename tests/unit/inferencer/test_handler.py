@@ -88,9 +88,15 @@ async def test_the_result_file_says_where_in_which_picture_by_which_model(
         ("fuse neutral", 0.9123, [100.0, 150.0, 300.0, 300.0]),
         ("fuse neutral", 0.7, [400.0, 150.0, 600.0, 300.0]),
     ]
-    assert detections[0]["mask"]["size"] == [224, 224]
+    size = manifest.image_size
+    assert detections[0]["mask"]["size"] == [size, size]
     rows, columns = np.nonzero(coco.decode(detections[0]["mask"]))
-    assert (columns.min(), columns.max(), rows.min(), rows.max()) == (28, 83, 56, 111)
+    assert (columns.min(), columns.max(), rows.min(), rows.max()) == (
+        size // 8,
+        size * 3 // 8 - 1,
+        size // 4,
+        size // 2 - 1,
+    )
 
 
 async def test_a_repeat_writes_the_same_bytes_under_the_same_names(

@@ -21,7 +21,8 @@ def backend() -> OnnxBackend:
 
 @pytest.fixture(scope="module")
 def images() -> np.ndarray:
-    return np.stack([resize_to_model(draw_board(seed, (800, 600)).image, 224) for seed in range(4)])
+    size = load_manifest(DEMO_MODEL).image_size
+    return np.stack([resize_to_model(draw_board(seed, (800, 600)).image, size) for seed in range(4)])
 
 
 @pytest.mark.parametrize("count", [1, 3, 4])
