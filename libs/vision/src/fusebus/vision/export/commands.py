@@ -65,7 +65,13 @@ def export(
 ) -> None:
     """Make a model that can be served of CHECKPOINT, proved to compute the same.
 
-    CHECKPOINT is a transformers folder, a safetensors file, or a .pt or .pth of facebookresearch/sam3 or its trainer.
+    CHECKPOINT is a transformers folder, a safetensors file, or a .pt or .pth of facebookresearch/sam3 or its trainer. No
+    code in it is run. The graph's outputs are compared with torch's on photographs and noise; --out exists afterwards
+    only if they are the same.
+
+    \b
+    Example: fusebus model export checkpoint_epoch_50.pth --prompt "fuse neutral" --precision fp16 --out out/model
+    Exit codes: 0 exported and proved; 1 checkpoint refused, or the graph differs; 2 usage.
     """
     if missing := [module for module in _NEEDED if find_spec(module) is None]:
         raise click.ClickException(
