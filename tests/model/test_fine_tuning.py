@@ -25,7 +25,7 @@ from fusebus.vision.export.training_state import STATE
 
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
-    write_coco(tmp_path / "data", board_samples(range(800_000, 800_004), (160, 120)), {1: "fuse neutral"})
+    write_coco(tmp_path / "data", board_samples(range(800_000, 800_004), 0.02), {1: "fuse neutral"})
     return tmp_path / "data"
 
 

@@ -16,7 +16,7 @@ def model() -> Model:
 
 
 def test_the_committed_model_finds_and_counts_the_neutrals_of_unseen_boards(model: Model) -> None:
-    judged = [judge(model, sample, {1: 0}) for sample in board_samples(UNSEEN, (640, 480))]
+    judged = [judge(model, sample, {1: 0}) for sample in board_samples(UNSEEN, 0.3)]
     measured = figures(judged, model.manifest.score_thresholds)
     assert measured.instances > 40
     assert measured.ap50 >= 0.90

@@ -17,7 +17,7 @@ from fusebus.vision.export.dataset import TRAINING_SEED_BASE, keep_boards, kept_
 from fusebus.vision.export.sam3 import MASK_CELLS_PER_PATCH, PATCH_PIXELS, TINY_PROMPT_TOKENS, tiny_config
 from fusebus.vision.export.training import Start
 
-BOARDS = 9000
+BOARDS = 7000
 IMAGE_SIZE = 224
 _GRID = 6  # queries stand on a grid of 6 x 6 reference boxes
 _START_BOX = (0.13, 0.26)  # width and height of a reference box as shares of the picture: a typical neutral

@@ -29,7 +29,7 @@ from fusebus.vision.resize import resize_to_model
 from fusebus.vision.rle import encode_part
 
 FIRST_SEED = 100_000  # evaluation boards: neither trained on nor used by the demo
-VALIDATION_SEED = 300_000  # boards that thresholds are chosen on
+MEGAPIXELS = 12.0  # of the largest photographs
 LEAST_SCORE = 0.02  # detections below don't enter the precision-recall curve
 _IOU = 0.5  # of masks, from which a detection counts as right
 
@@ -88,10 +88,12 @@ class Bin:
     right: float
 
 
-def board_samples(seeds: Iterable[int], size: tuple[int, int] | None = None) -> Iterator[Sample]:
-    """Synthetic boards as the photographs that somebody would upload: 1 to 12 MP (or `size`), through JPEG."""
+def board_samples(seeds: Iterable[int], megapixels: float = MEGAPIXELS) -> Iterator[Sample]:
+    """Synthetic boards as photographs that somebody would upload: 1 to 12 MP (at most `megapixels`), through JPEG."""
     for seed in seeds:
-        board = draw_board(seed, size or photo_size(seed))
+        across, down = photo_size(seed)
+        scale = min(1.0, (megapixels * 1e6 / (across * down)) ** 0.5)
+        board = draw_board(seed, (round(across * scale), round(down * scale)))
         height, width = board.image.shape[:2]
         masks = [
             Instance(1, run_lengths(mask, (int(box[0]), int(box[1]), int(box[2]), int(box[3]))))

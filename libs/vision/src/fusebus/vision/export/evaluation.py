@@ -11,6 +11,8 @@ import msgspec
 from fusebus.models.manifest import read_manifest, write_manifest
 from fusebus.vision.export.coco import CocoFolder, Sample, read_coco, write_coco
 from fusebus.vision.export.evaluate import (
+    FIRST_SEED,
+    MEGAPIXELS,
     Bin,
     Figures,
     Judged,
@@ -34,14 +36,16 @@ class Pictures:
 
     data: Path | None
     boards: int | None = None
-    first_seed: int = 100_000
+    first_seed: int = FIRST_SEED
+    megapixels: float = MEGAPIXELS
 
     @property
     def command(self) -> str:
         """What to call to measure the same again."""
         if self.boards is None:
             return "fusebus model evaluate MODEL --data FOLDER"
-        return f"fusebus model evaluate MODEL --boards {self.boards} --first-seed {self.first_seed}"
+        smaller = "" if self.megapixels == MEGAPIXELS else f" --megapixels {self.megapixels:g}"
+        return f"fusebus model evaluate MODEL --boards {self.boards} --first-seed {self.first_seed}{smaller}"
 
     def open(self) -> CocoFolder | None:
         """The folder; None for boards that are drawn and not kept. Raises DataError."""
@@ -54,7 +58,7 @@ class Pictures:
         yield from self._drawn(self.boards or 0) if folder is None else folder.samples
 
     def _drawn(self, boards: int) -> Iterator[Sample]:
-        return board_samples(range(self.first_seed, self.first_seed + boards))
+        return board_samples(range(self.first_seed, self.first_seed + boards), self.megapixels)
 
 
 @dataclass(frozen=True)

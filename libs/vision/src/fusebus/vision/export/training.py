@@ -43,13 +43,13 @@ class Pictures(Protocol):
 class TrainingPlan:
     """What a training is made of. The same plan, pictures and start give the same weights on the same machine."""
 
-    steps: int = 5000
+    steps: int = 4400
     seed: int = 0
-    batch: int = 24  # pictures per step, over all processes
-    mask_rows: int = 8  # of a batch: masks cost most of a step, and learn well enough from a part of it
+    batch: int = 16  # pictures per step, over all processes
+    mask_rows: int = 6  # of a batch: masks cost most of a step, and learn well enough from a part of it
     learning_rate: float = 1e-3
     warm_up_steps: int = 200
-    grid_share: float = 0.6  # of the training during which instances belong to the nearest of the queries' anchors
+    grid_share: float = 0.33  # of the training during which instances belong to the nearest of the queries' anchors
     processes: int = 2  # with one thread each: operations this small lose more by threads than they gain
     checkpoint_seconds: float = 60.0
     vary: bool = True  # crop, mirror and recolour the pictures

@@ -78,7 +78,7 @@ def train(
             mask_rows=6 if demo else batch or usual[1],
             learning_rate=learning_rate or usual[2],
             processes=processes or usual[3],
-            grid_share=0.6 if demo else 0.0,
+            grid_share=0.33 if demo else 0.0,
             seed=seed,
             checkpoint_seconds=checkpoint_seconds,
         )
@@ -136,6 +136,9 @@ def _start(wish: _Wish, plan: TrainingPlan) -> Start:
 @click.option("--boards", type=click.IntRange(1), help="Measure on this many synthetic boards of 1 to 12 megapixels.")
 @click.option("--first-seed", default=100_000, show_default=True, help="Of the boards.")
 @click.option(
+    "--megapixels", default=12.0, show_default=True, help="Draw boards no larger than this: smaller is faster."
+)
+@click.option(
     "--out", type=_FOLDER, default=Path("evaluation"), show_default=True, help="Folder for the worst pictures."
 )
 @click.option("--worst", default=12, show_default=True, type=click.IntRange(0), help="How many of them to draw.")
@@ -149,6 +152,7 @@ def evaluate(
     data: Path | None,
     boards: int | None,
     first_seed: int,
+    megapixels: float,
     out: Path,
     worst: int,
     tune: bool,
@@ -168,7 +172,7 @@ def evaluate(
     with _told("evaluate"):
         from fusebus.vision.export.evaluation import Pictures, measure, record_figures, record_thresholds
 
-        pictures = Pictures(data, boards, first_seed)
+        pictures = Pictures(data, boards, first_seed, megapixels)
         result = measure(model, pictures, out if worst else None, worst, tune)
         if tune:
             record_thresholds(model, result.thresholds)
