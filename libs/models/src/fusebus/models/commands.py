@@ -22,9 +22,8 @@ from fusebus.bus import Bus, BusError
 from fusebus.contracts.messages import ModelChanged
 from fusebus.contracts.outcomes import Outgoing
 from fusebus.host import SettingsError, environment_for_people, load_settings
-from fusebus.models.fetching import OnBytes
 from fusebus.models.live import AlreadySo, Change, RegistryError
-from fusebus.models.manifest import ModelError, ModelManifest, read_manifest
+from fusebus.models.manifest import ModelError, ModelManifest
 from fusebus.models.registry import Registry
 from fusebus.models.settings import CommandSettings
 from fusebus.models.tables import live_table, version_table, versions_table
@@ -32,7 +31,24 @@ from fusebus.models.tables import live_table, version_table, versions_table
 PLUGINS = "fusebus.model_commands"
 EXIT_FAILED = 1
 T = TypeVar("T")
-Work = Callable[[Registry, OnBytes], Awaitable[T]]
+
+
+class Meter:
+    """The progress bar of one command: called with each part's bytes."""
+
+    def __init__(self, progress: Progress, label: str) -> None:
+        self._progress = progress
+        self._task = progress.add_task(label, total=None)
+
+    def __call__(self, count: int) -> None:
+        self._progress.advance(self._task, count)
+
+    def expect(self, total: int) -> None:
+        """So many bytes in all."""
+        self._progress.update(self._task, total=total)
+
+
+Work = Callable[[Registry, Meter], Awaitable[T]]
 
 
 class Commands(click.Group):
@@ -111,12 +127,11 @@ def push(folder: Path, why: str, who: str, as_json: bool, settings_file: Path | 
     Exit codes: 0 pushed, or there already with the same bytes; 1 refused or not reached; 2 usage.
     """
 
-    async def work(registry: Registry, on_bytes: OnBytes) -> Any:
-        await asyncio.to_thread(_inspect, folder)
-        return await registry.push(folder, who, why, on_bytes)
+    async def work(registry: Registry, meter: Meter) -> Any:
+        meter.expect((await asyncio.to_thread(_inspect, folder)).total_bytes)
+        return await registry.push(folder, who, why, meter)
 
-    total = _or_fail(lambda: read_manifest(folder)).total_bytes
-    done = _run(work, settings_file, "pushing", total, quiet=as_json)
+    done = _run(work, settings_file, "pushing", quiet=as_json)
     if as_json:
         _print_json(done)
     elif done.new:
@@ -136,7 +151,7 @@ def list_versions(as_json: bool, settings_file: Path | None) -> None:
     Exit codes: 0 listed, 1 not reached, 2 usage.
     """
 
-    async def work(registry: Registry, _: OnBytes) -> Any:
+    async def work(registry: Registry, _: Meter) -> Any:
         return await registry.list()
 
     found = _run(work, settings_file)
@@ -158,7 +173,7 @@ def show(ref: str, as_json: bool, settings_file: Path | None) -> None:
     Exit codes: 0 shown, 1 no such version or not reached, 2 usage.
     """
 
-    async def work(registry: Registry, _: OnBytes) -> Any:
+    async def work(registry: Registry, _: Meter) -> Any:
         return await (registry.show(ref) if ref else registry.document())
 
     found = _run(work, settings_file)
@@ -189,7 +204,7 @@ def promote(ref: str, percent: float | None, why: str, who: str, as_json: bool, 
     Exit codes: 0 done, or so already; 1 refused, somebody else was faster, or not reached; 2 usage.
     """
 
-    async def work(registry: Registry, _: OnBytes) -> Change:
+    async def work(registry: Registry, _: Meter) -> Change:
         return await registry.promote(ref, who, why, percent)
 
     _change(work, settings_file, as_json)
@@ -208,7 +223,7 @@ def rollback(why: str, who: str, as_json: bool, settings_file: Path | None) -> N
     Exit codes: 0 done; 1 nothing to go back to, somebody else was faster, or not reached; 2 usage.
     """
 
-    async def work(registry: Registry, _: OnBytes) -> Change:
+    async def work(registry: Registry, _: Meter) -> Change:
         return await registry.rollback(who, why)
 
     _change(work, settings_file, as_json)
@@ -226,8 +241,9 @@ def verify(ref: str, as_json: bool, settings_file: Path | None) -> None:
     Exit codes: 0 all as it was pushed, 1 something is wrong or not reached, 2 usage.
     """
 
-    async def work(registry: Registry, on_bytes: OnBytes) -> Any:
-        return await registry.verify(ref, on_bytes)
+    async def work(registry: Registry, meter: Meter) -> Any:
+        meter.expect((await registry.show(ref)).manifest.total_bytes)
+        return await registry.verify(ref, meter)
 
     problems = _run(work, settings_file, "verifying", quiet=as_json)
     if as_json:
@@ -250,8 +266,9 @@ def pull(ref: str, out: Path, as_json: bool, settings_file: Path | None) -> None
     Exit codes: 0 there, 1 refused or not reached, 2 usage.
     """
 
-    async def work(registry: Registry, on_bytes: OnBytes) -> Any:
-        return await registry.pull(ref, out, on_bytes)
+    async def work(registry: Registry, meter: Meter) -> Any:
+        meter.expect((await registry.show(ref)).manifest.total_bytes)
+        return await registry.pull(ref, out, meter)
 
     folder = _run(work, settings_file, "pulling", quiet=as_json)
     _print_json({"ref": ref, "folder": str(folder)}) if as_json else click.echo(f"{ref} is in {folder}")
@@ -271,7 +288,7 @@ def delete(ref: str, why: str, who: str, as_json: bool, settings_file: Path | No
     Exit codes: 0 gone; 1 in use, no such version, or not reached; 2 usage.
     """
 
-    async def work(registry: Registry, _: OnBytes) -> Any:
+    async def work(registry: Registry, _: Meter) -> Any:
         return await registry.delete(ref, who, why)
 
     change = _run(work, settings_file)
@@ -319,17 +336,15 @@ async def _announce(change: Change, settings: CommandSettings) -> None:
         click.echo(f"the fleet topic could not be told (it holds all the same): {error}", err=True)
 
 
-def _run(work: Work[T], settings_file: Path | None, label: str = "", total: int | None = None, quiet: bool = True) -> T:
+def _run(work: Work[T], settings_file: Path | None, label: str = "", quiet: bool = True) -> T:
     """What `work` gives for a registry; its errors end the command with exit code 1."""
     settings = _settings(settings_file)
 
     async def run() -> T:
         columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
         with Progress(*columns, console=Console(stderr=True), disable=quiet or not label) as progress:
-            task = progress.add_task(label, total=total)
             async with Blobs(settings.blobs) as blobs:
-                registry = Registry(blobs, settings.models)
-                return await work(registry, lambda count: progress.advance(task, count))
+                return await work(Registry(blobs, settings.models), Meter(progress, label))
 
     return _or_fail(lambda: asyncio.run(run()))
 

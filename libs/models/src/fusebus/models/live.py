@@ -58,7 +58,7 @@ class Change(msgspec.Struct, frozen=True, kw_only=True, rename={"before": "from"
     action: str
     """`promote`, `canary`, `rollback`, `stop canary` or `delete`."""
     before: str
-    """What served, as `name@version`; empty where nothing did."""
+    """What served, as `name@version`; empty where nothing did, and for `delete`."""
     after: str
     """What serves, the canary's version, or for `delete` the version that is gone."""
     percent: float | None = None
@@ -142,7 +142,7 @@ def deleted(live: Live, ref: str, change: Change) -> Live:
     if why := use_of(live, ref):
         raise RegistryError(f"{ref} is {why}; promote another version first (fusebus model list)")
     previous = tuple(found for found in live.previous if found.ref != ref)
-    return _recorded(live, change, "delete", live.current.ref if live.current else "", ref, previous=previous)
+    return _recorded(live, change, "delete", "", ref, previous=previous)
 
 
 def use_of(live: Live | None, ref: str) -> str:
