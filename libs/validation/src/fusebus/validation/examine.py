@@ -14,6 +14,7 @@ from fusebus.validation.heif import decode_heif
 from fusebus.validation.kept import fields_of, kept_fields
 from fusebus.validation.limits import Tier
 from fusebus.validation.look import Look, look
+from fusebus.validation.png_data import verified_png
 from fusebus.validation.verdicts import Facts, Verdict, rejected
 from fusebus.vision import ImageError, ImageHeader, decode, encode_jpeg
 
@@ -56,13 +57,7 @@ def _inside(data: bytes, found: Look, derivative: bool) -> Verdict:
         pixels, exif = decode_heif(data)
         header = ImageHeader("heif", pixels.shape[1], pixels.shape[0])
     else:
-        if header.format == "jpeg":
-            integrity.verify_jpeg(data, header, found.kind)
-        elif header.format == "png":
-            integrity.verify_png(data)
-        elif header.format == "webp":
-            integrity.verify_webp(data)
-        pixels = decode(data)
+        pixels = _decoded(data, found)
     captured_at, camera = fields_of(exif) if header.format == "heif" else kept_fields(header.format, data)
     wanted = derivative or header.format == "heif"  # which workers don't read
     facts = Facts(
@@ -75,6 +70,17 @@ def _inside(data: bytes, found: Look, derivative: bool) -> Verdict:
         quality=quality.notes(pixels),
     )
     return Verdict(facts=facts, derivative=_rebuilt(pixels) if wanted else b"")
+
+
+def _decoded(data: bytes, found: Look) -> NDArray[np.uint8]:
+    """Upright pixels of a file that is sound to its end. Raises Damaged, TooComplex."""
+    if found.header.format == "png":
+        return decode(verified_png(data), found.header.orientation)
+    if found.header.format == "jpeg":
+        integrity.verify_jpeg(data, found.header, found.kind)
+    else:
+        integrity.verify_webp(data)
+    return decode(data)
 
 
 def _rebuilt(pixels: NDArray[np.uint8]) -> bytes:

@@ -25,7 +25,7 @@ HEADER_CPU_SECONDS = 2
 """For reading the header of whatever file."""
 SMALL_CPU_SECONDS = 6  # six times what a sound picture of 30 megapixels takes on a slow core
 LARGE_CPU_SECONDS = 20
-WALL_PER_CPU = 5.0
+WALL_PER_CPU = 10.0
 """A child may wait for a core so much longer than it may compute; then the machine is overloaded, not the file bad."""
 DERIVATIVE_BYTES = 128 * MEGABYTE
 """Largest file a child may write."""

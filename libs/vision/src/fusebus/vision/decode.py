@@ -18,8 +18,8 @@ Pixels = NDArray[np.uint8]
 """RGB, shape (height, width, 3)."""
 
 
-def decode(data: bytes) -> Pixels:
-    """RGB pixels uint8 (height, width, 3), EXIF orientation applied, transparency laid on white.
+def decode(data: bytes, orientation: int | None = None) -> Pixels:
+    """RGB pixels uint8 (height, width, 3), EXIF orientation applied (or the one given), transparency laid on white.
 
     Strict: a file that a lenient viewer would half show is refused. Releases the GIL while it decodes.
     Raises NotAnImage, TooManyPixels, TooComplex, Damaged.
@@ -28,7 +28,7 @@ def decode(data: bytes) -> Pixels:
     pixels = _decoded(data, header)
     if pixels.shape != (header.height, header.width, 3):
         raise Damaged(f"header says {header.width} x {header.height} pixels, the data has {pixels.shape[1::-1]}")
-    return _upright(pixels, header)
+    return _upright(pixels, orientation or header.orientation)
 
 
 def _decoded(data: bytes, header: ImageHeader) -> Pixels:
@@ -84,9 +84,9 @@ def _rgb_strip(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def _upright(pixels: Pixels, header: ImageHeader) -> Pixels:
+def _upright(pixels: Pixels, orientation: int) -> Pixels:
     """The picture as a person shall see it; the eight cases are those of EXIF 2.3, tag 0x0112."""
-    match header.orientation:
+    match orientation:
         case 2:
             turned = cv2.flip(pixels, 1)
         case 3:
