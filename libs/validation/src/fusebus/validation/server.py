@@ -6,6 +6,7 @@ a child needs is loaded before, for a child can open nothing.
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import io
 import os
@@ -42,13 +43,13 @@ def main(descriptor: int, with_heif: bool) -> None:
     own = guards.address_space()
     with socket.socket(fileno=descriptor) as channel:
         channel.send(msgspec.json.encode(Started(guards=guards.Guards(network_namespace=alone, system_calls=filtered))))
-        while True:
-            message, descriptors, _, _ = socket.recv_fds(channel, REQUEST_BYTES, 3)
-            if not message:
-                return
-            request = msgspec.json.decode(message, type=Request)
-            ended = _run(request, descriptors, nowhere, own, with_heif)
-            channel.send(msgspec.json.encode(ended))
+        with contextlib.suppress(ConnectionError):  # whoever asked was killed
+            while True:
+                message, descriptors, _, _ = socket.recv_fds(channel, REQUEST_BYTES, 3)
+                if not message:
+                    return
+                request = msgspec.json.decode(message, type=Request)
+                channel.send(msgspec.json.encode(_run(request, descriptors, nowhere, own, with_heif)))
 
 
 def _run(request: Request, descriptors: list[int], nowhere: int, own: int, with_heif: bool) -> Ended:
