@@ -1,6 +1,8 @@
 """What a hostile or unlucky model may do to the process that tries it, and that this one survives it."""
 
+import asyncio
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -50,6 +52,18 @@ async def test_what_the_child_started_ends_with_it(tmp_path: Path) -> None:
     text = f"import os, time\nif os.fork() == 0: open({str(mark)!r}, 'w').write(str(os.getpid()))\ntime.sleep(60)"
     assert (await refusal(text, seconds=1.5)).reason == "time_out"
     wait_for(lambda: is_gone(int(mark.read_text())))
+
+
+async def test_what_slipped_away_with_the_pipes_is_not_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fusebus.inferencer.guard.PIPE_SECONDS", 0.5)
+    mark = tmp_path / "pid"
+    slip = f"os.setsid(); open({str(mark)!r}, 'w').write(str(os.getpid())); time.sleep(60)"
+    async with asyncio.timeout(15):
+        error = await refusal(f"import os, time\nif os.fork() == 0: {slip}\ntime.sleep(60)", seconds=1.5)
+    assert error.reason == "time_out"
+    os.kill(int(mark.read_text()), signal.SIGKILL)
 
 
 async def test_a_memory_bomb_is_ended_and_refused() -> None:
@@ -114,9 +128,11 @@ def test_the_memory_of_a_process_that_ended_is_unknown() -> None:
         "os.execv('/bin/true', ['true'])",
         "subprocess.run(['/bin/true'])",
         "threading.Thread(target=lambda: socket.socket()).run()",
+        "os.setsid()",
+        "os.setpgid(0, 0)",
     ],
 )
-def test_a_confined_process_has_no_network_and_starts_no_program(attempt: str) -> None:
+def test_a_confined_process_has_no_network_starts_no_program_and_stays_in_its_group(attempt: str) -> None:
     text = (
         "import os, socket, subprocess, threading\n"
         "from fusebus.inferencer.confinement import confine\n"

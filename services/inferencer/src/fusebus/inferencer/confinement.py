@@ -27,9 +27,10 @@ _X32 = 0x40000000  # numbers from here on are x86-64's second set of calls
 
 _AUDIT = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
 _REFUSED_CALLS = {
-    # socket, execve, execveat, ptrace, process_vm_readv, process_vm_writev, io_uring_setup (which opens sockets, too)
-    "x86_64": (41, 59, 322, 101, 310, 311, 425),
-    "aarch64": (198, 221, 281, 117, 270, 271, 425),
+    # socket, execve, execveat, ptrace, process_vm_readv, process_vm_writev, io_uring_setup (which opens sockets, too),
+    # setpgid, setsid: what it forks must stay in the group that is killed
+    "x86_64": (41, 59, 322, 101, 310, 311, 425, 109, 112),
+    "aarch64": (198, 221, 281, 117, 270, 271, 425, 154, 157),
 }
 
 

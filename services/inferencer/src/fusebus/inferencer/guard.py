@@ -18,6 +18,8 @@ from fusebus.inferencer.trial import TrialOrder, TrialReport
 
 POLL_SECONDS = 0.05
 """How often the child's memory is looked at: at 5 GB/s, what a core can fill, it overshoots by 250 MB."""
+PIPE_SECONDS = 5.0
+"""How long a dead child's output is waited for: what slipped out of its process group could hold the pipe for ever."""
 MAX_OUTPUT_BYTES = 64 * 1024
 """More than a report ever has is not read."""
 _KEPT_VARIABLES = re.compile(
@@ -47,16 +49,20 @@ async def try_model(order: TrialOrder, seconds: float, command: Sequence[str] = 
         env=_environment(os.environ),
         start_new_session=True,
     )
-    output = asyncio.create_task(_read(child.stdout))
-    errors = asyncio.create_task(_read(child.stderr))
+    said, complained = bytearray(), bytearray()
+    reading = [
+        asyncio.create_task(_read(child.stdout, said)),
+        asyncio.create_task(_read(child.stderr, complained)),
+    ]
     try:
         await _watch(child, order.memory_bytes, seconds)
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(child.pid, signal.SIGKILL)  # whatever else it started goes with it, and lets go of the pipes
-        await child.wait()
-        said, complained = await output, await errors
-    return _verdict(child.returncode, said, complained)
+        _, late = await asyncio.wait({*reading, asyncio.create_task(child.wait())}, timeout=PIPE_SECONDS)
+        for task in late:
+            task.cancel()
+    return _verdict(child.returncode, bytes(said), bytes(complained))
 
 
 async def _watch(child: asyncio.subprocess.Process, memory_bytes: int, seconds: float) -> None:
@@ -85,13 +91,11 @@ def peak_memory(pid: int) -> int | None:
     return int(found[1]) * 1024 if found else None
 
 
-async def _read(stream: asyncio.StreamReader | None) -> bytes:
-    """The first bytes; the rest is taken off the pipe and dropped, so that the child never waits for us."""
+async def _read(stream: asyncio.StreamReader | None, kept: bytearray) -> None:
+    """Keep the first bytes; the rest is taken off the pipe and dropped, so that the child never waits for us."""
     assert stream is not None
-    kept = bytearray()
     while data := await stream.read(MAX_OUTPUT_BYTES):
         kept += data[: MAX_OUTPUT_BYTES - len(kept)]
-    return bytes(kept)
 
 
 def _verdict(code: int | None, said: bytes, complained: bytes) -> TrialReport:
