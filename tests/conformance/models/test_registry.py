@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import itertools
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
 import pytest
+from rich.console import Console
 
 from fusebus.blobs import Blobs
-from fusebus.models.live import AlreadySo, RegistryError
-from fusebus.models.manifest import ModelError
-from fusebus.models.registry import Lost, Registry
+from fusebus.models.live import AlreadySo, Live, RegistryError
+from fusebus.models.manifest import ModelError, load_manifest, write_manifest
+from fusebus.models.registry import Lost, Pushed, Registry, Unreadable, Version
 from fusebus.models.settings import RegistrySettings
+from fusebus.models.tables import versions_table
 
 MakeModel = Callable[..., Path]
 
@@ -71,6 +75,49 @@ async def test_an_interrupted_push_goes_on_and_of_other_bytes_is_refused_until_i
     await blobs.delete(registry_settings.container, "versions/neutral/1/manifest.json")
     assert await registry.delete("neutral@1", "ada", "clear") is None
     assert (await registry.push(make_model("1"), "bob", "other")).new
+
+
+async def test_of_two_pushes_at_once_with_other_manifests_the_record_is_the_winners(
+    registry: Registry, make_model: MakeModel
+) -> None:
+    folders = [make_model("1", b"the same weights") for _ in "12"]
+    changed = msgspec.structs.replace(load_manifest(folders[1]), score_thresholds=(0.7,))
+    write_manifest(folders[1], changed)
+    outcomes = await asyncio.gather(
+        *(registry.push(folder, who, "tuned") for folder, who in zip(folders, ("ada", "bob"), strict=True)),
+        return_exceptions=True,
+    )
+    winner = next(who for who, outcome in zip(("ada", "bob"), outcomes, strict=True) if isinstance(outcome, Pushed))
+    assert sum(isinstance(outcome, RegistryError) for outcome in outcomes) == 1
+    found = await registry.show("neutral@1")
+    assert found.pushed is not None
+    assert found.pushed.who == winner
+    assert await registry.verify("neutral@1") == ()
+
+
+async def test_a_version_that_can_not_be_read_does_not_hide_the_others(
+    registry: Registry, make_model: MakeModel, blobs: Blobs, registry_settings: RegistrySettings
+) -> None:
+    await push(registry, make_model, "1", "2")
+    manifest = "versions/neutral/1/manifest.json"
+    await blobs.write(registry_settings.container, manifest, b'{"format_version": 9}', "application/json")
+    broken, sound = await registry.list()
+    assert isinstance(broken, Unreadable)
+    assert (broken.ref, "format_version 9" in broken.problem) == ("neutral@1", True)
+    assert isinstance(sound, Version)
+    output = io.StringIO()
+    Console(file=output, width=200).print(versions_table([broken, sound]))
+    assert "unreadable" in output.getvalue()
+
+
+async def test_a_canary_can_be_ended_whatever_became_of_the_live_version(
+    registry: Registry, make_model: MakeModel, blobs: Blobs, registry_settings: RegistrySettings
+) -> None:
+    await push(registry, make_model, "1", "2")
+    await registry.promote("neutral@1", "ada", "go")
+    await registry.promote("neutral@2", "ada", "try", percent=10)
+    await blobs.delete(registry_settings.container, "versions/neutral/1/manifest.json")
+    assert (await registry.rollback("ada", "worse")).action == "stop canary"
 
 
 async def test_promotions_are_recorded_and_rollback_goes_back_step_by_step(
@@ -207,6 +254,39 @@ async def test_a_deleted_version_is_gone_recorded_and_its_name_not_given_again(
         await registry.delete("neutral@1", "bob", "again")
 
 
+async def test_of_two_deletions_at_once_the_name_is_not_given_again(registry: Registry, make_model: MakeModel) -> None:
+    for version in map(str, range(4)):
+        folder = make_model(version)
+        await registry.push(folder, "ada", "first")
+        await asyncio.gather(
+            *(registry.delete(f"neutral@{version}", who, "tidy") for who in ("ada", "bob", "eve")),
+            return_exceptions=True,
+        )
+        assert await registry.list() == []
+        with pytest.raises(RegistryError, match="never given again"):
+            await registry.push(folder, "ada", "again")
+
+
+async def test_a_deletion_goes_on_where_others_change_something_else(
+    registry: Registry, make_model: MakeModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await push(registry, make_model, "1", "2")
+    document, others = Registry.document, [True]
+
+    async def overtaken(self: Registry) -> Live:
+        live = await document(self)
+        if others and others.pop():
+            await self.promote("neutral@2", "bob", "faster")
+        return live
+
+    monkeypatch.setattr(Registry, "document", overtaken)
+    change = await registry.delete("neutral@1", "ada", "tidy")
+    assert change is not None
+    assert change.after == "neutral@1"
+    live = await document(registry)
+    assert [entry.action for entry in live.history] == ["promote", "delete"]
+
+
 async def test_a_deletion_at_the_same_time_as_a_promotion_never_leaves_a_hole(
     registry: Registry, make_model: MakeModel
 ) -> None:
@@ -284,3 +364,21 @@ async def test_a_lost_answer_to_a_promotion_is_no_lost_promotion(
     monkeypatch.setattr(Blobs, "replace", twice)
     assert (await registry.promote("neutral@2", "ada", "go")).after == "neutral@2"
     assert next(tries) == 1
+
+
+async def test_a_promotion_whose_answer_was_lost_and_that_others_built_on_is_not_lost(
+    registry: Registry, make_model: MakeModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await push(registry, make_model, "1", "2", "3")
+    await registry.promote("neutral@1", "ada", "go")
+    replace = Blobs.replace
+
+    async def unheard(self: Blobs, *arguments: object) -> str:
+        monkeypatch.setattr(Blobs, "replace", replace)
+        await replace(self, *arguments)  # type: ignore[arg-type]
+        await registry.promote("neutral@3", "bob", "at once")
+        return await replace(self, *arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Blobs, "replace", unheard)
+    assert (await registry.promote("neutral@2", "ada", "go")).after == "neutral@2"
+    assert [change.after[-1] for change in (await registry.document()).history] == ["1", "2", "3"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import shutil
 import uuid
@@ -43,9 +44,11 @@ MAX_LIVE_BYTES = 1_000_000
 MAX_RECORD_BYTES = 100_000
 READ_ATTEMPTS = 5
 """Of the live document, while others change it between asking for its ETag and reading it."""
+DELETE_ATTEMPTS = 5
+"""Of one deletion, while others change what is live."""
 JSON = "application/json"
 
-__all__ = ["Live", "Pushed", "Record", "Registry", "Version"]
+__all__ = ["Live", "Pushed", "Record", "Registry", "Unreadable", "Version"]
 
 
 class Record(msgspec.Struct, frozen=True, kw_only=True):
@@ -67,6 +70,13 @@ class Version(msgspec.Struct, frozen=True, kw_only=True):
     """None where its record is gone."""
     use: str
     """`live`, `the canary`, `what rollback goes back to`, or empty."""
+
+
+class Unreadable(msgspec.Struct, frozen=True, kw_only=True):
+    """A version whose manifest can't be read: altered, or of another release."""
+
+    ref: str
+    problem: str
 
 
 class Pushed(msgspec.Struct, frozen=True, kw_only=True):
@@ -132,21 +142,29 @@ class Registry:
             return msgspec.structs.replace(pushed, new=False)
         for name in sorted(manifest.files):
             await self._push_file(folder / name, ref, on_bytes)
-        record = Record(who=who, when=self._now(), why=why, manifest_sha256=hashlib.sha256(data).hexdigest())
-        await self._blobs.write(self._container, ref.push, msgspec.json.encode(record), JSON)
         try:
             await self._blobs.create(self._container, ref.manifest, data, JSON)
         except BlobExists as error:
-            raise RegistryError(f"{ref} was pushed by somebody else at the same time, with other bytes") from error
+            raise RegistryError(
+                f"{ref} was pushed by somebody else at the same time, with other bytes: export under another version"
+            ) from error
+        record = Record(who=who, when=self._now(), why=why, manifest_sha256=hashlib.sha256(data).hexdigest())
+        # After the manifest: whose push it was is known only then. Of two with the same bytes the first one stays.
+        with contextlib.suppress(BlobExists):
+            await self._blobs.create(self._container, ref.push, msgspec.json.encode(record), JSON)
         return pushed
 
-    async def list(self) -> list[Version]:
-        """Every version, by name and version."""
-        live, found = await self.document(), list[Version]()
+    async def list(self) -> list[Version | Unreadable]:
+        """Every version, by name and version; one that can't be read does not hide the others."""
+        live, found = await self.document(), list[Version | Unreadable]()
         try:
             async for blob in self._blobs.list(self._container, places.VERSIONS):
-                if (ref := places.ref_of(blob.name)) is not None:
+                if (ref := places.ref_of(blob.name)) is None:
+                    continue
+                try:
                     found.append(await self._version(ref, live))
+                except (ModelError, RegistryError) as error:
+                    found.append(Unreadable(ref=str(ref), problem=str(error)))
         except BlobVanished:  # no container yet
             return []
         return found
@@ -175,7 +193,7 @@ class Registry:
         """
         live = await self.document()
         changed = rolled_back(live, self._change(who, why))
-        if changed.current is not None:
+        if changed.current is not None and changed.current != live.current:  # a canary can be ended in any case
             await self._version(parse_ref(changed.current.ref), live)
         remaining = [model for model in changed.previous if await self._exists(model)]
         return await self._write(live, msgspec.structs.replace(changed, previous=tuple(remaining)))
@@ -186,22 +204,10 @@ class Registry:
         First it can't be promoted any more, then the history says so under the ETag that proves it unused, then its
         blobs go; a repeat after an interruption finishes the work. Raises RegistryError while it is in use, Lost.
         """
-        parsed = parse_ref(ref)
-        live, there = await self.document(), await self._find(parsed.manifest, MAX_MANIFEST_BYTES)
-        if there is None:
-            if not await self._remove_blobs(parsed):
-                raise RegistryError(f"the registry has no {ref} (fusebus model list)")
-            return None
-        changed = deleted(live, ref, self._change(who, why))
-        record = Record(who=who, when=self._now(), why=why, manifest_sha256=hashlib.sha256(there).hexdigest())
-        await self._blobs.write(self._container, parsed.tombstone, msgspec.json.encode(record), JSON)
-        try:
-            change = await self._write(live, changed)
-        except Lost:
-            await self._blobs.delete(self._container, parsed.tombstone)
-            raise
-        await self._remove_blobs(parsed)
-        return change
+        for _ in range(DELETE_ATTEMPTS - 1):
+            with contextlib.suppress(Lost):  # what others change matters here only if it brings the version into use
+                return await self._delete(parse_ref(ref), who, why)
+        return await self._delete(parse_ref(ref), who, why)
 
     async def verify(self, ref: str, on_bytes: OnBytes = lambda _: None) -> tuple[str, ...]:
         """Read every byte of a version: what is wrong with it, in words; empty where nothing is.
@@ -251,6 +257,25 @@ class Registry:
                 raise
             return partial.rename(folder)
 
+    async def _delete(self, ref: Ref, who: str, why: str) -> Change | None:
+        live, there = await self.document(), await self._find(ref.manifest, MAX_MANIFEST_BYTES)
+        if there is None:
+            if not await self._remove_blobs(ref):
+                raise RegistryError(f"the registry has no {ref} (fusebus model list)")
+            return None
+        changed = deleted(live, str(ref), self._change(who, why))
+        record = Record(who=who, when=self._now(), why=why, manifest_sha256=hashlib.sha256(there).hexdigest())
+        await self._blobs.write(self._container, ref.tombstone, msgspec.json.encode(record), JSON)
+        try:
+            change = await self._write(live, changed)
+        except Lost:
+            # Only what came into use is given its name back: another deletion may rely on the tombstone.
+            if use_of(await self.document(), str(ref)):
+                await self._blobs.delete(self._container, ref.tombstone)
+            raise
+        await self._remove_blobs(ref)
+        return change
+
     async def _push_file(self, path: Path, ref: Ref, on_bytes: OnBytes) -> None:
         try:
             with path.open("rb") as file:
@@ -270,7 +295,10 @@ class Registry:
             else:
                 await self._blobs.create(self._container, places.LIVE, data, JSON)
         except (BlobChanged, BlobExists) as error:
-            raise Lost(_winner(await self.document())) from error
+            now = await self.document()
+            if all(change.id != changed.history[-1].id for change in now.history):
+                raise Lost(_winner(now)) from error
+            # Else its answer was lost, and somebody has built on it since.
         return changed.history[-1]
 
     async def _version(self, ref: Ref, live: Live) -> Version:

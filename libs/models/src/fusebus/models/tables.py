@@ -11,18 +11,21 @@ from rich.table import Table
 from rich.text import Text
 
 from fusebus.models.live import Change, Live
-from fusebus.models.registry import Version
+from fusebus.models.registry import Unreadable, Version
 
 HISTORY_SHOWN = 10
 MB = 1_000_000
 
 
-def versions_table(versions: Sequence[Version]) -> RenderableType:
+def versions_table(versions: Sequence[Version | Unreadable]) -> RenderableType:
     """One line for each version."""
     if not versions:
         return Text('no versions yet: fusebus model push FOLDER --why "..." brings one')
     table = Table("version", "use", "MB", "precision", "finds", "pushed", "by", "why", box=None)
     for found in versions:
+        if isinstance(found, Unreadable):
+            table.add_row(escape(found.ref), "unreadable", "?", "?", "?", "?", "?", escape(found.problem))
+            continue
         manifest, pushed = found.manifest, found.pushed
         table.add_row(
             escape(found.ref),
