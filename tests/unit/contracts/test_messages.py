@@ -121,6 +121,7 @@ def test_a_field_added_later_does_not_disturb_this_release() -> None:
         (b'{"type":"RunCheck","run_id":"r","supplier":"acme","schema_version":2}', "unknown_version"),
         (b'{"type":"RunCheck","run_id":"' + b"r" * 65_536 + b'"}', "too_large"),
         (b'{"type":"CloseRun","run_id":"r","supplier":"../x","requested_by":"o"}', "undecodable"),
+        (b'{"type":"CloseRun","run_id":"r","supplier":"acme\\n","requested_by":"o"}', "undecodable"),
     ],
 )
 def test_a_body_that_nobody_can_handle_is_poison_with_a_reason(body: bytes, reason: str) -> None:

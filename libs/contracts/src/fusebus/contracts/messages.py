@@ -14,8 +14,8 @@ import msgspec
 
 from fusebus.contracts.identity import upload_id
 
-Sha256 = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}$")]
-Supplier = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9](?:[a-z0-9]|-(?=[a-z0-9])){0,58}[a-z0-9]$")]
+Sha256 = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}\Z")]
+Supplier = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9](?:[a-z0-9]|-(?=[a-z0-9])){0,58}[a-z0-9]\Z")]
 """Part of a container name (`in-<supplier>`): 2 to 60 lower-case letters, digits and single dashes."""
 
 SUPPLIER_CONTAINER_PREFIX = "in-"

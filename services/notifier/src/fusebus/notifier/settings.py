@@ -13,7 +13,7 @@ from fusebus.host import Secret
 from fusebus.ledger import LedgerSettings
 
 Address = Annotated[
-    str, Meta(pattern=r"^[^\s@<>,;:\"\\()\[\]]+@[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?$", max_length=254)
+    str, Meta(pattern=r"^[^\s@<>,;:\"\\()\[\]]+@[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?\Z", max_length=254)
 ]
 """An e-mail address in its plain form: no display name, no comment, nothing that could end a header."""
 
@@ -84,7 +84,7 @@ class NotifierSettings(Struct, frozen=True, kw_only=True):
     report_address: Annotated[
         str,
         Meta(
-            pattern=r"^(https?://[^\s\"<>]+/)?$",
+            pattern=r"^(https?://[^\s\"<>]+/)?\Z",
             description="Web address of the results, ending in /; empty: mails name the report's place without a link.",
         ),
     ] = ""
