@@ -95,15 +95,23 @@ async def test_of_two_pushes_at_once_with_other_manifests_the_record_is_the_winn
     assert await registry.verify("neutral@1") == ()
 
 
+@pytest.mark.parametrize(
+    ("altered", "problem"), [(b'{"format_version": 9}', "format_version 9"), (b" " * 1_000_001, "more than 1000000")]
+)
 async def test_a_version_that_can_not_be_read_does_not_hide_the_others(
-    registry: Registry, make_model: MakeModel, blobs: Blobs, registry_settings: RegistrySettings
+    registry: Registry,
+    make_model: MakeModel,
+    blobs: Blobs,
+    registry_settings: RegistrySettings,
+    altered: bytes,
+    problem: str,
 ) -> None:
     await push(registry, make_model, "1", "2")
     manifest = "versions/neutral/1/manifest.json"
-    await blobs.write(registry_settings.container, manifest, b'{"format_version": 9}', "application/json")
+    await blobs.write(registry_settings.container, manifest, altered, "application/json")
     broken, sound = await registry.list()
     assert isinstance(broken, Unreadable)
-    assert (broken.ref, "format_version 9" in broken.problem) == ("neutral@1", True)
+    assert (broken.ref, problem in broken.problem) == ("neutral@1", True)
     assert isinstance(sound, Version)
     output = io.StringIO()
     Console(file=output, width=200).print(versions_table([broken, sound]))

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import msgspec
 
-from fusebus.blobs import BlobChanged, BlobExists, Blobs, BlobVanished, StorageError
+from fusebus.blobs import BlobChanged, BlobExists, Blobs, BlobTooLarge, BlobVanished, StorageError
 from fusebus.models import places
 from fusebus.models.fetching import OnBytes, check_blob, fetch_file, make_private, only_one, require_space
 from fusebus.models.live import (
@@ -333,6 +333,8 @@ class Registry:
             return await self._blobs.read(self._container, name, max_bytes=max_bytes)
         except BlobVanished:
             return None
+        except BlobTooLarge as error:
+            raise ModelError(f"{name}: has more than {max_bytes} bytes; it was altered") from error
 
     async def _record(self, name: str) -> Record | None:
         data = await self._find(name, MAX_RECORD_BYTES)
