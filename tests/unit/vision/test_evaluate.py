@@ -3,13 +3,17 @@
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 
+from fusebus.models.manifest import ModelError, load_manifest, write_manifest
+from fusebus.vision import DEMO_MODEL
 from fusebus.vision.export.coco import Instance, Sample, run_lengths
 from fusebus.vision.export.evaluate import (
     Found,
     Judged,
+    Model,
     _matched,
     best_thresholds,
     count_accuracy,
@@ -95,3 +99,11 @@ def test_the_worst_pictures_come_first_and_are_drawn(tmp_path: Path) -> None:
     assert badness(bad, [0.5]) > badness(good, [0.5])
     write_worst(tmp_path, [(bad, draw(bad, np.zeros((SIZE, SIZE, 3), np.uint8), [0.5]))])
     assert (tmp_path / "01-a.jpg").read_bytes().startswith(b"\xff\xd8")
+
+
+def test_a_graph_that_is_not_what_its_manifest_says_is_not_run(tmp_path: Path) -> None:
+    manifest = load_manifest(DEMO_MODEL)
+    (tmp_path / manifest.file).write_bytes((DEMO_MODEL / manifest.file).read_bytes())
+    write_manifest(tmp_path, msgspec.structs.replace(manifest, top_k=manifest.top_k + 1))
+    with pytest.raises(ModelError, match="the manifest says"):
+        Model(tmp_path)

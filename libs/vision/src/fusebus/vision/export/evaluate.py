@@ -19,6 +19,7 @@ from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
+from fusebus.models.inspection import inspect_graph
 from fusebus.models.manifest import ModelManifest, load_manifest
 from fusebus.vision.boards import draw_board, photo_size
 from fusebus.vision.export.coco import CocoFolder, Instance, Sample, run_lengths
@@ -106,8 +107,9 @@ class Model:
     """An exported model on the CPU."""
 
     def __init__(self, folder: Path, threads: int = 1) -> None:
-        """Raises ModelError where the folder is not what its manifest says."""
+        """Raises ModelError where the folder is not what its manifest says, or its graph is not harmless."""
         self.manifest: ModelManifest = load_manifest(folder)
+        inspect_graph(folder, self.manifest)  # people measure models of others, too
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         self._session = onnxruntime.InferenceSession(
