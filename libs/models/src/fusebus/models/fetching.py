@@ -78,13 +78,13 @@ async def only_one(folder: Path) -> AsyncIterator[None]:
 
 
 def make_private(folder: Path) -> None:
-    """A folder that only we can write to; made with mode 0700. Raises ModelError, OSError."""
+    """A folder that only we can write to; made with mode 0700. Raises OSError: that is no fault of any model."""
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     facts = folder.lstat()
     if not stat.S_ISDIR(facts.st_mode):
-        raise ModelError(f"{folder}: is a link or no folder; name a folder of your own")
+        raise NotADirectoryError(f"{folder}: is a link or no folder; name a folder of your own")
     if facts.st_uid != os.geteuid() or facts.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-        raise ModelError(f"{folder}: others can write there and could alter the model; chmod go-w, or name another")
+        raise PermissionError(f"{folder}: others can write there and could alter models; chmod go-w, or name another")
 
 
 def require_space(folder: Path, size: int) -> None:
