@@ -65,9 +65,9 @@ def export(
 ) -> None:
     """Make a model that can be served of CHECKPOINT, proved to compute the same.
 
-    CHECKPOINT is a transformers folder, a safetensors file, or a .pt or .pth of facebookresearch/sam3 or its trainer. No
-    code in it is run. The graph's outputs are compared with torch's on photographs and noise; --out exists afterwards
-    only if they are the same.
+    CHECKPOINT is a transformers folder, a safetensors file, or a .pt or .pth of facebookresearch/sam3 or its trainer.
+    No code in it is run. The graph's outputs are compared with torch's on photographs and noise; --out exists
+    afterwards only if they are the same.
 
     \b
     Example: fusebus model export checkpoint_epoch_50.pth --prompt "fuse neutral" --precision fp16 --out out/model

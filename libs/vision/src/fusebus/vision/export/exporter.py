@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import onnxruntime
+import torch
 from numpy.typing import NDArray
 
 from fusebus.models import ModelError, ModelManifest, load_manifest, write_manifest
@@ -31,7 +32,7 @@ from fusebus.vision.export.onnx_export import (
     write_probed,
 )
 from fusebus.vision.export.parity import BATCHES, SERVED, Probe, Trial, prove, trials
-from fusebus.vision.export.sam3 import MASK_CELLS_PER_PATCH, Sam3Detector, ServingGraph
+from fusebus.vision.export.sam3 import MASK_CELLS_PER_PATCH, Sam3Detector, ServingGraph, lower_precision
 from fusebus.vision.export.tokens import prompt_tokens
 
 TOP_K = 100
@@ -138,7 +139,9 @@ def _written(
     said: Callable[[str], None],
 ) -> dict[str, object]:
     """Write the graph, prove it, take the proof's outputs away; returns the parity figures."""
-    path = write_probed(graph.half() if plan.precision == "fp16" else graph, folder, plan.external_data)
+    if plan.precision == "fp16":
+        graph = lower_precision(graph, torch.float16)
+    path = write_probed(graph, folder, plan.external_data)
     graph.to("meta")  # from here on only its sizes are needed
     said(f"wrote {', '.join(f'{one.name} ({one.stat().st_size:,} bytes)' for one in sorted(folder.iterdir()))}")
     run = open_probed(path)

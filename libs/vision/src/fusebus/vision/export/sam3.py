@@ -167,7 +167,8 @@ class Sam3Detector(nn.Module):  # type: ignore[misc]  # torch is not followed
         neck = self.model.vision_encoder.neck
         coarse = neck.fpn_layers[2](grid_features)
         finer = tuple(layer(grid_features[:mask_rows]) for layer in neck.fpn_layers[:2])
-        positions = neck.position_encoding(coarse.shape, coarse.device, coarse.dtype)
+        # Positions are constants: computed in float32 whatever the weights' precision.
+        positions = neck.position_encoding(coarse.shape, coarse.device, torch.float32).to(coarse.dtype)
         return Sight(coarse, finer, positions, mask_rows)
 
     def detect(self, sight: Sight, text: Tensor, last_layer_only: bool = False) -> Detections:
@@ -265,6 +266,21 @@ class ServingGraph(nn.Module):  # type: ignore[misc]  # torch is not followed
             masks = torch.where(own, self.detector.masks(queries, one.pixels), masks)
         probabilities = masks.float().sigmoid()
         return best, boxes, (probabilities * 255 + 0.5).to(torch.uint8), classes, picked, probabilities
+
+
+def lower_precision(graph: ServingGraph, precision: torch.dtype) -> ServingGraph:
+    """The same graph with its weights in `precision`; constants (rotary frequencies, positions) stay in float32, as
+    transformers keeps them: in float16 the angles would be off by up to a hundredth."""
+    constants = [
+        (module, name, value)
+        for module in graph.modules()
+        for name, value in module.named_buffers(recurse=False)
+        if value.is_floating_point()
+    ]
+    graph.to(precision)
+    for module, name, value in constants:
+        setattr(module, name, value)
+    return graph
 
 
 def _picked(values: Tensor, index: Tensor) -> Tensor:
