@@ -17,6 +17,12 @@ def test_lines_carry_the_ids_of_the_work_at_hand() -> None:
     assert (line["upload"], line["run"], line["service"], line["message"]) == ("u1", "r1", "ingest", "seen")
 
 
+def test_no_id_takes_the_place_of_what_the_line_says() -> None:
+    with log_fields(message="m1", level="l1"):
+        line = formatted("seen", service="s1")
+    assert [line[key] for key in ("message", "level", "service")] == ["seen", "info", "ingest"]
+
+
 def test_ids_end_with_their_work() -> None:
     with log_fields(upload="u1"):
         pass

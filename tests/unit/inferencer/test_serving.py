@@ -1,4 +1,5 @@
 import asyncio
+import logging
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 
@@ -6,6 +7,8 @@ import msgspec
 import numpy as np
 import pytest
 
+from fusebus.host import log_fields
+from fusebus.host.logs import JsonFormatter
 from fusebus.inferencer.backends import Outputs
 from fusebus.inferencer.model import ModelBroken, ModelThread
 from fusebus.inferencer.serving import Served, Serving
@@ -175,3 +178,16 @@ async def test_the_end_closes_every_version(opened: Open, ended: Ended) -> None:
         serving.switch(await opened("1", Numbered(0.1)), await opened("2", Numbered(0.2)))
         assert serving.is_alive()
     assert sorted(ended.refs) == ["m@1", "m@2"]
+
+
+async def test_the_end_of_a_version_is_not_told_as_part_of_its_last_image(
+    serving: Serving, opened: Open, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.handler.setFormatter(JsonFormatter("inferencer"))
+    caplog.set_level(logging.INFO)
+    serving.switch(await opened("1", Numbered(0.1)))
+    with log_fields(upload="u1"), serving.lease("image"):
+        serving.switch(await opened("2", Numbered(0.2)))
+    await eventually(lambda: "m@1 is closed" in caplog.text)
+    (line,) = (line for line in caplog.text.splitlines() if "is closed" in line)
+    assert "u1" not in line

@@ -65,7 +65,7 @@ class Handling:
             "fusebus.attempt": envelope.attempt,
         }
         with (
-            log_fields(message=message.message_id, **ids),
+            log_fields(message_id=message.message_id, **ids),
             receive_span(self._source.name, envelope.traceparent, attributes | ids),
         ):
             try:

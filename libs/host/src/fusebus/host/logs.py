@@ -18,7 +18,7 @@ _SECRETS = re.compile(
     r"(?P<key>\bsig=|AccountKey=|SharedAccessKey=|SharedAccessSignature |Bearer |password=)[^\s;&\"',]+", re.IGNORECASE
 )
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
-_NOISY = ("azure", "uamqp", "aiohttp.access")
+_NOISY = ("azure", "uamqp", "aiohttp.access", "pyvips")
 
 
 @contextmanager
@@ -45,15 +45,15 @@ class JsonFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """The record as JSON text, secrets redacted."""
-        line: dict[str, Any] = {
+        own: dict[str, Any] = {
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
             "service": self._service,
             "logger": record.name,
             "message": record.getMessage(),
-            **(_fields.get() or {}),
-            **{key: value for key, value in vars(record).items() if key not in _STANDARD},
         }
+        extra = {key: value for key, value in vars(record).items() if key not in _STANDARD}
+        line = {**own, **(_fields.get() or {}), **extra, **own}  # own keys first, and no id takes their place
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
         return redact(msgspec.json.encode(line, enc_hook=str).decode())

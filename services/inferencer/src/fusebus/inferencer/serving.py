@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import contextvars
 import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -128,7 +129,8 @@ class Serving:
 
     def _close(self, served: Served) -> None:
         self._loaded.remove(served)
-        task = asyncio.create_task(self._close_in_peace(served))
+        # A context of its own: its log line is not about the image that happened to be the last.
+        task = asyncio.create_task(self._close_in_peace(served), context=contextvars.Context())
         self._closing.add(task)
         task.add_done_callback(self._closing.discard)
 
