@@ -124,7 +124,7 @@ def push(folder: Path, why: str, who: str, as_json: bool, settings_file: Path | 
 
     \b
     Example: fusebus model push out/model --why "epoch 50"
-    Exit codes: 0 pushed, or there already with the same bytes; 1 refused or not reached; 2 usage.
+    Exit codes: 0 pushed, or there already (what it lacks is restored); 1 refused or not reached; 2 usage.
     """
 
     async def work(registry: Registry, meter: Meter) -> Any:
@@ -136,6 +136,8 @@ def push(folder: Path, why: str, who: str, as_json: bool, settings_file: Path | 
         _print_json(done)
     elif done.new:
         click.echo(f'pushed {done.ref}; put it into service with: fusebus model promote {done.ref} --why "..."')
+    elif done.restored:
+        click.echo(f"{done.ref} was in the registry already, but lacked {', '.join(done.restored)}: restored")
     else:
         click.echo(f"{done.ref} is in the registry already, with the same bytes")
 

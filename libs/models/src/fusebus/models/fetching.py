@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from fusebus.blobs import BlobChanged, Blobs, BlobVanished, StorageUnavailable
-from fusebus.models.manifest import ModelError, ModelFile
+from fusebus.models.manifest import MANIFEST_NAME, ModelError, ModelFile, ModelManifest, load_manifest
 
 FETCH_TRIES = 5
 """Of one file, beyond what the storage client repeats itself; each goes on where the last one broke off."""
@@ -92,6 +92,22 @@ def require_space(folder: Path, size: int) -> None:
     free = shutil.disk_usage(folder).free
     if free < size + SPARE_BYTES:
         raise OSError(f"{folder}: the model needs {size} bytes, {free} are free; make room or name another disk")
+
+
+def proven(folder: Path, manifest_data: bytes) -> Path:
+    """The folder, if it holds the model of that manifest and nothing was altered. Raises ModelError."""
+    load_manifest(folder)
+    if (folder / MANIFEST_NAME).read_bytes() != manifest_data:
+        raise ModelError(f"{folder}: holds another model than the registry; remove it")
+    return folder
+
+
+def seal(folder: Path, manifest_data: bytes, manifest: ModelManifest) -> None:
+    """Complete the folder, prove it, and let nobody write its files any more."""
+    (folder / MANIFEST_NAME).write_bytes(manifest_data)
+    for name in (*manifest.files, MANIFEST_NAME):
+        (folder / name).chmod(0o400)
+    load_manifest(folder)
 
 
 async def _etag(blobs: Blobs, container: str, name: str, expected: ModelFile) -> str:

@@ -15,7 +15,7 @@ import msgspec
 
 from fusebus.blobs import BlobChanged, BlobExists, Blobs, BlobTooLarge, BlobVanished, StorageError
 from fusebus.models import places
-from fusebus.models.fetching import OnBytes, check_blob, fetch_file, make_private, only_one, require_space
+from fusebus.models.fetching import OnBytes, check_blob, fetch_file, make_private, only_one, proven, require_space, seal
 from fusebus.models.live import (
     Change,
     Live,
@@ -84,8 +84,10 @@ class Pushed(msgspec.Struct, frozen=True, kw_only=True):
 
     ref: str
     new: bool
-    """False where the registry had the same bytes already."""
+    """False where the registry had the version already, with the same manifest."""
     bytes: int
+    restored: tuple[str, ...] = ()
+    """Files that the version lacked though its manifest was there."""
 
 
 class Lost(RegistryError):
@@ -121,10 +123,10 @@ class Registry:
         raise StorageError("the registry's live document changes faster than it can be read")
 
     async def push(self, folder: Path, who: str, why: str, on_bytes: OnBytes = lambda _: None) -> Pushed:
-        """Bring a verified model folder in as a new version; the same bytes again change nothing.
+        """Bring a verified model folder in as a new version; the same bytes again only restore files that are missing.
 
         Raises ModelError for a folder that is not what its manifest says, RegistryError where the version exists with
-        other bytes or was deleted.
+        other bytes, was altered or was deleted.
         """
         require_text(who, why)
         manifest = await asyncio.to_thread(load_manifest, folder)
@@ -139,7 +141,8 @@ class Registry:
         if (there := await self._find(ref.manifest, MAX_MANIFEST_BYTES)) is not None:
             if there != data:
                 raise RegistryError(f"{ref} is in the registry with other bytes: export under another version")
-            return msgspec.structs.replace(pushed, new=False)
+            restored = await self._restore(folder, ref, manifest, on_bytes)
+            return msgspec.structs.replace(pushed, new=False, restored=restored)
         for name in sorted(manifest.files):
             await self._push_file(folder / name, ref, on_bytes)
         try:
@@ -152,7 +155,8 @@ class Registry:
         # After the manifest: whose push it was is known only then. Of two with the same bytes the first one stays.
         with contextlib.suppress(BlobExists):
             await self._blobs.create(self._container, ref.push, msgspec.json.encode(record), JSON)
-        return pushed
+        # A deletion that began before the manifest was there took the files for leftovers.
+        return msgspec.structs.replace(pushed, restored=await self._restore(folder, ref, manifest, on_bytes))
 
     async def list(self) -> list[Version | Unreadable]:
         """Every version, by name and version; one that can't be read does not hide the others."""
@@ -241,7 +245,7 @@ class Registry:
         async with only_one(into):
             folder, partial = into / ref, into / f".{ref}.partial"
             if folder.exists():
-                return await asyncio.to_thread(_proven, folder, data)
+                return await asyncio.to_thread(proven, folder, data)
             require_space(into, manifest.total_bytes)
             if (partial / MANIFEST_NAME).exists():  # was sealed already when it broke off: nothing to go on with
                 await asyncio.to_thread(shutil.rmtree, partial)
@@ -251,7 +255,7 @@ class Registry:
                     await fetch_file(
                         self._blobs, self._container, parsed.folder + name, partial / name, expected, on_bytes
                     )
-                await asyncio.to_thread(_seal, partial, data, manifest)
+                await asyncio.to_thread(seal, partial, data, manifest)
             except ModelError:
                 await asyncio.to_thread(shutil.rmtree, partial, ignore_errors=True)
                 raise
@@ -275,6 +279,20 @@ class Registry:
             raise
         await self._remove_blobs(ref)
         return change
+
+    async def _restore(self, folder: Path, ref: Ref, manifest: ModelManifest, on_bytes: OnBytes) -> tuple[str, ...]:
+        """Upload what the version lacks; the names. Raises RegistryError where a file has another size."""
+        sizes = {blob.name: blob.size async for blob in self._blobs.list(self._container, ref.folder)}
+        for name, expected in sorted(manifest.files.items()):
+            if sizes.get(ref.folder + name, expected.bytes) != expected.bytes:
+                raise RegistryError(
+                    f"{ref.folder + name}: has {sizes[ref.folder + name]} bytes in storage, the manifest says"
+                    f" {expected.bytes}; it was altered, export under another version"
+                )
+        missing = tuple(name for name in sorted(manifest.files) if ref.folder + name not in sizes)
+        for name in missing:
+            await self._push_file(folder / name, ref, on_bytes)
+        return missing
 
     async def _push_file(self, path: Path, ref: Ref, on_bytes: OnBytes) -> None:
         try:
@@ -369,18 +387,3 @@ def _winner(live: Live) -> str:
         f"{last.who} was faster: {last.action} {last.after} at {last.when:%F %T} ({last.why});"
         " look (fusebus model list), then decide anew"
     )
-
-
-def _proven(folder: Path, manifest_data: bytes) -> Path:
-    load_manifest(folder)
-    if (folder / MANIFEST_NAME).read_bytes() != manifest_data:
-        raise ModelError(f"{folder}: holds another model than the registry; remove it")
-    return folder
-
-
-def _seal(folder: Path, manifest_data: bytes, manifest: ModelManifest) -> None:
-    """Complete the folder, prove it, and let nobody write its files any more."""
-    (folder / MANIFEST_NAME).write_bytes(manifest_data)
-    for name in (*manifest.files, MANIFEST_NAME):
-        (folder / name).chmod(0o400)
-    load_manifest(folder)
