@@ -1,18 +1,22 @@
 """The training: matching, loss, that a few steps learn, and that an interruption changes nothing. Needs torch."""
 
+import importlib
 import os
 import re
 import signal
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from fusebus.vision.export.dataset import Examples, make_boards
+from fusebus.vision.export.dataset import make_boards
 from fusebus.vision.export.demo_model import grid_anchors, new_model
+from fusebus.vision.export.errors import HelperEnded
 from fusebus.vision.export.loss import Truth, match_by_cost, match_by_grid
 from fusebus.vision.export.sam3 import TINY_PROMPT_TOKENS, Sam3Detector, load_model
 from fusebus.vision.export.training import Start, TrainingPlan, batch_numbers, train
@@ -31,8 +35,7 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(threads)
 
 
-def boards() -> Examples:
-    return make_boards(range(1_000_000, 1_000_006), SIZE, SIZE // 14 * 4)
+boards = partial(make_boards, range(1_000_000, 1_000_006), SIZE, SIZE // 14 * 4)  # what another process can import
 
 
 @pytest.fixture
@@ -105,6 +108,22 @@ def test_an_interrupted_and_resumed_training_ends_with_the_very_bits_of_one_that
         assert all(torch.equal(value, parts[which][name]) for name, value in through[which].items())
     for number, moments in through["optimizer"]["state"].items():
         assert all(torch.equal(value, parts["optimizer"]["state"][number][name]) for name, value in moments.items())
+
+
+def test_a_training_whose_other_process_cannot_begin_says_so_at_once(start: Start, tmp_path: Path) -> None:
+    plan = TrainingPlan(steps=1, batch=2, mask_rows=1, processes=2)
+    with pytest.raises(HelperEnded, match="ended with 1 before it began"):
+        train(plan, replace(start, model=_UnknownElsewhere()), tmp_path, lambda line: None)
+
+
+class _UnknownElsewhere:
+    """A model that can be sent, but not received: as a function of a script that others can't import."""
+
+    def __reduce__(self) -> tuple[Callable[[str], object], tuple[str]]:
+        return importlib.import_module, ("no_such_module",)
+
+    def __call__(self) -> Any:
+        raise AssertionError("never called: the other process ends before")
 
 
 def test_sigterm_is_answered_by_the_caller_again_once_the_training_has_ended(start: Start, tmp_path: Path) -> None:

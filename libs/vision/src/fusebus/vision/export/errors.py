@@ -7,3 +7,7 @@ class CheckpointError(Exception):
 
 class ParityError(Exception):
     """The exported graph does not compute what the original computes."""
+
+
+class HelperEnded(Exception):
+    """A process that was to share the training ended before it began; what it said is on standard error."""

@@ -9,8 +9,10 @@ import math
 import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from multiprocessing.process import BaseProcess
+from multiprocessing.synchronize import Semaphore
 from pathlib import Path
 from typing import Protocol
 
@@ -22,12 +24,14 @@ from transformers.models.sam3.modeling_sam3 import Sam3Model
 
 from fusebus.vision.export.augment import varied
 from fusebus.vision.export.dataset import Examples
+from fusebus.vision.export.errors import HelperEnded
 from fusebus.vision.export.loss import Truth, detection_loss
 from fusebus.vision.export.sam3 import Sam3Detector, use_attention
 from fusebus.vision.export.training_state import Trained, load_state, save_state
 
 _REPORT_STEPS = 50
 _JOIN_SECONDS = 30.0  # for the other processes to end by themselves
+_LOOK_SECONDS = 0.2  # between looks at a process that begins: one that has ended will never answer
 _AVERAGING = 0.998  # decay per step of the averaged weights, which are what is kept
 
 
@@ -79,17 +83,21 @@ def train(
 
     `folder` then has the state (`state.pt`) and, when complete, a transformers folder. `kept` is called with the path
     of the state and the step after each write: at every `checkpoint_seconds`, on SIGTERM and at the end.
+    Raises HelperEnded where one of the other processes can't begin.
     """
     folder.mkdir(parents=True, exist_ok=True)
     meeting = folder / f"meeting-{os.getpid()}-{time.time_ns()}"  # through this file the processes find each other
+    spawn = multiprocessing.get_context("spawn")
+    begun = spawn.Semaphore(0)
     others = [
-        multiprocessing.get_context("spawn").Process(target=_helper, args=(rank, plan, start, folder, meeting))
+        spawn.Process(target=_helper, args=(rank, plan, start, folder, meeting, begun))
         for rank in range(1, plan.processes)
     ]
     for other in others:
         other.start()
     stop = _StopSignal()
     try:
+        _await_begin(others, begun)
         return _work(0, plan, start, folder, meeting, _Hooks(report, kept, stop))
     finally:
         stop.restore()
@@ -123,8 +131,17 @@ class _StopSignal:
         signal.signal(signal.SIGTERM, self._before)
 
 
-def _helper(rank: int, plan: TrainingPlan, start: Start, folder: Path, meeting: Path) -> None:
+def _await_begin(others: Sequence[BaseProcess], begun: Semaphore) -> None:
+    """Wait until all others run: where they meet, one that never comes would be waited for half an hour."""
+    for _ in others:
+        while not begun.acquire(timeout=_LOOK_SECONDS):
+            if ended := [other for other in others if not other.is_alive()]:
+                raise HelperEnded(f"a process of the training ended with {ended[0].exitcode} before it began")
+
+
+def _helper(rank: int, plan: TrainingPlan, start: Start, folder: Path, meeting: Path, begun: Semaphore) -> None:
     os.setsid()  # a signal to the group, as Ctrl-C gives, is the first process's to answer: it decides for all
+    begun.release()
     _work(rank, plan, start, folder, meeting, None)
 
 
