@@ -6,7 +6,7 @@ PACKAGES := $(wildcard libs/* services/* deploy/local/*)
 STAMP := $(VENV)/.set-up
 
 .DEFAULT_GOAL := help
-.PHONY: help setup check test test-model test-model-full train-demo test-broker-kills bench bench-gpu demo up lock clean
+.PHONY: help setup check test test-long test-model test-model-full train-demo test-broker-kills bench bench-gpu demo up lock clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 20
@@ -25,7 +25,10 @@ check: $(STAMP)  ## lint, format, types, import rules, each package alone
 	$(BIN)/python scripts/check-alone
 
 test: $(STAMP)  ## every test that needs only Python (node comes along if it is missing)
-	$(BIN)/pytest -n 2 --dist loadgroup
+	$(BIN)/pytest -n 2 --dist loadgroup -m 'not long'
+
+test-long: $(STAMP)  ## what wants minutes: the corpus of odd and hostile files, models switched under load
+	$(BIN)/pytest -n 2 --dist loadgroup -m long
 
 test-model: $(STAMP)  ## training and export of the demo model (installs torch and transformers)
 	scripts/setup-model

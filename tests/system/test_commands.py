@@ -68,7 +68,10 @@ def test_an_interrupted_run_stops_everything_that_it_started(
     log = tmp_path / "run.log"
     with log.open("w") as output:
         command = [*FUSEBUS, "run", "photos", "--out", "results"]
+        # What a shell starts in the background ignores Ctrl-C, and so would our child.
+        before = signal.signal(signal.SIGINT, signal.default_int_handler)
         process = subprocess.Popen(command, cwd=tmp_path, env=environment(), stdout=output, stderr=output)
+        signal.signal(signal.SIGINT, before)
     deadline = monotonic() + LIMIT_SECONDS
     while "to go;" not in log.read_text():
         assert process.poll() is None and monotonic() < deadline, log.read_text()

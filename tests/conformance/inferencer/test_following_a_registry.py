@@ -15,6 +15,8 @@ from fusebus.inferencer.serving import Serving
 from fusebus.models.registry import Registry
 from fusebus.models.settings import GIB, RegistrySettings
 
+pytestmark = pytest.mark.long
+
 
 async def detects(serving: Serving) -> str:
     """The version that answers now."""

@@ -25,6 +25,8 @@ from fusebus.models.settings import RegistrySettings
 from fusebus.vision import encode_jpeg
 from fusebus.vision.boards import draw_board
 
+pytestmark = pytest.mark.long
+
 
 def photo(seed: int) -> bytes:
     return encode_jpeg(draw_board(seed, (400, 300)).image)

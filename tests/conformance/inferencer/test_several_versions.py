@@ -26,6 +26,8 @@ from fusebus.notifier import finals
 from fusebus.vision import encode_jpeg
 from fusebus.vision.boards import draw_board
 
+pytestmark = pytest.mark.long
+
 
 def photo(seed: int) -> bytes:
     return encode_jpeg(draw_board(seed, (400, 300)).image)

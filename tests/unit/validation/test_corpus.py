@@ -10,6 +10,8 @@ from fusebus.contracts.messages import RejectReason
 from fusebus.validation import ForkServer, Verdict, explanation
 from fusebus.vision import decode
 
+pytestmark = pytest.mark.long
+
 SECONDS = 10.0  # on a crowded machine; what is usual, the README says
 BYTES = 512_000_000
 JPEG_PARTS = {0xC0, 0xC4, 0xDA, 0xDB, 0xE0}
