@@ -27,7 +27,7 @@ check: $(STAMP)  ## lint, format, types, import rules, each package alone
 test: $(STAMP)  ## every test that needs only Python (node comes along if it is missing)
 	$(BIN)/pytest -n 2 --dist loadgroup -m 'not long'
 
-test-long: $(STAMP)  ## what wants minutes: the corpus of odd and hostile files, models switched under load
+test-long: $(STAMP)  ## what wants minutes: the corpus of odd files, models switched under load, services killed
 	$(BIN)/pytest -n 2 --dist loadgroup -m long
 
 test-model: $(STAMP)  ## training and export of the demo model (installs torch and transformers)

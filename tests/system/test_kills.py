@@ -14,6 +14,7 @@ from fusebus.vision import decode, encode_jpeg
 
 pytestmark = [
     pytest.mark.asyncio(loop_scope="session"),
+    pytest.mark.long,
     pytest.mark.timeout(300),
     pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="finds workers through /proc"),
 ]
