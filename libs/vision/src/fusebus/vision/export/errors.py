@@ -10,4 +10,4 @@ class ParityError(Exception):
 
 
 class HelperEnded(Exception):
-    """A process that was to share the training ended before it began; what it said is on standard error."""
+    """A process that was to share the training ended before its time; what it said is on standard error."""

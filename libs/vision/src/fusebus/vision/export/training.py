@@ -6,32 +6,28 @@ itself and a training that was interrupted and continued gives the same weights 
 
 import copy
 import math
-import os
 import signal
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from multiprocessing.process import BaseProcess
-from multiprocessing.synchronize import Semaphore
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, distributed, multiprocessing, nn
+from torch import Tensor, nn
 from transformers.models.sam3.modeling_sam3 import Sam3Model
 
 from fusebus.vision.export.augment import varied
 from fusebus.vision.export.dataset import Examples
-from fusebus.vision.export.errors import HelperEnded
 from fusebus.vision.export.loss import Truth, detection_loss
 from fusebus.vision.export.sam3 import Sam3Detector, use_attention
+from fusebus.vision.export.sharing import Share, shared
 from fusebus.vision.export.training_state import Trained, load_state, save_state
 
 _REPORT_STEPS = 50
-_JOIN_SECONDS = 30.0  # for the other processes to end by themselves
-_LOOK_SECONDS = 0.2  # between looks at a process that begins: one that has ended will never answer
 _AVERAGING = 0.998  # decay per step of the averaged weights, which are what is kept
 
 
@@ -83,28 +79,15 @@ def train(
 
     `folder` then has the state (`state.pt`) and, when complete, a transformers folder. `kept` is called with the path
     of the state and the step after each write: at every `checkpoint_seconds`, on SIGTERM and at the end.
-    Raises HelperEnded where one of the other processes can't begin.
+    Raises HelperEnded where one of the other processes ended before its time.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    meeting = folder / f"meeting-{os.getpid()}-{time.time_ns()}"  # through this file the processes find each other
-    spawn = multiprocessing.get_context("spawn")
-    begun = spawn.Semaphore(0)
-    others = [
-        spawn.Process(target=_helper, args=(rank, plan, start, folder, meeting, begun))
-        for rank in range(1, plan.processes)
-    ]
-    for other in others:
-        other.start()
     stop = _StopSignal()
     try:
-        _await_begin(others, begun)
-        return _work(0, plan, start, folder, meeting, _Hooks(report, kept, stop))
+        with shared(plan.processes, partial(_work, plan, start, folder, None)) as share:
+            return _work(plan, start, folder, _Hooks(report, kept, stop), share)
     finally:
         stop.restore()
-        meeting.unlink(missing_ok=True)
-        for other in others:
-            other.join(_JOIN_SECONDS)
-            other.kill()
 
 
 @dataclass(frozen=True)
@@ -131,40 +114,22 @@ class _StopSignal:
         signal.signal(signal.SIGTERM, self._before)
 
 
-def _await_begin(others: Sequence[BaseProcess], begun: Semaphore) -> None:
-    """Wait until all others run: where they meet, one that never comes would be waited for half an hour."""
-    for _ in others:
-        while not begun.acquire(timeout=_LOOK_SECONDS):
-            if ended := [other for other in others if not other.is_alive()]:
-                raise HelperEnded(f"a process of the training ended with {ended[0].exitcode} before it began")
-
-
-def _helper(rank: int, plan: TrainingPlan, start: Start, folder: Path, meeting: Path, begun: Semaphore) -> None:
-    os.setsid()  # a signal to the group, as Ctrl-C gives, is the first process's to answer: it decides for all
-    begun.release()
-    _work(rank, plan, start, folder, meeting, None)
-
-
-def _work(rank: int, plan: TrainingPlan, start: Start, folder: Path, meeting: Path, hooks: _Hooks | None) -> bool:
+def _work(plan: TrainingPlan, start: Start, folder: Path, hooks: _Hooks | None, share: Share) -> bool:
     threads = torch.get_num_threads()
     if plan.processes > 1:
-        os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # all processes are on this machine
-        distributed.init_process_group("gloo", init_method=meeting.as_uri(), rank=rank, world_size=plan.processes)
         torch.set_num_threads(1)
     try:
         torch.manual_seed(plan.seed)
-        return _Run(plan, start, folder, rank, hooks).run()
+        return _Run(plan, start, folder, hooks, share).run()
     finally:
-        if plan.processes > 1:
-            distributed.destroy_process_group()
-            torch.set_num_threads(threads)
+        torch.set_num_threads(threads)
 
 
 class _Run:
     """One process's part of the training: its share of every batch, and the same weights as the others."""
 
-    def __init__(self, plan: TrainingPlan, start: Start, folder: Path, rank: int, hooks: _Hooks | None) -> None:
-        self.plan, self.folder, self.rank, self.hooks = plan, folder, rank, hooks
+    def __init__(self, plan: TrainingPlan, start: Start, folder: Path, hooks: _Hooks | None, share: Share) -> None:
+        self.plan, self.folder, self.hooks, self.share = plan, folder, hooks, share
         self.pictures, self.anchors = start.pictures(), start.anchors
         self.device = torch.device("cuda" if torch.cuda.is_available() and plan.processes == 1 else "cpu")
         model = start.model().to(self.device)
@@ -221,20 +186,25 @@ class _Run:
     def _share_gradients(self, stopped: bool) -> bool:
         if self.plan.processes == 1:
             return stopped
-        parameters = [parameter for parameter in self.detector.parameters() if parameter.grad is not None]
-        gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-        flat = torch.cat([gradient.flatten() for gradient in gradients] + [torch.tensor([float(stopped)])])
-        distributed.all_reduce(flat)
-        pieces = (flat[:-1] / self.plan.processes).split([parameter.numel() for parameter in parameters])
-        for parameter, piece in zip(parameters, pieces, strict=True):
-            parameter.grad = piece.view_as(parameter)
-        return bool(flat[-1] > 0)
+        parameters = [parameter for parameter in self.detector.parameters() if parameter.requires_grad]
+        gradients = [parameter.grad for parameter in parameters]
+        # Pictures without an instance leave the mask head without a gradient: what is sent must be of one size still.
+        sent = torch.cat(
+            [torch.zeros(p.numel()) if g is None else g.flatten() for p, g in zip(parameters, gradients, strict=True)]
+            + [torch.tensor([g is not None for g in gradients] + [stopped], dtype=torch.float32)]
+        )
+        self.share.add_up(sent)
+        values, given = sent[: -len(parameters) - 1] / self.plan.processes, sent[-len(parameters) - 1 : -1]
+        pieces = values.split([parameter.numel() for parameter in parameters])
+        for parameter, piece, there in zip(parameters, pieces, given.tolist(), strict=True):
+            parameter.grad = piece.view_as(parameter) if there else None
+        return bool(sent[-1] > 0)
 
     def _batch(self, step: int) -> tuple[Tensor, Truth]:
         numbers = batch_numbers(step, self.plan.batch, len(self.pictures), self.plan.seed)
-        mine = numbers[self.rank :: self.plan.processes]
+        mine = numbers[self.share.number :: self.plan.processes]
         examples = self.pictures.batch(mine)
-        seeds = [np.random.SeedSequence([self.plan.seed, step, row, self.rank]) for row in range(len(mine))]
+        seeds = [np.random.SeedSequence([self.plan.seed, step, row, self.share.number]) for row in range(len(mine))]
         return to_tensors(examples, seeds if self.plan.vary else None, self.device)
 
 
