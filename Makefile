@@ -32,7 +32,7 @@ test-long: $(STAMP)  ## what wants minutes: the corpus of odd files, models swit
 
 test-model: $(STAMP)  ## training and export of the demo model (installs torch and transformers)
 	scripts/setup-model
-	$(BIN)/pytest tests/model
+	$(BIN)/pytest -n 2 --dist loadfile tests/model
 
 train-demo: $(STAMP)  ## the demo model anew (two quiet cores: under 40 minutes); interrupted, it goes on
 	scripts/setup-model
