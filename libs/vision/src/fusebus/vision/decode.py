@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from typing import Literal
 
 import cv2
 import numpy as np
@@ -16,40 +17,87 @@ from fusebus.vision.stills import STRIP_ROWS, decode_png, decode_webp, decodes_f
 
 Pixels = NDArray[np.uint8]
 """RGB, shape (height, width, 3)."""
+Shrink = Literal[1, 2, 4, 8]
+"""How many times smaller than stored: what a JPEG's blocks of 8 × 8 can be decoded to."""
+_SHRINKS: tuple[Shrink, ...] = (2, 4, 8)
 
 
-def decode(data: bytes, orientation: int | None = None) -> Pixels:
+def decode(data: bytes, orientation: int | None = None, shrink: Shrink = 1) -> Pixels:
     """RGB pixels uint8 (height, width, 3), EXIF orientation applied (or the one given), transparency laid on white.
 
-    Strict: a file that a lenient viewer would half show is refused. Releases the GIL while it decodes.
-    Raises NotAnImage, TooManyPixels, TooComplex, Damaged.
+    Strict: a file that a lenient viewer would half show is refused. Releases the GIL while it decodes. With `shrink`
+    both edges are divided by it and rounded up; a JPEG is decoded to that size, in half the time at 2 and in a quarter
+    of the memory. Raises NotAnImage, TooManyPixels, TooComplex, Damaged.
     """
     header = inspect(data)
-    pixels = _decoded(data, header)
-    if pixels.shape != (header.height, header.width, 3):
+    pixels = _decoded(data, header, shrink)
+    if pixels.shape != (*shrunk(header.height, header.width, shrink), 3):
         raise Damaged(f"header says {header.width} x {header.height} pixels, the data has {pixels.shape[1::-1]}")
     return _upright(pixels, orientation or header.orientation)
 
 
-def _decoded(data: bytes, header: ImageHeader) -> Pixels:
+def shrink_for(width: int, height: int, most_pixels: int, least_edge: int) -> Shrink:
+    """The least reduction to at most `most_pixels` that leaves both edges at least `least_edge`; 0 `most_pixels`: 1.
+
+    Where the two can't be had together, the edge is kept.
+    """
+    chosen: Shrink = 1
+    for shrink in _SHRINKS:
+        rows, columns = shrunk(height, width, chosen)
+        if not most_pixels or rows * columns <= most_pixels or min(shrunk(height, width, shrink)) < least_edge:
+            break
+        chosen = shrink
+    return chosen
+
+
+def shrunk(height: int, width: int, shrink: Shrink) -> tuple[int, int]:
+    """Height and width in pixels after the division by `shrink`."""
+    return -(height // -shrink), -(width // -shrink)
+
+
+def _decoded(data: bytes, header: ImageHeader, shrink: Shrink) -> Pixels:
+    if header.format == "jpeg" and _is_rgb(data, header):
+        return _decode_jpeg(data, header, shrink)
+    pixels = _decoded_whole(data, header)
+    if shrink == 1 or pixels.shape[:2] != (header.height, header.width):  # another size than its header's is found out
+        return pixels
+    rows, columns = shrunk(header.height, header.width, shrink)
+    return np.asarray(cv2.resize(pixels, (columns, rows), interpolation=cv2.INTER_AREA), dtype=np.uint8)
+
+
+def _decoded_whole(data: bytes, header: ImageHeader) -> Pixels:
     if header.format == "jpeg":
-        return _decode_jpeg(data, header)
+        return _decode_cmyk(data)
     if header.format == "webp":
         return decode_webp(data)
     verify_png_checksums(data)  # decoders skip some
     return decode_png(data) if decodes_fast(data) else _decode_with_pillow(png_still(data), "png")
 
 
-def _decode_jpeg(data: bytes, header: ImageHeader) -> Pixels:
+def _is_rgb(data: bytes, header: ImageHeader) -> bool:
+    """Whether libjpeg-turbo converts its colours; also refuses two frame headers that differ."""
     try:
         height, width, colourspace, _ = simplejpeg.decode_jpeg_header(data)
-        if (height, width) != (header.height, header.width):  # before memory is taken for another size than was checked
-            raise Damaged("jpeg has two different frame headers")
-        if colourspace not in ("CMYK", "YCCK"):
-            return np.asarray(simplejpeg.decode_jpeg(data, "RGB", strict=True))
+    except ValueError as error:
+        raise Damaged(f"jpeg: {error}") from error
+    if (height, width) != (header.height, header.width):  # before memory is taken for another size than was checked
+        raise Damaged("jpeg has two different frame headers")
+    return colourspace not in ("CMYK", "YCCK")
+
+
+def _decode_jpeg(data: bytes, header: ImageHeader, shrink: Shrink) -> Pixels:
+    height, width = shrunk(header.height, header.width, shrink) if shrink > 1 else (0, 0)
+    try:
+        return np.asarray(
+            simplejpeg.decode_jpeg(data, "RGB", min_height=height, min_width=width, min_factor=1, strict=True)
+        )
+    except ValueError as error:
+        raise Damaged(f"jpeg: {error}") from error
+
+
+def _decode_cmyk(data: bytes) -> Pixels:
+    try:
         simplejpeg.decode_jpeg(data, "CMYK", strict=True)  # Pillow converts the colours but forgives damage
-    except Damaged:
-        raise
     except ValueError as error:
         raise Damaged(f"jpeg: {error}") from error
     return _decode_with_pillow(data, "jpeg")

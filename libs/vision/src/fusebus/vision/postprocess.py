@@ -32,6 +32,17 @@ class Detection(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     """Outlines of the mask's parts in pixels of the upright picture, the largest first."""
 
 
+def scaled(found: Detection, across: float, down: float) -> Detection:
+    """The same thing in a picture whose width and height are so many times larger: for drawing on a reduced one."""
+    factors = np.array([across, down])
+    x0, y0, x1, y1 = found.box
+    return msgspec.structs.replace(
+        found,
+        box=(x0 * across, y0 * down, x1 * across, y1 * down),
+        polygons=tuple(np.round((polygon + 0.5) * factors - 0.5).astype(np.int32) for polygon in found.polygons),
+    )
+
+
 def postprocess(
     scores: NDArray[np.float32],
     boxes: NDArray[np.float32],
