@@ -31,7 +31,7 @@ KEY = AzureNamedKeyCredential("local", "bG9jYWw=")
 LIMITS = AccountLimits(
     boot_seconds=0.2, leave_seconds=0.05, terminate_grace_seconds=0.5, preempted_seconds=0.1, capacity=3
 )
-DEADLINE_SECONDS = 10.0
+DEADLINE_SECONDS = 60.0
 
 
 class NoToken:

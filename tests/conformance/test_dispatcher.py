@@ -30,7 +30,7 @@ from fusebus.localbatch import AccountLimits, LocalBatch, LocalBatchOptions
 LIMITS = AccountLimits(
     boot_seconds=0.2, leave_seconds=0.05, terminate_grace_seconds=2, preempted_seconds=0.1, capacity=3
 )
-DEADLINE_SECONDS = 20.0
+DEADLINE_SECONDS = 90.0
 TOPOLOGY = broker_configuration(lock_seconds=10)
 
 # Takes messages off images/detect until none came for a second.

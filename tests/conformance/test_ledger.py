@@ -182,7 +182,7 @@ async def test_an_ingest_is_not_starved_by_a_busy_one(ledger: Ledger, other: Led
             await ledger.enter_upload(entry(f"busy {number}"), NOW)
 
     task = asyncio.create_task(busy())
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         for number in range(10):
             await other.enter_upload(entry(str(number)), NOW)
     assert not task.done()
@@ -429,7 +429,7 @@ async def test_a_twin_that_enters_just_before_its_run_closes_is_seen(
         nonlocal headers
         headers += 1
         if headers == 3:  # after those for finding the upload and the open run: the look before it is inserted
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(60):
                 await upload_read.wait()
             await other.enter_upload(mine, NOW)
             await other.close_run(run_id, NOW)

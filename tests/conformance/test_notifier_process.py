@@ -99,7 +99,7 @@ async def system(
         yield found
 
 
-async def until(condition: Callable[[], Awaitable[bool]], system: System, seconds: float = 40) -> None:
+async def until(condition: Callable[[], Awaitable[bool]], system: System, seconds: float = 100) -> None:
     deadline = time.monotonic() + seconds
     while not await condition():
         assert time.monotonic() < deadline, f"did not happen within {seconds} s:\n{system.log()[-6000:]}"

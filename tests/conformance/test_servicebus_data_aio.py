@@ -24,7 +24,7 @@ from fusebus.servicebus.engine import QueueSettings
 from fusebus.servicebus.testing import BrokerThread
 
 LOCK_SECONDS = 2.0
-WAIT_SECONDS = 5.0  # as long as a message that is there may take to come
+WAIT_SECONDS = 20.0  # as long as a message that is there may take to come
 QUIET_SECONDS = 0.3  # as long as we wait for a message that must not come
 # The SDK takes half a second to open a sender or receiver, and up to a second to close it. So a pair for
 # each test is opened early, all at once, and closed in the background.

@@ -21,7 +21,7 @@ from fusebus.servicebus.broker import Broker, BrokerOptions
 from fusebus.servicebus.engine import Message, QueueSettings, SubscriptionSettings
 from fusebus.servicebus.tier import Tier
 
-WAIT_SECONDS = 5.0
+WAIT_SECONDS = 20.0
 KILOBYTE = 1024
 
 

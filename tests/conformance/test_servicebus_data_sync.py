@@ -28,7 +28,7 @@ TOPOLOGY = {
     "topics": [{"name": "images", "subscriptions": [{"name": "detect"}]}],
 }
 START_SECONDS = 20
-WAIT_SECONDS = 5
+WAIT_SECONDS = 20
 
 
 def client_of(connection_string: str, **options: Any) -> ServiceBusClient:

@@ -12,7 +12,7 @@ from azure.servicebus.aio import ServiceBusClient
 
 from fusebus.servicebus.broker import Broker, BrokerOptions
 
-WAIT_SECONDS = 5.0
+WAIT_SECONDS = 20.0
 EMULATOR = ";UseDevelopmentEmulator=true"
 SIZES = (0, 1, 70_000, 200_000)  # bytes: below and above what one WebSocket or AMQP buffer holds
 # What each transport needs besides the connection string: without the emulator's flag the SDK speaks TLS, and both TLS

@@ -17,7 +17,7 @@ from fusebus.servicebus.broker import KEY_NAME, Broker, BrokerOptions
 from fusebus.servicebus.engine import Message
 
 PATH = "/$servicebus/websocket"
-ANSWER_SECONDS = 5.0
+ANSWER_SECONDS = 20.0
 Start = Callable[..., Any]
 
 

@@ -28,7 +28,7 @@ from either_client import CLIENTS, RENEWERS, all_closed, at, done, every, opened
 from fusebus.servicebus.broker import BrokerOptions
 from fusebus.servicebus.testing import BrokerThread
 
-WAIT_SECONDS = 5.0  # as long as a message that is there may take to come
+WAIT_SECONDS = 20.0  # as long as a message that is there may take to come
 QUIET_SECONDS = 0.3  # as long as we wait for one that must not come
 RENEWED_LOCK_SECONDS = 4.0  # the SDK's renewer looks once a second
 DESTROY = ServiceBusReceiveMode.RECEIVE_AND_DELETE

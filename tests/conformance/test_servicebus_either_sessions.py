@@ -22,7 +22,7 @@ from fusebus.servicebus import sas
 from fusebus.servicebus.broker import KEY_NAME, BrokerOptions
 from fusebus.servicebus.testing import BrokerThread
 
-WAIT_SECONDS = 5.0  # as long as a message that is there may take to come
+WAIT_SECONDS = 20.0  # as long as a message that is there may take to come
 QUIET_SECONDS = 0.3  # as long as we wait for one that must not come
 RENEWED_LOCK_SECONDS = 3.0  # the SDK's renewer looks once a second
 DESTROY = ServiceBusReceiveMode.RECEIVE_AND_DELETE

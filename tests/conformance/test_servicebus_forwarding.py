@@ -13,7 +13,7 @@ from azure.servicebus.management import (
 
 from fusebus.servicebus.testing import BrokerThread
 
-WAIT_SECONDS = 5.0
+WAIT_SECONDS = 20.0
 
 
 @pytest.fixture

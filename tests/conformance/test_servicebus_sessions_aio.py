@@ -24,7 +24,7 @@ from fusebus.servicebus.testing import BrokerThread
 from fusebus.servicebus.wire_messages import engine_message
 
 LOCK_SECONDS = 2.0
-WAIT_SECONDS = 5.0
+WAIT_SECONDS = 20.0
 QUIET_SECONDS = 0.3
 
 _closing: set[asyncio.Task[None]] = set()

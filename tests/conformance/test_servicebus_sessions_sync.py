@@ -14,7 +14,7 @@ from fusebus.servicebus.broker import BrokerOptions
 from fusebus.servicebus.engine import QueueSettings
 from fusebus.servicebus.testing import BrokerThread
 
-WAIT_SECONDS = 5.0
+WAIT_SECONDS = 20.0
 LOCKS = {"long": 30.0, "renewed": 5.0, "short": 1.5, "empty": 30.0}  # seconds, one queue each
 
 

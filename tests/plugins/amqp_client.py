@@ -23,7 +23,7 @@ from fusebus.servicebus.amqp.performatives import (
 )
 from fusebus.servicebus.broker import KEY_NAME, Broker
 
-ANSWER_SECONDS = 5.0
+ANSWER_SECONDS = 20.0
 QUIET_SECONDS = 0.1
 
 

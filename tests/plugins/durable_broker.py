@@ -12,7 +12,7 @@ from typing import Any
 
 from azure.servicebus import ServiceBusClient
 
-WAIT_SECONDS = 20.0
+WAIT_SECONDS = 60.0
 
 
 class DurableBroker:

@@ -15,7 +15,7 @@ from azure.servicebus.management import ServiceBusAdministrationClient
 CLIENTS: dict[str, Any] = {"threads": ServiceBusClient, "asyncio": aio.ServiceBusClient}
 ADMINISTRATIONS: dict[str, Any] = {"threads": ServiceBusAdministrationClient, "asyncio": AsyncAdministrationClient}
 RENEWERS: dict[str, Any] = {"threads": AutoLockRenewer, "asyncio": aio.AutoLockRenewer}
-WAIT_SECONDS = 5.0  # as long as a message that is there may take to come
+WAIT_SECONDS = 20.0  # as long as a message that is there may take to come
 _closing: set[asyncio.Task[None]] = set()
 
 

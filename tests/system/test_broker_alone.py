@@ -15,7 +15,7 @@ from azure.servicebus.management import ServiceBusAdministrationClient
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "deploy/local/servicebus"
 UV = Path(sys.executable).with_name("uv")
-INSTALL_SECONDS = 110
+INSTALL_SECONDS = 280
 STOP_SECONDS = 10
 
 

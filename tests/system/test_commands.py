@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 pytestmark = pytest.mark.timeout(240)
-LIMIT_SECONDS = 120.0
+LIMIT_SECONDS = 240.0
 FUSEBUS = [sys.executable, "-m", "fusebus.console"]
 
 

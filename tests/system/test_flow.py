@@ -65,11 +65,11 @@ async def test_a_delivery_becomes_pictures_json_a_report_and_one_mail(
         for name, final in finals.items():
             if final.kind is FinalKind.ANALYSED and name.startswith("van 7"):
                 await _agrees_with_the_truth(blobs, name, final)
-        run = delivered.last.runs[0]
-        page = (await blobs.read(RESULTS, report_name(run.run_id), max_bytes=MAX_BYTES)).decode()
-    assert "van 7/board 0.jpg" in page
-    assert "notes.jpg" in page
-    mail = mails_of(system, run.run_id)[0]
+        reports = [report_name(run.run_id) for run in delivered.last.runs]  # a slow machine makes several of them
+        pages = [(await blobs.read(RESULTS, name, max_bytes=MAX_BYTES)).decode() for name in reports]
+    assert any("van 7/board 0.jpg" in page for page in pages)
+    assert any("notes.jpg" in page for page in pages)
+    mail = mails_of(system, delivered.last.runs[0].run_id)[0]
     assert {"text/plain", "text/html"} <= {part.get_content_type() for part in mail.walk()}
 
 

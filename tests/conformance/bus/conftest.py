@@ -56,7 +56,7 @@ def quick() -> ConsumerSettings:
 def eventually() -> Callable[..., Awaitable[None]]:
     """Waits until a condition holds."""
 
-    async def wait(condition: Callable[[], Any], seconds: float = 15.0) -> None:
+    async def wait(condition: Callable[[], Any], seconds: float = 60.0) -> None:
         deadline = time.monotonic() + seconds
         while True:
             found = condition()

@@ -147,7 +147,7 @@ async def test_a_worker_that_is_told_to_stop_while_its_model_loads_ends_with_0(
         worker = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "fusebus.inferencer", env=environment, stderr=errors
         )
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(90):
         while "loading model" not in log.read_text():
             await asyncio.sleep(0.05)
     worker.send_signal(signal.SIGTERM)

@@ -271,7 +271,7 @@ async def test_each_detection_is_called_after_its_class(
     )
     plain = told_model.detect
 
-    async def two_classes(image: Any) -> Any:
+    async def two_classes(image: Any, *_: object) -> Any:
         answer = await plain(image)
         return answer._replace(outputs=answer.outputs._replace(classes=np.array([1, 0, 0])))
 

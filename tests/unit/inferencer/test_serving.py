@@ -82,7 +82,7 @@ async def score(serving: Serving, image_id: str = "image") -> float:
 
 
 async def eventually(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while not condition():
             await asyncio.sleep(0.01)
 

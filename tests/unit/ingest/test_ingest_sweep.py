@@ -208,7 +208,7 @@ async def test_it_searches_again_and_again(world: World, sweep: Sweep) -> None:
     settings = load_settings(IngestSettings, "ingest", {"FUSEBUS_INGEST_SWEEP_INTERVAL_SECONDS": "0.01"})
     stop = asyncio.Event()
     sweeping = asyncio.create_task(Sweep(blobs=world, ledger=world, publisher=world, settings=settings).run(stop))
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while len(world.sent) < 2:
             await asyncio.sleep(0.01)
         world.containers["in-acme"].append(blob("late"))
@@ -231,7 +231,7 @@ async def test_a_stop_ends_a_search_however_long_it_takes(
     monkeypatch.setattr(world, "list", endless)
     stop = asyncio.Event()
     sweeping = asyncio.create_task(sweep.run(stop))
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         await searching.wait()
         stop.set()
         await sweeping

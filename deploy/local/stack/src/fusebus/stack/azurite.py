@@ -30,6 +30,7 @@ PROBE_TIMEOUT_SECONDS = 20.0  # `node --version` on a machine under load
 POLL_SECONDS = 0.05
 
 _LISTENING = re.compile(r"Azurite (Blob|Queue|Table) service is successfully listening at http://127\.0\.0\.1:(\d+)")
+_KEEP_ALIVE_SECONDS = 60  # above what clients keep an idle connection (15 s): else it closes under their next request
 
 
 class AzuriteError(RuntimeError):
@@ -136,6 +137,7 @@ class Azurite:
         arguments = ["--silent", "--disableTelemetry", "--skipApiVersionCheck"]
         for service in ("blob", "queue", "table"):
             arguments += [f"--{service}Host", "127.0.0.1", f"--{service}Port", "0"]
+            arguments += [f"--{service}KeepAliveTimeout", str(_KEEP_ALIVE_SECONDS)]
         if self.options.location is None:
             arguments.append("--inMemoryPersistence")
         else:
