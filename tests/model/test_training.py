@@ -13,7 +13,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
+from fusebus.vision.boards import KINDS
+from fusebus.vision.export.augment import varied
 from fusebus.vision.export.dataset import make_boards
 from fusebus.vision.export.demo_model import grid_anchors, new_model
 from fusebus.vision.export.errors import HelperEnded
@@ -95,11 +98,39 @@ def test_a_short_training_learns_and_leaves_a_checkpoint_that_loads(start: Start
     assert load_model(tmp_path).config.detr_decoder_config.num_queries == 36
 
 
+def test_the_backbone_learns_alone_what_cells_show_and_the_rest_begins_then(start: Start, tmp_path: Path) -> None:
+    told: list[str] = []
+    plan = TrainingPlan(steps=100, batch=2, mask_rows=2, processes=1, warm_up_steps=10, kinds_share=0.5, vary=False)
+    assert train(plan, replace(start, kinds=KINDS), tmp_path, told.append)
+    alone, together = (re.findall(r"(\w+) [\d.]+(?= |$)", line.split(": ")[1]) for line in told)
+    assert alone == ["kinds"]
+    assert together == ["score", "l1", "giou", "presence", "mask", "semantic", "kinds"]
+    load_model(tmp_path)
+    assert not any("kinds" in name for name in load_file(tmp_path / "model.safetensors"))
+
+
+def test_kinds_of_cells_follow_crop_and_mirror() -> None:
+    examples = make_boards(range(1_000_000, 1_000_002), SIZE, SIZE // 14 * 4)
+    for row, count in enumerate(examples.counts):
+        for seed in range(4):
+            _, _, masks, kinds = varied(
+                examples.images[row],
+                examples.boxes[row, :count],
+                examples.masks[row, :count],
+                examples.kinds[row],
+                np.random.default_rng(seed),
+            )
+            sure = (masks > 250).any(0)
+            assert (kinds[sure] == 1).mean() > 0.9
+
+
 @pytest.mark.parametrize("processes", [1, 2])
 def test_an_interrupted_and_resumed_training_ends_with_the_very_bits_of_one_that_ran_through(
     start: Start, tmp_path: Path, processes: int
 ) -> None:
     plan = TrainingPlan(steps=6, batch=2, mask_rows=2, processes=processes, warm_up_steps=2, checkpoint_seconds=0)
+    plan = replace(plan, kinds_share=0.3)
+    start = replace(start, kinds=KINDS)
     assert train(plan, start, tmp_path / "through", lambda line: None)
     assert not train(plan, start, tmp_path / "parts", lambda line: None, interrupted_at(3))
     assert train(plan, start, tmp_path / "parts", lambda line: None)

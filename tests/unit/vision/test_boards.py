@@ -5,7 +5,7 @@ import pytest
 
 from fusebus.vision.board_painter import new_stage
 from fusebus.vision.board_photography import look
-from fusebus.vision.boards import draw_board, paint, photo_size
+from fusebus.vision.boards import KINDS, draw_board, paint, photo_size
 
 SMALL = (320, 240)
 
@@ -76,6 +76,13 @@ def test_a_neutral_is_plainly_in_the_photo_or_plainly_not() -> None:
 
 def test_nothing_is_counted_that_only_looks_like_a_neutral() -> None:
     assert all(len(draw_board(seed, SMALL, neutrals=0).boxes) == 0 for seed in range(40))
+
+
+def test_every_pixel_of_a_neutral_is_of_its_kind_and_look_alikes_are_of_others() -> None:
+    boards = [draw_board(seed, SMALL) for seed in range(30)]
+    for board in boards:
+        assert (board.kinds[board.masks.any(0)] == 1).all()
+    assert set(np.unique([board.kinds for board in boards])) == set(range(KINDS))
 
 
 def test_photographs_have_1_to_12_megapixels_and_several_shapes() -> None:

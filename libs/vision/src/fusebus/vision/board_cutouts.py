@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from fusebus.vision import board_palette as palette
-from fusebus.vision.board_drawing import Colour, curve, rounded_rectangle, scaled
+from fusebus.vision.board_drawing import Colour, Kind, curve, rounded_rectangle, scaled
 from fusebus.vision.board_neutrals import Neutrals
 from fusebus.vision.board_painter import Painter, Stage
 from fusebus.vision.board_surroundings import Ends
@@ -113,7 +113,7 @@ class CutOuts(Painter):
 
     def _with_lying_neutral(self, family: Family, base: _Place, colour: Colour, has_neutral: bool, ends: Ends) -> None:
         """Fuses above; below them, across the base, the neutral or nothing."""
-        share = self.random.uniform(0.26, 0.34)
+        share = self.random.uniform(0.31, 0.39)
         self._fuses(family, _Place(base.x + 6, base.y, base.width - 12, base.height * (1 - share) * 1.12), colour, ends)
         if has_neutral:
             self.neutrals.lying_neutral(
@@ -139,10 +139,12 @@ class CutOuts(Painter):
             left, wide = place.x + index * each + each * 0.06, each * 0.88
             tail = self.pick((palette.BLACK_TAIL, palette.GREY_TAIL, palette.BROWN_TAIL, palette.RED_TAIL))
             self.neutrals.tail(left + wide / 2, top + 8, tail, ends)
-            if random.random() < _EMPTY_CHANCE:
-                self._empty_way(left, top, wide, tall, base)
-            else:
-                self._carrier(left, top, wide, tall, colour)
+            empty = random.random() < _EMPTY_CHANCE
+            with self.canvas.of_kind(Kind.CARRIER):
+                if empty:
+                    self._empty_way(left, top, wide, tall, base)
+                else:
+                    self._carrier(left, top, wide, tall, colour)
 
     def _empty_way(self, x: float, y: float, width: float, height: float, base: Colour) -> None:
         """A way whose carrier was pulled: a dark well with two apart spring contacts, no screws and no bar."""

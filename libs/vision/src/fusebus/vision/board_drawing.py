@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from enum import IntEnum
 
 import cv2
 import numpy as np
@@ -9,6 +10,20 @@ from numpy.typing import NDArray
 
 Colour = tuple[float, float, float]  # RGB, 0 to 255
 Point = tuple[float, float]  # scene units, y downwards
+
+
+class Kind(IntEnum):
+    """What a pixel of a board shows, beside fuse neutrals: the numbers of such owners on a canvas."""
+
+    OTHER = 0
+    NEUTRALS_CONDUCTOR = 249  # blue, black or grey; other ways have such, too
+    LINE_CONDUCTOR = 250
+    EARTH_CONDUCTOR = 251
+    CARRIER = 252  # of a fuse, or its empty way
+    COVER = 253
+    EARTH_BLOCK = 254
+    LINE_BLOCK = 255
+
 
 _SHIFT = 4  # fractional bits of OpenCV's fixed-point coordinates
 
@@ -40,10 +55,11 @@ def curve(start: Point, start_pull: Point, end_pull: Point, end: Point, steps: i
 
 
 class Canvas:
-    """An RGB picture in scene units, and beside it the number of the thing that is visible at each pixel.
+    """An RGB picture in scene units, and beside it what is visible at each pixel.
 
-    `image` is uint8 (height, width, 3), `owner` uint8 (height, width): 0 for everything that is not a counted thing.
-    What is painted later hides what is below it, in both. Within `turned`, everything is painted crooked.
+    `image` is uint8 (height, width, 3), `owner` uint8 (height, width): a counted thing's number from 1 on, or the Kind
+    of everything else. What is painted later hides what is below it, in both. Within `turned`, everything is painted
+    crooked; within `of_kind`, everything that is not a counted thing is of that kind.
     """
 
     def __init__(self, width: float, height: float, pixels_per_unit: float) -> None:
@@ -53,6 +69,16 @@ class Canvas:
         self.owner = np.zeros(shape, np.uint8)
         self._pivot = np.zeros(2)
         self._angle = 0.0
+        self._kind = Kind.OTHER
+
+    @contextmanager
+    def of_kind(self, kind: Kind) -> Iterator[None]:
+        """Paint what follows as that kind; not to be nested."""
+        self._kind = kind
+        try:
+            yield
+        finally:
+            self._kind = Kind.OTHER
 
     @contextmanager
     def turned(self, x: float, y: float, angle: float) -> Iterator[None]:
@@ -97,7 +123,7 @@ class Canvas:
         under = below[y, x].astype(np.float32)
         below[y, x] = (under + (paint[y, 0] - under) * weight + 0.5).astype(np.uint8)
         if alpha == 1:
-            self.owner[rows, columns][cover > 127] = owner
+            self.owner[rows, columns][cover > 127] = owner or self._kind
 
     def shadow(self, points: NDArray[np.float64], offset: Point, softness: float, strength: float) -> None:
         """Darken what is below by a blurred copy of the outline."""
@@ -154,7 +180,13 @@ class Canvas:
         if stripe is not None:
             self.line(points + width * 0.12, width * 0.34, stripe)
         cv2.polylines(
-            self.owner, [self._fixed(self.placed(points))], False, 0, self._thickness(width), cv2.LINE_8, _SHIFT
+            self.owner,
+            [self._fixed(self.placed(points))],
+            False,
+            self._kind,
+            self._thickness(width),
+            cv2.LINE_8,
+            _SHIFT,
         )
 
     def disc(self, x: float, y: float, radius: float, colour: Colour, owner: int = 0) -> None:

@@ -1,14 +1,14 @@
 """Owns the fuse neutrals of a board, and what only looks like one.
 
 The rule by which anybody can tell them apart: a fuse neutral is a narrow block with brass or steel screws in a terminal
-bar or round an N, whose conductor is blue, black or grey. An earth block has a green-and-yellow conductor and an E, a
-line block a red or brown one and an L, a cover no conductor.
+bar or round an N, whose conductor is blue, black or grey. An earth block has a green-and-yellow conductor and an E on a
+green plate, a line block a red or brown one and an L on a plate of that colour, a cover no conductor.
 """
 
 import numpy as np
 
 from fusebus.vision import board_palette as palette
-from fusebus.vision.board_drawing import Colour, curve, rounded_rectangle, scaled
+from fusebus.vision.board_drawing import Colour, Kind, curve, rounded_rectangle, scaled
 from fusebus.vision.board_painter import Painter
 from fusebus.vision.board_surroundings import Ends
 
@@ -31,7 +31,7 @@ class Neutrals(Painter):
     def lying_neutral(self, x: float, y: float, width: float, height: float, base: Colour, ends: Ends) -> None:
         """A fuse neutral that lies across a base; its conductor leaves at the side and goes up."""
         random = self.random
-        wide, tall = height * random.uniform(0.66, 0.76), width * random.uniform(0.72, 0.88)
+        wide, tall = height * random.uniform(0.7, 0.8), width * random.uniform(0.72, 0.88)
         middle = x + width / 2, y + height * 0.42
         side = 1 if random.random() < 0.5 else -1
         start = middle[0] + side * (tall / 2 - 8), middle[1]
@@ -39,7 +39,8 @@ class Neutrals(Painter):
         path = curve(start, (out, middle[1]), (out, middle[1] - 60), (out, y - height * 0.6))
         end = float(np.clip(out, ends[0] - 40, ends[1] + 40)), min(ends[2], y - height * 0.6 - 30)
         path = np.concatenate([path, curve(tuple(path[-1]), (out, y - height * 1.2), (end[0], end[1] + 60), end)[1:]])
-        self.canvas.cable(path, random.uniform(17, 23), self._neutral_colour())
+        with self.canvas.of_kind(Kind.NEUTRALS_CONDUCTOR):
+            self.canvas.cable(path, random.uniform(17, 23), self._neutral_colour())
         angle = float(np.clip(random.normal(0, 0.02), -0.06, 0.06)) + side * np.pi / 2
         with self.canvas.turned(*middle, angle):
             self._block(middle[0] - wide / 2, middle[1] - tall / 2, wide, tall, base)
@@ -50,15 +51,27 @@ class Neutrals(Painter):
         kind = random.choice(4, p=(0.3, 0.2, 0.28, 0.22))
         top, tall = y + height * random.uniform(0.14, 0.28), height * random.uniform(0.42, 0.6)
         if kind <= 1:
-            self._cover(x, top, width, tall, base, screws=kind == 1)
+            with self.canvas.of_kind(Kind.COVER):
+                self._cover(x, top, width, tall, base, screws=kind == 1)
         elif kind == 2:
             end = float(np.clip(x + random.uniform(-70, 70), ends[0], ends[1])), min(ends[2], top - 20)
             start = x + width / 2, top + 8
             self.wire(start, end, random.uniform(15, 20), palette.EARTH_GREEN, palette.EARTH_YELLOW)
-            self._terminal_block(x, top, width, tall, "E", self.pick(((206, 196, 170), (60, 110, 62), (104, 107, 110))))
+            with self.canvas.of_kind(Kind.EARTH_BLOCK):
+                self._terminal_block(
+                    x,
+                    top,
+                    width,
+                    tall,
+                    "E",
+                    self.pick(((206, 196, 170), (60, 110, 62), (104, 107, 110))),
+                    palette.EARTH_GREEN,
+                )
         else:
-            self.tail(x + width / 2, top + 8, self.pick((palette.RED_TAIL, palette.BROWN_TAIL)), ends)
-            self._terminal_block(x, top, width, tall, "L", self.pick(palette.MOULDINGS))
+            colour = self.pick((palette.RED_TAIL, palette.BROWN_TAIL))
+            self.tail(x + width / 2, top + 8, colour, ends)
+            with self.canvas.of_kind(Kind.LINE_BLOCK):
+                self._terminal_block(x, top, width, tall, "L", self.pick(palette.MOULDINGS), scaled(colour, 1.2))
 
     def tail(self, x: float, y: float, colour: Colour, ends: Ends) -> None:
         """The conductor from (x, y) up into what is above."""
@@ -97,20 +110,25 @@ class Neutrals(Painter):
             radius = min(width * (0.24 if style == 3 else 0.2), height * 0.11)
             canvas.screw(x + width / 2, y + height * level, radius, random.uniform(0, 3), metal, owner)
         if style in (1, 2):
-            self._letter("N", x, y, width, height, colour)
+            ink = scaled(colour, 0.35) if sum(colour) > 300 else scaled(colour, 3.2)
+            self._letter("N", x, y, width, height, ink)
 
-    def _letter(self, letter: str, x: float, y: float, width: float, height: float, colour: Colour) -> None:
-        ink = scaled(colour, 0.35) if sum(colour) > 300 else scaled(colour, 3.2)
-        size = min(width * 0.4, height * 0.18)
+    def _letter(self, letter: str, x: float, y: float, width: float, height: float, ink: Colour) -> None:
+        size = min(width * 0.46, height * 0.2)
         self.canvas.text(letter, x + width / 2 - size * 0.42, y + height / 2 + size / 2, size, ink, 0.16)
 
-    def _terminal_block(self, x: float, y: float, width: float, height: float, letter: str, colour: Colour) -> None:
+    def _terminal_block(
+        self, x: float, y: float, width: float, height: float, letter: str, colour: Colour, plate: Colour
+    ) -> None:
+        """A block like a neutral's, for something else: the letter between its screws is on a plate that says so."""
         metal = self.pick((palette.BRASS, palette.STEEL), 0.15)
         self.canvas.block(x, y, width, height, self.random.uniform(4, 14), colour, lift=8)
         for level in (0.2, 0.8):
             radius = min(width * 0.2, height * 0.11)
             self.canvas.screw(x + width / 2, y + height * level, radius, self.random.uniform(0, 3), metal)
-        self._letter(letter, x, y, width, height, colour)
+        outline = rounded_rectangle(x + width * 0.16, y + height * 0.34, width * 0.68, height * 0.32, 4)
+        self.canvas.polygon(outline, plate, (1.06, 0.92))
+        self._letter(letter, x, y, width, height, (232, 228, 214))
 
     def _cover(self, x: float, y: float, width: float, height: float, base: Colour, screws: bool) -> None:
         """A blanking cover where a neutral might have been: no brass and no conductor."""

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from fusebus.vision.board_drawing import Canvas, Colour, Point, curve, scaled
+from fusebus.vision.board_drawing import Canvas, Colour, Kind, Point, curve, scaled
 
 SCENE_WIDTH = 1000.0  # scene units across the photo; a scene is the same at every size in pixels
 BORDER = 0.24  # of the photo's width, drawn beyond each edge so that a crooked camera seldom sees where the scene ends
@@ -29,7 +29,7 @@ class Stage:
 
     def unhidden(self) -> list[float]:
         """Which share of each neutral nothing hangs in front of; 1 where its round corners are all that is missing."""
-        owned = np.bincount(self.canvas.owner.ravel(), minlength=len(self.outlines) + 1)[1:]
+        owned = np.bincount(self.canvas.owner.ravel(), minlength=256)[1 : len(self.outlines) + 1]
         areas = [cv2.contourArea((outline * self.canvas.scale).astype(np.float32)) for outline in self.outlines]
         return [min(1.0, float(pixels) / (0.97 * area)) for pixels, area in zip(owned, areas, strict=True)]
 
@@ -39,6 +39,13 @@ def new_stage(random: np.random.Generator, height: float, pixels_per_unit: float
     border = SCENE_WIDTH * BORDER
     canvas = Canvas(SCENE_WIDTH + 2 * border, height + 2 * border, pixels_per_unit)
     return Stage(random, canvas, border, border, SCENE_WIDTH, height)
+
+
+def _kind(colour: Colour, stripe: Colour | None) -> Kind:
+    if stripe is not None:
+        return Kind.EARTH_CONDUCTOR
+    red, _, blue = colour
+    return Kind.LINE_CONDUCTOR if red > 1.5 * blue else Kind.NEUTRALS_CONDUCTOR
 
 
 class Painter:
@@ -61,7 +68,8 @@ class Painter:
             (end[0] + random.uniform(-30, 30), end[1] + pull),
             end,
         )
-        self.canvas.cable(path, width, colour, stripe)
+        with self.canvas.of_kind(_kind(colour, stripe)):
+            self.canvas.cable(path, width, colour, stripe)
 
     def noise(self, rows: int, columns: int, strength: float) -> NDArray[np.float32]:
         """Smooth brightness factors over the whole canvas, from a coarse grid so that the scene has no pixel size."""

@@ -10,12 +10,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fusebus.vision.board_cutouts import CutOuts
+from fusebus.vision.board_drawing import Kind
 from fusebus.vision.board_painter import SCENE_WIDTH, Stage, new_stage
 from fusebus.vision.board_photography import look, photograph
 from fusebus.vision.board_surroundings import Surroundings
 
 _NEUTRAL_CHANCES = (0.1, 0.36, 0.27, 0.17, 0.1)  # of 0, 1, 2, 3 and 4 neutrals
 _ASPECTS = ((4, 3), (4, 3), (4, 3), (3, 2), (16, 9), (3, 4))  # width to height; cameras and telephones
+KINDS = 2 + max(Kind) - Kind.NEUTRALS_CONDUCTOR + 1  # of Board.kinds
+_KIND_OF_OWNER = np.zeros(256, np.uint8)
+_KIND_OF_OWNER[1 : len(_NEUTRAL_CHANCES)] = 1
+_KIND_OF_OWNER[Kind.NEUTRALS_CONDUCTOR :] = np.arange(2, KINDS)
 _PIXELS = (1e6, 12e6)  # the least and most of a photograph
 
 
@@ -26,11 +31,13 @@ class Board:
     image: uint8 (height, width, 3), RGB.
     boxes: float32 (n, 4), x1 y1 x2 y2 in pixels around the visible part of each fuse neutral (x2, y2 exclusive).
     masks: bool (n, height, width), the visible pixels of each fuse neutral.
+    kinds: uint8 (height, width), what each pixel shows: 1 a fuse neutral, KINDS - 1 other kinds, 0 anything else.
     """
 
     image: NDArray[np.uint8]
     boxes: NDArray[np.float32]
     masks: NDArray[np.bool_]
+    kinds: NDArray[np.uint8]
 
 
 def draw_board(seed: int, size: tuple[int, int] = (1600, 1200), neutrals: int | None = None) -> Board:
@@ -90,4 +97,5 @@ def _with_truth(image: NDArray[np.uint8], owner: NDArray[np.uint8], shares: list
         image,
         np.array(corners, np.float32).reshape(-1, 4),
         np.array(masks, np.bool_).reshape(-1, *owner.shape),
+        np.asarray(_KIND_OF_OWNER[owner], np.uint8),
     )

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
@@ -18,11 +18,12 @@ from fusebus.vision.boards import draw_board, photo_size
 
 MAX_INSTANCES = 4  # a board has no more fuse neutrals than this
 TRAINING_SEED_BASE = 1_000_000  # seeds below are for evaluation, demos and tests: never trained on
-_PIXELS = (150_000, 150_000, 150_000, 600_000)  # boards to train on are drawn this large in turn, in all photos' shapes
-_GENERATION = 2  # of the board generator: kept pictures of another one are drawn anew
+_PIXELS = (*7 * (150_000,), 600_000)  # boards to train on are drawn this large in turn, in all photos' shapes
+_GENERATION = 3  # of the board generator: kept pictures of another one are drawn anew
 _BLOCK = 500  # boards drawn between two notes of progress, so that an interrupted drawing goes on where it was
 
 Example = tuple[NDArray[np.uint8], NDArray[np.float32], NDArray[np.uint8]]
+Drawn = tuple[Example, NDArray[np.uint8]]  # with what each cell shows
 
 
 @dataclass(frozen=True)
@@ -31,20 +32,21 @@ class Examples:
 
     images: uint8 (n, size, size, 3), RGB. boxes: float32 (n, M, 4), x1 y1 x2 y2 as shares of the picture.
     masks: uint8 (n, M, mask_size, mask_size), share of each cell that the instance covers, times 255.
-    counts: int64 (n,).
+    counts: int64 (n,). kinds: uint8 (n, mask_size, mask_size), what each cell shows (Board.kinds); 0 where unknown.
     """
 
     images: NDArray[np.uint8]
     boxes: NDArray[np.float32]
     masks: NDArray[np.uint8]
     counts: NDArray[np.int64]
+    kinds: NDArray[np.uint8]
 
     def __len__(self) -> int:
         return len(self.images)
 
     def batch(self, index: NDArray[np.int64]) -> "Examples":
         """The pictures of these numbers, read now."""
-        return Examples(self.images[index], self.boxes[index], self.masks[index], self.counts[index])
+        return Examples(self.images[index], self.boxes[index], self.masks[index], self.counts[index], self.kinds[index])
 
 
 def squash(image: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
@@ -54,7 +56,10 @@ def squash(image: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
 
 def make_boards(seeds: Iterable[int], image_size: int, mask_size: int) -> Examples:
     """Draw one example per seed, in the order of the seeds."""
-    return gathered([_example(seed, image_size, mask_size) for seed in seeds], mask_size)
+    drawn = [_example(seed, image_size, mask_size) for seed in seeds]
+    return replace(
+        gathered([example for example, _ in drawn], mask_size), kinds=np.stack([kinds for _, kinds in drawn])
+    )
 
 
 def gathered(examples: Sequence[Example], mask_size: int) -> Examples:
@@ -66,7 +71,8 @@ def gathered(examples: Sequence[Example], mask_size: int) -> Examples:
     for row, (_, its_boxes, its_masks) in enumerate(examples):
         boxes[row, : counts[row]] = its_boxes
         masks[row, : counts[row]] = its_masks
-    return Examples(np.stack([image for image, _, _ in examples]), boxes, masks, counts)
+    kinds = np.zeros((len(examples), mask_size, mask_size), np.uint8)
+    return Examples(np.stack([image for image, _, _ in examples]), boxes, masks, counts, kinds)
 
 
 def keep_boards(folder: Path, seeds: range, image_size: int, mask_size: int, processes: int) -> None:
@@ -83,8 +89,8 @@ def keep_boards(folder: Path, seeds: range, image_size: int, mask_size: int, pro
     with ProcessPoolExecutor(processes, mp_context=get_context("forkserver")) as pool:
         while done < len(seeds):
             block = seeds[done : done + _BLOCK]
-            for row, (image, boxes, masks) in enumerate(pool.map(draw, block, chunksize=25), start=done):
-                arrays.images[row], arrays.counts[row] = image, len(boxes)
+            for row, ((image, boxes, masks), kinds) in enumerate(pool.map(draw, block, chunksize=25), start=done):
+                arrays.images[row], arrays.counts[row], arrays.kinds[row] = image, len(boxes), kinds
                 arrays.boxes[row, : len(boxes)], arrays.masks[row, : len(boxes)] = boxes, masks
             done += len(block)
             note.write_text(json.dumps({**wanted, "done": done}))
@@ -109,10 +115,11 @@ def _arrays(folder: Path, number: int, image_size: int, mask_size: int, *, new: 
         array("boxes", np.float32, MAX_INSTANCES, 4),
         array("masks", np.uint8, MAX_INSTANCES, mask_size, mask_size),
         array("counts", np.int64),
+        array("kinds", np.uint8, mask_size, mask_size),
     )
 
 
-def _example(seed: int, image_size: int, mask_size: int) -> Example:
+def _example(seed: int, image_size: int, mask_size: int) -> Drawn:
     cv2.setNumThreads(1)
     board = draw_board(seed, _size(seed))
     height, width = board.image.shape[:2]
@@ -120,7 +127,8 @@ def _example(seed: int, image_size: int, mask_size: int) -> Example:
     for index, mask in enumerate(board.masks):
         masks[index] = cv2.resize(mask.astype(np.uint8) * 255, (mask_size, mask_size), interpolation=cv2.INTER_AREA)
     boxes = (board.boxes / np.array([width, height] * 2, np.float32)).astype(np.float32)
-    return squash(board.image, image_size), boxes, masks
+    kinds = cv2.resize(board.kinds, (mask_size, mask_size), interpolation=cv2.INTER_NEAREST_EXACT)
+    return (squash(board.image, image_size), boxes, masks), np.asarray(kinds, np.uint8)
 
 
 def _size(seed: int) -> tuple[int, int]:

@@ -1,23 +1,27 @@
 """Owns the recipe of the demo model: the tiny network, how it is initialised, and what it is trained on.
 
-What makes so small a network learn on two cores (random queries learn nothing in the same time): queries start on a
-grid of boxes, their attention starts inside their box, and for the first part of the training instances belong to the
-nearest grid point; only then does Hungarian matching take over.
+What makes so small a network learn on two cores (random queries learn nothing in the same time): the backbone starts by
+seeing each patch's colours and coarse pattern, and learns alone at first to name what each cell shows; queries start on
+a grid of boxes, their attention starts inside their box, and at first instances belong to the nearest grid point; only
+then does Hungarian matching take over.
 """
 
+import itertools
 import math
 from functools import partial
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 from transformers.models.sam3.modeling_sam3 import Sam3Model
 
+from fusebus.vision.boards import KINDS
 from fusebus.vision.export.dataset import TRAINING_SEED_BASE, keep_boards, kept_boards
 from fusebus.vision.export.sam3 import MASK_CELLS_PER_PATCH, PATCH_PIXELS, TINY_PROMPT_TOKENS, tiny_config
 from fusebus.vision.export.training import Start
 
-BOARDS = 7000
+BOARDS = 5000
 IMAGE_SIZE = 224
 _GRID = 6  # queries stand on a grid of 6 x 6 reference boxes
 _START_BOX = (0.13, 0.26)  # width and height of a reference box as shares of the picture: a typical neutral
@@ -27,7 +31,9 @@ def demo_start(folder: Path, boards: int = BOARDS, seed: int = 0, processes: int
     """Draw the boards into `folder`, unless they are there, and return what the demo model's training starts from."""
     seeds = range(TRAINING_SEED_BASE, TRAINING_SEED_BASE + boards)
     keep_boards(folder, seeds, IMAGE_SIZE, IMAGE_SIZE // PATCH_PIXELS * MASK_CELLS_PER_PATCH, processes)
-    return Start(partial(new_model, IMAGE_SIZE, seed), partial(kept_boards, folder), TINY_PROMPT_TOKENS, grid_anchors())
+    return Start(
+        partial(new_model, IMAGE_SIZE, seed), partial(kept_boards, folder), TINY_PROMPT_TOKENS, grid_anchors(), KINDS
+    )
 
 
 def new_model(image_size: int, seed: int = 0) -> Sam3Model:
@@ -39,6 +45,9 @@ def new_model(image_size: int, seed: int = 0) -> Sam3Model:
             nn.init.xavier_uniform_(module.weight)
         elif isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)):
             nn.init.kaiming_uniform_(module.weight, a=math.sqrt(5))
+    _see_patterns(model.vision_encoder.backbone.embeddings.patch_embeddings.projection)
+    for layer in model.vision_encoder.backbone.layers:
+        _look_for_the_like(layer.attention)
     decoder = model.detr_decoder
     with torch.no_grad():
         decoder.query_embed.weight.normal_(0, 0.5)
@@ -56,6 +65,38 @@ def grid_anchors() -> Tensor:
     steps = (torch.arange(_GRID) + 0.5) / _GRID
     y, x = torch.meshgrid(steps, steps, indexing="ij")
     return torch.stack([x.flatten(), y.flatten()], dim=1)
+
+
+def _see_patterns(projection: nn.Conv2d) -> None:
+    """Let a patch's features be its lowest cosine frequencies, half of brightness and a quarter of each colour
+    difference, all of about the same strength in a photo (whose frequencies weaken as they rise)."""
+    width, size = projection.weight.shape[0], projection.weight.shape[-1]
+    steps = torch.arange(size, dtype=torch.float32)
+    waves = torch.cos(math.pi * (steps + 0.5) * steps[:, None] / size) * math.sqrt(2 / size)
+    waves[0] /= math.sqrt(2)
+    order = sorted(itertools.product(range(size), repeat=2), key=lambda wave: (wave[0] ** 2 + wave[1] ** 2, wave))
+    patterns = []
+    for weights, gain, share in (((1, 1, 1), 0.05, 2), ((1, 0, -1), 0.17, 4), ((1, -2, 1), 0.2, 4)):
+        colour = functional.normalize(torch.tensor(weights, dtype=torch.float32), dim=0)
+        for down, across in order[: width // share]:
+            rise = gain * (0.6 + 0.6 * math.hypot(down, across) if down or across else 1.6)
+            patterns.append(rise * colour[:, None, None] * waves[down][:, None] * waves[across])
+    with torch.no_grad():
+        projection.weight.copy_(torch.stack(patterns))
+
+
+def _look_for_the_like(attention: nn.Module) -> None:
+    """Let patches attend to near ones like themselves, as trained transformers do (Trockman and Kolter, 2023)."""
+    width = attention.q_proj.weight.shape[0]
+
+    def mixed(share: float, noise: float) -> Tensor:
+        return share * torch.eye(width) + torch.randn(width, width) * (noise / math.sqrt(width))
+
+    with torch.no_grad():
+        attention.q_proj.weight.copy_(mixed(0.7, 0.3))
+        attention.k_proj.weight.copy_(mixed(0.7, 0.3))
+        attention.v_proj.weight.copy_(mixed(0.4, 0.5))
+        attention.o_proj.weight.copy_(mixed(-0.4, 0.5))
 
 
 def _attend_inside(first: nn.Linear, second: nn.Linear) -> None:

@@ -15,11 +15,14 @@ _PRESENCE_WEIGHT, _FOCAL_WEIGHT, _DICE_WEIGHT, _SEMANTIC_WEIGHT = 1.0, 20.0, 2.0
 
 @dataclass(frozen=True)
 class Truth:
-    """A batch's truth. boxes: (B, M, 4), x1 y1 x2 y2 as shares. masks: (B, M, 4g, 4g), 0 to 1. counts: per picture."""
+    """A batch's truth. boxes: (B, M, 4), x1 y1 x2 y2 as shares. masks: (B, M, 4g, 4g), 0 to 1. counts: per picture.
+    kinds: (B, 4g, 4g) int64, what each cell shows, for a training that learns that, too.
+    """
 
     boxes: Tensor
     masks: Tensor
     counts: list[int]
+    kinds: Tensor | None = None
 
 
 @dataclass(frozen=True)

@@ -22,12 +22,14 @@ from transformers.models.sam3.modeling_sam3 import Sam3Model
 
 from fusebus.vision.export.augment import varied
 from fusebus.vision.export.dataset import Examples
+from fusebus.vision.export.kinds import KindHead, kind_loss
 from fusebus.vision.export.loss import Truth, detection_loss
-from fusebus.vision.export.sam3 import Sam3Detector, use_attention
+from fusebus.vision.export.sam3 import Sam3Detector, use_trainable_attention
 from fusebus.vision.export.sharing import Share, shared
 from fusebus.vision.export.training_state import Trained, load_state, save_state
 
 _REPORT_STEPS = 50
+_KINDS_WEIGHT = 5.0  # of naming what cells show, beside finding: about as much as all boxes of a layer
 _AVERAGING = 0.998  # decay per step of the averaged weights, which are what is kept
 
 
@@ -50,6 +52,7 @@ class TrainingPlan:
     learning_rate: float = 1e-3
     warm_up_steps: int = 200
     grid_share: float = 0.33  # of the training during which instances belong to the nearest of the queries' anchors
+    kinds_share: float = 0.0  # of the training during which only the backbone learns, to name what each cell shows
     processes: int = 2  # with one thread each: operations this small lose more by threads than they gain
     checkpoint_seconds: float = 60.0
     vary: bool = True  # crop, mirror and recolour the pictures
@@ -60,12 +63,14 @@ class Start:
     """What a training starts from, made anew in each process.
 
     tokens: of the prompt. anchors: (queries, 2) centres of the queries' first boxes, where `plan.grid_share` is not 0.
+    kinds: how many kinds of things the pictures' cells tell apart; 0 where they tell nothing.
     """
 
     model: Callable[[], Sam3Model]
     pictures: Callable[[], Pictures]
     tokens: tuple[int, ...]
     anchors: Tensor | None = None
+    kinds: int = 0
 
 
 def train(
@@ -133,11 +138,15 @@ class _Run:
         self.pictures, self.anchors = start.pictures(), start.anchors
         self.device = torch.device("cuda" if torch.cuda.is_available() and plan.processes == 1 else "cpu")
         model = start.model().to(self.device)
-        use_attention(model, "eager")  # with so small heads up to four times faster than the fused one on a CPU
+        use_trainable_attention(model)
         self.detector = Sam3Detector(model, start.tokens).to(self.device).train()
         averaged: Sam3Model = copy.deepcopy(model).eval()
-        optimizer = torch.optim.AdamW(_parameter_groups(model), lr=plan.learning_rate, betas=(0.9, 0.98), fused=True)
-        self.trained = Trained(model, averaged, optimizer)
+        width = int(model.config.vision_config.backbone_config.hidden_size)
+        kinds = KindHead(width, start.kinds).to(self.device) if start.kinds else None
+        self.parameters = [*self.detector.parameters(), *(kinds.parameters() if kinds else ())]
+        optimizer = torch.optim.AdamW(_groups(self.parameters), lr=plan.learning_rate, betas=(0.9, 0.98), fused=True)
+        self.trained = Trained(model, averaged, optimizer, kinds)
+        self.whole_from = math.ceil(plan.kinds_share * plan.steps) if kinds else 0
         self.step = load_state(folder, self.trained, plan, len(self.pictures))
 
     def run(self) -> bool:
@@ -161,8 +170,9 @@ class _Run:
         return self.step == plan.steps
 
     def _rate(self, step: int) -> float:
-        """Linear warm-up, then down a cosine to a fiftieth."""
-        warm = min(1.0, (step + 1) / max(1, self.plan.warm_up_steps))
+        """Linear warm-up, a second one where all but the backbone begins, and down a cosine to a fiftieth."""
+        begun = step - self.whole_from if step >= self.whole_from else step
+        warm = min(1.0, (begun + 1) / max(1, self.plan.warm_up_steps))
         return self.plan.learning_rate * warm * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * step / self.plan.steps)))
 
     def _step(self, step: int) -> tuple[float, dict[str, float], bool]:
@@ -170,23 +180,35 @@ class _Run:
         for group in self.trained.optimizer.param_groups:
             group["lr"] = self._rate(step)
         pixels, truth = self._batch(step)
-        with torch.autocast(self.device.type, torch.bfloat16):  # a third faster where the processor has bfloat16 units
-            found = self.detector(
-                pixels, self.detector.text_features(), mask_rows=max(1, self.plan.mask_rows // self.plan.processes)
-            ).float()
-        by_grid = self.anchors is not None and step < self.plan.grid_share * self.plan.steps
-        loss, parts = detection_loss(self.detector, found, truth, self.anchors if by_grid else None)
+        loss, parts = self._loss(step, pixels, truth)
         self.trained.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         stopped = self._share_gradients(self.hooks is not None and self.hooks.stop.raised)
-        nn.utils.clip_grad_norm_(self.detector.parameters(), 1.0)
+        nn.utils.clip_grad_norm_(self.parameters, 1.0)
         self.trained.optimizer.step()
         return loss.item(), parts, stopped
+
+    def _loss(self, step: int, pixels: Tensor, truth: Truth) -> tuple[Tensor, dict[str, float]]:
+        plan, detector, naming = self.plan, self.detector, self.trained.kinds
+        mask_rows = max(1, plan.mask_rows // plan.processes)
+        with torch.autocast(self.device.type, torch.bfloat16):  # a third faster where the processor has bfloat16 units
+            if naming is not None and truth.kinds is not None and step < self.whole_from:
+                named = kind_loss(naming(detector.grid_features(pixels)), truth.kinds)
+                return named, {"kinds": named.item()}
+            sight = detector.see(pixels, mask_rows)
+            found = detector.detect(sight, detector.text_features()).float()
+        by_grid = self.anchors is not None and step < plan.grid_share * plan.steps
+        loss, parts = detection_loss(detector, found, truth, self.anchors if by_grid else None)
+        if naming is not None and truth.kinds is not None:
+            with torch.autocast(self.device.type, torch.bfloat16):
+                named = kind_loss(naming(sight.grid), truth.kinds)
+            loss, parts = loss + _KINDS_WEIGHT * named, parts | {"kinds": named.item()}
+        return loss, parts
 
     def _share_gradients(self, stopped: bool) -> bool:
         if self.plan.processes == 1:
             return stopped
-        parameters = [parameter for parameter in self.detector.parameters() if parameter.requires_grad]
+        parameters = [parameter for parameter in self.parameters if parameter.requires_grad]
         gradients = [parameter.grad for parameter in parameters]
         # Pictures without an instance leave the mask head without a gradient: what is sent must be of one size still.
         sent = torch.cat(
@@ -221,25 +243,26 @@ def to_tensors(
 ) -> tuple[Tensor, Truth]:
     """Pixels (B, 3, S, S) in -1..1 and the truth, varied by the dice of `seeds` if given."""
     images = np.empty(examples.images.shape, np.float32)
-    boxes, masks = np.zeros_like(examples.boxes), np.zeros_like(examples.masks)
+    boxes, masks, kinds = np.zeros_like(examples.boxes), np.zeros_like(examples.masks), np.array(examples.kinds)
     for row, count in enumerate(examples.counts):
         image, its_boxes, its_masks = examples.images[row], examples.boxes[row, :count], examples.masks[row, :count]
         if seeds is None:
             images[row], boxes[row, :count], masks[row, :count] = image / np.float32(127.5) - 1, its_boxes, its_masks
         else:
-            images[row], boxes[row, :count], masks[row, :count] = varied(
-                image, its_boxes, its_masks, np.random.default_rng(seeds[row])
+            images[row], boxes[row, :count], masks[row, :count], kinds[row] = varied(
+                image, its_boxes, its_masks, kinds[row], np.random.default_rng(seeds[row])
             )
     pixels = torch.from_numpy(images).permute(0, 3, 1, 2).contiguous().to(device)
     truth = Truth(
         torch.from_numpy(boxes).to(device),
         torch.from_numpy(masks).to(device).float() / 255,
         [int(count) for count in examples.counts],
+        torch.from_numpy(kinds).long().to(device),
     )
     return pixels, truth
 
 
-def _parameter_groups(model: Sam3Model) -> list[dict[str, object]]:
-    decayed = [parameter for parameter in model.parameters() if parameter.ndim > 1]
-    others = [parameter for parameter in model.parameters() if parameter.ndim <= 1]
+def _groups(parameters: list[Tensor]) -> list[dict[str, object]]:
+    decayed = [parameter for parameter in parameters if parameter.ndim > 1]
+    others = [parameter for parameter in parameters if parameter.ndim <= 1]
     return [{"params": decayed, "weight_decay": 1e-3}, {"params": others, "weight_decay": 0.0}]

@@ -19,11 +19,12 @@ class StateError(Exception):
 
 @dataclass(frozen=True)
 class Trained:
-    """The model in training, its running average, and the optimizer."""
+    """The model in training, its running average, the head that names kinds if there is one, and the optimizer."""
 
     model: Sam3Model
     averaged: Sam3Model
     optimizer: torch.optim.Optimizer
+    kinds: torch.nn.Module | None = None
 
     def average(self, decay: float) -> None:
         """Move the averaged weights by 1 - `decay` of the way to the model's."""
@@ -42,6 +43,7 @@ def save_state(folder: Path, trained: Trained, plan: Any, pictures: int, step: i
         "averaged": trained.averaged.state_dict(),
         "optimizer": trained.optimizer.state_dict(),
         "random": torch.get_rng_state(),
+        "kinds": {} if trained.kinds is None else trained.kinds.state_dict(),
     }
     with fresh.open("wb") as file:
         torch.save(state, file)
@@ -72,6 +74,8 @@ def load_state(folder: Path, trained: Trained, plan: Any, pictures: int) -> int:
         raise StateError(f"{path} is of another training: {told}; use another folder, or the same settings")
     trained.model.load_state_dict(state["model"])
     trained.averaged.load_state_dict(state["averaged"])
+    if trained.kinds is not None:
+        trained.kinds.load_state_dict(state["kinds"])
     trained.optimizer.load_state_dict(state["optimizer"])
     torch.set_rng_state(state["random"])
     return int(state["step"])
