@@ -1,0 +1,94 @@
+"""Writes PNG: one filter for the whole picture, chosen on a sample of it, and the fastest deflate there is."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+
+import deflate
+import numpy as np
+from isal import isal_zlib
+
+from fusebus.convert.filters import Filter, Rows, strips
+from fusebus.convert.picture import Picture
+from fusebus.vision.formats import PNG_SIGNATURE
+
+FAST_LEVEL = 3
+"""isal's best: on filtered photographs it takes no longer than its level 1 and writes up to a tenth less."""
+SMALL_LEVEL = 6
+"""libdeflate: below zlib's level 6 in bytes, at a quarter of its time."""
+SAMPLE_BANDS, SAMPLE_SHARE = 4, 24
+"""Filters are tried on so many bands of rows, together one in so many rows."""
+SAMPLE_FROM_BYTES = 1 << 16
+"""Below, the trial would cost more than it saves."""
+AVERAGE_GAIN = 0.985
+"""The average filter takes five passes where the upper one takes one: its bytes must be below this share of them."""
+
+_COLOUR_TYPES = {1: 0, 2: 4, 3: 2, 4: 6}  # by channels
+
+
+def encode_png(picture: Picture, *, small: bool = False) -> bytes:
+    """The picture as PNG, its numbers unchanged. `small`: fewer bytes than zlib's level 6, at a fifth of the speed."""
+    samples = picture.samples
+    height, width, channels = samples.shape
+    wide = samples.astype(">u2") if samples.itemsize == 2 else samples
+    rows: Rows = np.ascontiguousarray(wide).view(np.uint8).reshape(height, -1)
+    pixel_bytes = channels * samples.itemsize
+    kind = Filter.NONE if picture.palette is not None else best_filter(rows, pixel_bytes)
+    colour = 3 if picture.palette is not None else _COLOUR_TYPES[channels]
+    header = struct.pack(">IIBBBBB", width, height, 8 * samples.itemsize, colour, 0, 0, 0)
+    parts = [PNG_SIGNATURE, *_chunk(b"IHDR", header)]
+    for name, content in _before_data(picture):
+        parts += _chunk(name, content)
+    parts += _chunk(b"IDAT", *(_small if small else _fast)(rows, pixel_bytes, kind))
+    return b"".join([*parts, *_chunk(b"IEND")])
+
+
+def best_filter(rows: Rows, pixel_bytes: int) -> Filter:
+    """Which filter deflates a sample of the rows into fewer bytes."""
+    if rows.size < SAMPLE_FROM_BYTES:
+        return Filter.UP
+    bands = min(SAMPLE_BANDS, len(rows) // 8) or 1
+    count = max(1, len(rows) // SAMPLE_SHARE // bands)
+    sizes = {Filter.UP: 0, Filter.AVERAGE: 0}
+    for band in range(bands):
+        top = (2 * band + 1) * len(rows) // (2 * bands)
+        for kind in sizes:
+            sizes[kind] += sum(map(len, _fast(rows, pixel_bytes, kind, top, min(top + count, len(rows)))))
+    return Filter.AVERAGE if sizes[Filter.AVERAGE] < AVERAGE_GAIN * sizes[Filter.UP] else Filter.UP
+
+
+def _fast(rows: Rows, pixel_bytes: int, kind: Filter, first: int = 0, last: int | None = None) -> Iterator[bytes]:
+    compressor = isal_zlib.compressobj(FAST_LEVEL)
+    for strip in strips(rows, pixel_bytes, kind, first, last):
+        yield compressor.compress(strip)
+    yield compressor.flush()
+
+
+def _small(rows: Rows, pixel_bytes: int, kind: Filter) -> Iterator[bytes]:
+    """libdeflate has no streams: the filtered picture is there as a whole."""
+    filtered = np.empty((len(rows), rows.shape[1] + 1), np.uint8)
+    top = 0
+    for strip in strips(rows, pixel_bytes, kind):
+        filtered[top : top + len(strip)] = strip
+        top += len(strip)
+    yield bytes(deflate.zlib_compress(filtered, SMALL_LEVEL))
+
+
+def _before_data(picture: Picture) -> Iterator[tuple[bytes, bytes]]:
+    """Colour description, palette and its transparency, in the order that the specification asks for."""
+    if picture.icc is not None:
+        yield b"iCCP", b"ICC profile\x00\x00" + isal_zlib.compress(picture.icc, FAST_LEVEL)
+    yield from picture.colour_chunks
+    if picture.palette is not None:
+        yield b"PLTE", picture.palette.colours
+        if picture.palette.alpha:
+            yield b"tRNS", picture.palette.alpha
+
+
+def _chunk(kind: bytes, *content: bytes) -> list[bytes]:
+    """The chunk in parts, so that nothing is copied but once."""
+    checksum = isal_zlib.crc32(kind)
+    for part in content:
+        checksum = isal_zlib.crc32(part, checksum)
+    return [struct.pack(">I", sum(map(len, content))), kind, *content, struct.pack(">I", checksum)]

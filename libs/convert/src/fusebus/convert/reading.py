@@ -1,0 +1,128 @@
+"""Any picture file's bytes to upright samples, at the depth and in the colours that the file has."""
+
+from __future__ import annotations
+
+import threading
+
+import cv2
+import msgspec
+import numpy as np
+import simplejpeg
+
+from fusebus.convert import profiles, rare
+from fusebus.convert.errors import Reason, Unconvertible, of_image_error
+from fusebus.convert.picture import Picture, Samples
+from fusebus.convert.upright import upright
+from fusebus.vision.errors import Damaged, ImageError
+from fusebus.vision.formats import MAX_PIXELS, PNG_SIGNATURE, inspect, png_chunks, verify_png_checksums
+from fusebus.vision.stills import png_still, webp_still
+
+SCRATCH_BYTES = 64 << 20
+"""Each thread keeps so much memory for decoded JPEG: fresh pages cost as much as a tenth of the decoding."""
+_COLOUR_CHUNKS = frozenset({b"sRGB", b"gAMA", b"cHRM", b"cICP"})
+_kept = threading.local()
+
+
+def read(data: bytes) -> Picture:
+    """The first picture of a JPEG, PNG, WebP, TIFF, GIF or BMP file, strictly decoded and upright.
+
+    The samples may lie in memory that this thread's next call uses again. Raises Unconvertible.
+    """
+    try:
+        if data[:3] == b"\xff\xd8\xff":
+            return _jpeg(data)
+        if data[:8] == PNG_SIGNATURE:
+            return _png(data)
+        if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
+            return _webp(data)
+        return rare.read(data)
+    except ImageError as error:
+        raise of_image_error(error) from error
+    except MemoryError as error:
+        raise Unconvertible(Reason.MEMORY, "there is not enough memory for its pixels") from error
+
+
+def _jpeg(data: bytes) -> Picture:
+    header = inspect(data)
+    profile = profiles.of_jpeg(data)
+    try:
+        height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
+        if (height, width) != (header.height, header.width):
+            raise Damaged("jpeg has two different frame headers")
+        if colours in ("CMYK", "YCCK"):
+            simplejpeg.decode_jpeg(data, "CMYK", strict=True)  # Pillow converts the colours but forgives damage
+            return rare.read(data, "jpeg", profile=profile, orientation=header.orientation)
+        grey = colours == "Gray" and profiles.space(profile) != "RGB"
+        samples = _decoded(data, height, width, 1 if grey else 3)
+    except ValueError as error:
+        raise Damaged(f"jpeg: {error}") from error
+    wanted = "GRAY" if grey else "RGB"
+    return Picture(
+        samples=upright(samples, header.orientation),
+        format="jpeg",
+        icc=profile if profiles.space(profile) == wanted else None,
+    )
+
+
+def _decoded(data: bytes, height: int, width: int, channels: int) -> Samples:
+    size = height * width * channels
+    colours = "GRAY" if channels == 1 else "RGB"
+    if size > SCRATCH_BYTES:
+        return np.asarray(simplejpeg.decode_jpeg(data, colours, strict=True))
+    scratch = getattr(_kept, "scratch", None)
+    if scratch is None or scratch.size < size:
+        scratch = _kept.scratch = np.empty(size, np.uint8)
+    return np.asarray(simplejpeg.decode_jpeg(data, colours, strict=True, buffer=scratch))
+
+
+def _png(data: bytes) -> Picture:
+    header = inspect(data)
+    verify_png_checksums(data)
+    still, depth, colour = png_still(data), data[24], data[25]
+    profile = profiles.of_png(data)
+    frames = 1 + sum(chunk.kind == b"fdAT" for chunk in png_chunks(data))
+    if depth == 16 and colour in (2, 4, 6):
+        samples = upright(_deep_png(still, colour), header.orientation)
+        picture = Picture(samples=samples, format="png", icc=profile if profiles.space(profile) == "RGB" else None)
+    else:
+        picture = rare.read(still, "png", profile=profile, orientation=header.orientation)
+    if picture.icc is None:
+        chunks = [chunk for chunk in png_chunks(data) if chunk.kind in _COLOUR_CHUNKS]
+        content = tuple((one.kind, data[one.start : one.start + one.length]) for one in chunks)
+        picture = _with(picture, colour_chunks=content)
+    return _with(picture, frames=min(frames, 2))
+
+
+def _deep_png(still: bytes, colour: int) -> Samples:
+    """RGB or RGBA of 16 bits; OpenCV gives a transparent colour its alpha."""
+    pixels = cv2.imdecode(np.frombuffer(still, np.uint8), cv2.IMREAD_UNCHANGED)
+    if pixels is None or pixels.dtype != np.uint16:
+        raise Damaged("png: its pixel data can't be decoded")
+    if pixels.ndim == 3 and pixels.shape[2] == 4:
+        pixels = cv2.cvtColor(pixels, cv2.COLOR_BGRA2RGBA)
+        return np.ascontiguousarray(pixels[:, :, (0, 3)]) if colour == 4 else np.asarray(pixels)
+    return np.asarray(cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB))
+
+
+def _webp(data: bytes) -> Picture:
+    header = inspect(data)
+    still = webp_still(data)
+    file = data if still.animated else still.file()
+    picture = rare.read(file, "webp", profile=profiles.of_webp(data), orientation=header.orientation)
+    return _with(picture, frames=2 if still.animated else 1)
+
+
+def _with(picture: Picture, **changes: object) -> Picture:
+
+    return msgspec.structs.replace(picture, **changes)
+
+
+def pixels_of(data: bytes) -> int:
+    """Width × height as the header says, without decoding; at most MAX_PIXELS. 0 where no header can be read."""
+    try:
+        if data[:3] == b"\xff\xd8\xff":
+            height, width, _, _ = simplejpeg.decode_jpeg_header(data)
+            return min(int(height) * int(width), MAX_PIXELS)
+        return min(rare.pixels_of(data), MAX_PIXELS)
+    except (ValueError, Unconvertible):
+        return 0
