@@ -123,10 +123,22 @@ def test_several_prompts_are_several_classes_of_one_best_list(exported: tuple[Pa
 
 def test_half_precision_keeps_its_cosine_and_is_half_as_large(checkpoint: Path, tmp_path: Path) -> None:
     result = run(
-        checkpoint, "--prompt", "fuse neutral", "--precision", "fp16", "--out", tmp_path / "half", "--top-k", 6
+        checkpoint,
+        "--prompt",
+        "fuse neutral",
+        "--precision",
+        "fp16",
+        "--out",
+        tmp_path / "half",
+        "--top-k",
+        6,
+        "--json",
     )
     assert result.exit_code == 0, result.output
     manifest = load_manifest(tmp_path / "half")
+    told = json.loads(result.stdout)
+    assert told == {"model": manifest.ref, "folder": str(tmp_path / "half"), "parity": manifest.parity}
+    assert "recognised" in result.stderr
     assert manifest.precision == "fp16"
     assert sorted(manifest.files) == ["model.onnx"]
     assert all(manifest.parity[name]["least_cosine"] >= 0.999 for name in ("scores", "boxes", "masks"))

@@ -69,6 +69,8 @@ def test_a_model_goes_from_a_folder_into_service_and_back(run: Run, demo: Callab
     assert "demo@1 is live, in place of demo@2" in said(run("rollback", "--why", "counts too many"))
     for words in ("counts too many", "canary 10 %", "ada", "demo@2"):
         assert words in said(run("show"))
+    (digest,) = {found.sha256 for found in load_manifest(DEMO_MODEL).files.values()}
+    assert digest in said(run("show", "demo@1"))  # in one piece, whatever the width of the terminal
     assert "demo@2 is deleted" in said(run("delete", "demo@2", "--why", "no good"))
     assert "demo@1 is as it was pushed" in said(run("verify", "demo@1"))
     assert "demo@1 is in models/demo@1" in said(run("pull", "demo@1", "--out", "models"))

@@ -182,7 +182,7 @@ def show(ref: str, as_json: bool, settings_file: Path | None) -> None:
     if as_json:
         _print_json(found)
     else:
-        Console().print(version_table(found) if ref else live_table(found))
+        Console(highlight=False).print(version_table(found) if ref else live_table(found), crop=False)
 
 
 @model.command()

@@ -84,11 +84,10 @@ def _history(changes: Sequence[Change]) -> Table:
     return table
 
 
-def _facts(rows: dict[str, str]) -> Table:
-    table = Table(box=None, show_header=False)
-    for name, text in rows.items():
-        table.add_row(escape(name), Text(text, overflow="fold"))
-    return table
+def _facts(rows: dict[str, str]) -> Text:
+    """A line for each, however long: digests must survive copying. To be printed with `crop=False`."""
+    width = max(len(name) for name in rows) + 2
+    return Text("\n".join(f"{name:<{width}}{text}" for name, text in rows.items()), no_wrap=True, overflow="ignore")
 
 
 def _as_text(found: object) -> str:

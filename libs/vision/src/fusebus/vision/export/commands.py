@@ -1,5 +1,7 @@
 """Owns the command `fusebus model export`."""
 
+import json
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -46,6 +48,7 @@ _NEEDED = ("torch", "transformers", "onnx", "onnxscript", "onnxslim", "onnxrunti
     help="config.json of the architecture, if a file with weights is not the released one's.",
 )
 @click.option("--weights", help="Which of several sets in the file to take, for example ema.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object; progress goes to standard error.")
 def export(
     checkpoint: Path,
     prompts: tuple[str, ...],
@@ -62,6 +65,7 @@ def export(
     tokenizer: Path | None,
     config: Path | None,
     weights: str | None,
+    as_json: bool,
 ) -> None:
     """Make a model that can be served of CHECKPOINT, proved to compute the same.
 
@@ -98,7 +102,10 @@ def export(
         version,
     )
     try:
-        manifest = export_model(checkpoint, out, plan, click.echo)
+        manifest = export_model(checkpoint, out, plan, partial(click.echo, err=as_json))
     except (CheckpointError, ParityError, ModelError) as error:
         raise click.ClickException(str(error)) from error
-    click.echo(f"{manifest.ref} is in {out}; next: fusebus model push {out}")
+    if as_json:
+        click.echo(json.dumps({"model": manifest.ref, "folder": str(out), "parity": manifest.parity}))
+    else:
+        click.echo(f"{manifest.ref} is in {out}; next: fusebus model push {out}")
