@@ -45,8 +45,9 @@ def options(data: Path, checkpoint: Path, out: Path) -> list[str]:
 def test_a_checkpoint_is_fine_tuned_on_a_coco_folder_into_one_that_can_be_exported(
     data: Path, checkpoint: Path, tmp_path: Path
 ) -> None:
-    result = CliRunner().invoke(train, [*options(data, checkpoint, tmp_path / "tuned"), "--steps", "3"])
+    result = CliRunner().invoke(train, [*options(data, checkpoint, tmp_path / "tuned"), "--steps", "3", "--json"])
     assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout) == {"complete": True, "folder": str(tmp_path / "tuned"), "steps": 3}
     tuned, before = load_model(tmp_path / "tuned"), load_model(checkpoint)
     assert any(not torch.equal(a, b) for a, b in zip(tuned.parameters(), before.parameters(), strict=True))
     assert "fuse neutral" in json.loads((tmp_path / "tuned" / "prompt_tokens.json").read_text())

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -38,6 +39,7 @@ _MISSING = "fusebus model {command} needs what the services don't: install torch
     "--checkpoints", help="CONTAINER/PREFIX in blob storage that the state is kept in, too, and resumed from."
 )
 @click.option("--settings", "settings_file", type=click.Path(dir_okay=False, path_type=Path), help="TOML with [blobs].")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object; progress goes to standard error.")
 def train(
     out: Path,
     data: Path | None,
@@ -53,6 +55,7 @@ def train(
     checkpoint_seconds: float,
     checkpoints: str | None,
     settings_file: Path | None,
+    as_json: bool,
 ) -> None:
     """Fine-tune a checkpoint on a COCO folder (JSON with polygons or run lengths, beside its images), or make the demo
     model. The result in --out is a transformers folder that `fusebus model export` takes.
@@ -84,11 +87,15 @@ def train(
             checkpoint_seconds=checkpoint_seconds,
         )
         store = open_store(checkpoints, settings_file) if checkpoints else None
-        wish = _Wish(out, data, checkpoint, prompt, boards, seed)
-        if not _trained(wish, plan, store):
-            click.echo(f"interrupted; its state is in {out}, the same command goes on from there")
-            raise SystemExit(143)
-    click.echo(f"complete: {out}")
+        wish = _Wish(out, data, checkpoint, prompt, boards, seed, partial(click.echo, err=as_json))
+        complete = _trained(wish, plan, store)
+    if as_json:
+        click.echo(json.dumps({"complete": complete, "folder": str(out), "steps": plan.steps}))
+    elif complete:
+        click.echo(f"complete: {out}")
+    else:
+        click.echo(f"interrupted; its state is in {out}, the same command goes on from there")
+    raise SystemExit(0 if complete else 143)
 
 
 @dataclass(frozen=True)
@@ -99,6 +106,7 @@ class _Wish:
     prompt: str
     boards: int
     seed: int
+    report: Callable[[str], None]
 
 
 def _trained(wish: _Wish, plan: TrainingPlan, store: CheckpointStore | None) -> bool:
@@ -106,12 +114,12 @@ def _trained(wish: _Wish, plan: TrainingPlan, store: CheckpointStore | None) -> 
 
     wish.out.mkdir(parents=True, exist_ok=True)
     if store is not None and (found := store.fetch(wish.out)):
-        click.echo(f"going on from {found}")
+        wish.report(f"going on from {found}")
     start = _start(wish, plan)
     if store is None:
-        return run(plan, start, wish.out, click.echo)
+        return run(plan, start, wish.out, wish.report)
     with store.uploading() as keep:
-        return run(plan, start, wish.out, click.echo, keep)
+        return run(plan, start, wish.out, wish.report, keep)
 
 
 def _start(wish: _Wish, plan: TrainingPlan) -> Start:
@@ -120,7 +128,7 @@ def _start(wish: _Wish, plan: TrainingPlan) -> Start:
     if wish.data is None:
         from fusebus.vision.export.demo_model import demo_start
 
-        click.echo(f"drawing {wish.boards} boards")
+        wish.report(f"drawing {wish.boards} boards")
         start = demo_start(wish.out / "boards", wish.boards, wish.seed, plan.processes)
     else:
         from fusebus.vision.export.fine_tuning import fine_tuning_start
