@@ -41,6 +41,11 @@ def thumbnail_name(run_id: str, analysis_id: str) -> str:
     return f"thumbnail/{run_date(run_id)}/{run_id}/{analysis_id}.jpg"
 
 
+def converted_name(run_id: str, analysis_id: str, suffix: str) -> str:
+    """The lossless picture of one conversion; `suffix` is `png` or `webp`."""
+    return f"converted/{run_date(run_id)}/{run_id}/{analysis_id}.{suffix}"
+
+
 def result_name(run_id: str, analysis_id: str) -> str:
     """The result JSON of one analysis."""
     return f"json/{run_date(run_id)}/{run_id}/{analysis_id}.json"

@@ -7,7 +7,7 @@ from enum import StrEnum
 import msgspec
 
 from fusebus.convert.png import encode_png
-from fusebus.convert.reading import read
+from fusebus.convert.reading import Scratch, read
 from fusebus.convert.webp import encode_webp
 
 VERSION = 1
@@ -52,12 +52,12 @@ class Converted(msgspec.Struct, frozen=True, kw_only=True):
     """Pictures in the source: only the first is in the new file."""
 
 
-def convert(data: bytes, target: Target) -> Converted:
+def convert(data: bytes, target: Target, scratch: Scratch | None = None) -> Converted:
     """Decode strictly, turn upright, write anew: pixels and ICC profile are kept, all other metadata is left behind.
 
-    The same bytes give the same bytes. Raises Unconvertible.
+    The same bytes give the same bytes. `scratch`: memory of the calling thread, used again. Raises Unconvertible.
     """
-    picture = read(data)
+    picture = read(data, scratch)
     encode = encode_png if target.format is Format.PNG else encode_webp
     made = encode(picture, small=target.small)
     return Converted(

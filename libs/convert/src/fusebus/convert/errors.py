@@ -33,6 +33,8 @@ class Reason(StrEnum):
     """The source was replaced while it was read."""
     UNAVAILABLE = "unavailable"
     """Storage did not answer."""
+    INTERNAL = "internal"
+    """A fault of our own; the log has it."""
 
 
 class Unconvertible(Exception):

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import threading
-
 import cv2
 import msgspec
 import numpy as np
 import simplejpeg
+from numpy.typing import NDArray
 
 from fusebus.convert import profiles, rare
 from fusebus.convert.errors import Reason, Unconvertible, of_image_error
@@ -18,19 +17,33 @@ from fusebus.vision.formats import MAX_PIXELS, PNG_SIGNATURE, inspect, png_chunk
 from fusebus.vision.stills import png_still, webp_still
 
 SCRATCH_BYTES = 64 << 20
-"""Each thread keeps so much memory for decoded JPEG: fresh pages cost as much as a tenth of the decoding."""
+"""Most memory that a Scratch keeps between pictures; a larger picture gets memory of its own."""
 _COLOUR_CHUNKS = frozenset({b"sRGB", b"gAMA", b"cHRM", b"cICP"})
-_kept = threading.local()
 
 
-def read(data: bytes) -> Picture:
+class Scratch:
+    """Memory for decoded JPEG that is used again: fresh pages cost as much as a tenth of the decoding."""
+
+    def __init__(self) -> None:
+        self._memory = np.empty(0, np.uint8)
+
+    def of(self, size: int) -> NDArray[np.uint8] | None:
+        """At least `size` bytes, valid until the next call; None for more than is kept."""
+        if size > SCRATCH_BYTES:
+            return None
+        if self._memory.size < size:
+            self._memory = np.empty(size, np.uint8)
+        return self._memory
+
+
+def read(data: bytes, scratch: Scratch | None = None) -> Picture:
     """The first picture of a JPEG, PNG, WebP, TIFF, GIF or BMP file, strictly decoded and upright.
 
-    The samples may lie in memory that this thread's next call uses again. Raises Unconvertible.
+    With `scratch` the samples may lie in it: one thread at a time, one picture at a time. Raises Unconvertible.
     """
     try:
         if data[:3] == b"\xff\xd8\xff":
-            return _jpeg(data)
+            return _jpeg(data, scratch)
         if data[:8] == PNG_SIGNATURE:
             return _png(data)
         if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
@@ -42,7 +55,7 @@ def read(data: bytes) -> Picture:
         raise Unconvertible(Reason.MEMORY, "there is not enough memory for its pixels") from error
 
 
-def _jpeg(data: bytes) -> Picture:
+def _jpeg(data: bytes, scratch: Scratch | None) -> Picture:
     header = inspect(data)
     profile = profiles.of_jpeg(data)
     try:
@@ -53,7 +66,7 @@ def _jpeg(data: bytes) -> Picture:
             simplejpeg.decode_jpeg(data, "CMYK", strict=True)  # Pillow converts the colours but forgives damage
             return rare.read(data, "jpeg", profile=profile, orientation=header.orientation)
         grey = colours == "Gray" and profiles.space(profile) != "RGB"
-        samples = _decoded(data, height, width, 1 if grey else 3)
+        samples = _decoded(data, (height, width, 1 if grey else 3), scratch)
     except ValueError as error:
         raise Damaged(f"jpeg: {error}") from error
     wanted = "GRAY" if grey else "RGB"
@@ -64,15 +77,10 @@ def _jpeg(data: bytes) -> Picture:
     )
 
 
-def _decoded(data: bytes, height: int, width: int, channels: int) -> Samples:
-    size = height * width * channels
-    colours = "GRAY" if channels == 1 else "RGB"
-    if size > SCRATCH_BYTES:
-        return np.asarray(simplejpeg.decode_jpeg(data, colours, strict=True))
-    scratch = getattr(_kept, "scratch", None)
-    if scratch is None or scratch.size < size:
-        scratch = _kept.scratch = np.empty(size, np.uint8)
-    return np.asarray(simplejpeg.decode_jpeg(data, colours, strict=True, buffer=scratch))
+def _decoded(data: bytes, shape: tuple[int, int, int], scratch: Scratch | None) -> Samples:
+    memory = scratch.of(shape[0] * shape[1] * shape[2]) if scratch is not None else None
+    colours = "GRAY" if shape[2] == 1 else "RGB"
+    return np.asarray(simplejpeg.decode_jpeg(data, colours, strict=True, buffer=memory))
 
 
 def _png(data: bytes) -> Picture:

@@ -1,0 +1,65 @@
+"""Which files are taken, and what they are called at the destination. Names are data: none leaves its folder."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import PurePosixPath
+
+from fusebus.contracts import display
+from fusebus.convert.errors import Reason, Unconvertible
+
+PICTURE_SUFFIXES = frozenset(
+    {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".tif", ".tiff", ".gif", ".bmp", ".dib", ""}
+)
+"""Files without a suffix are taken too; whatever else lies there is left alone."""
+LONGEST_PART = 200  # bytes of one part of a path: file systems end at 255, and a suffix is still to come
+
+
+def is_picture(name: str) -> bool:
+    """Whether the name is one of a picture; hidden files and folders are not."""
+    path = PurePosixPath(name)
+    return path.suffix.lower() in PICTURE_SUFFIXES and not any(part.startswith(".") for part in path.parts)
+
+
+def destination_names(sources: Iterable[str], suffix: str) -> dict[str, str | Unconvertible]:
+    """`a/b.jpg` becomes `a/b.png`; where two would meet (`b.jpg`, `b.tif`), both keep their suffix: `b.jpg.png`.
+
+    What can't be a file's name, or would still meet another, is an Unconvertible. The order of names plays no part.
+    """
+    plain = {name: _with_suffix(name, suffix) for name in sources}
+    meets = Counter(found.casefold() for found in plain.values())
+    chosen = {
+        name: name + suffix if meets[found.casefold()] > 1 and not name.endswith(suffix) else found
+        for name, found in plain.items()
+    }
+    taken = Counter(found.casefold() for found in chosen.values())
+    return {name: _checked(name, found, taken[found.casefold()]) for name, found in chosen.items()}
+
+
+def _with_suffix(name: str, suffix: str) -> str:
+    stem, dot, old = name.rpartition(".")
+    return stem + suffix if dot and "/" not in old and f".{old.lower()}" in PICTURE_SUFFIXES else name + suffix
+
+
+def _checked(name: str, found: str, count: int) -> str | Unconvertible:
+    if problem := _problem(name):
+        return Unconvertible(Reason.NAME, problem)
+    if count > 1:
+        return Unconvertible(Reason.NAME_TAKEN, f"another source becomes {display.name(found)} too; rename one")
+    return found
+
+
+def _problem(name: str) -> str:
+    """Why the name can't be a path below a folder; empty where it can."""
+    try:
+        parts = [part.encode() for part in name.split("/")]
+    except UnicodeEncodeError:
+        return "its name is not UTF-8"
+    if any(part in (b"", b".", b"..") for part in parts):
+        return "its name has empty or dotted parts"
+    if "\\" in name or any(ord(character) < 32 or ord(character) == 127 for character in name):
+        return "its name has a backslash or control characters"
+    if any(len(part) > LONGEST_PART for part in parts):
+        return f"its name has a part of more than {LONGEST_PART} bytes"
+    return ""

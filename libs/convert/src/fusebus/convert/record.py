@@ -1,0 +1,108 @@
+"""What was done, one JSON line for each picture: what makes a conversion resumable."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import BinaryIO, Protocol
+
+import msgspec
+
+RECORD_SUFFIX = ".convert.jsonl"
+"""The record lies beside the destination: `out` has `out.convert.jsonl`."""
+
+
+class Entry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One picture: what it was, and what it became or why it did not."""
+
+    source: str
+    """Its name below the source."""
+    source_sha256: str = ""
+    source_etag: str = ""
+    """In storage, which pins the content without a download."""
+    target: str = ""
+    """See Target.name; another one, or another version, is converted again."""
+    destination: str = ""
+    destination_sha256: str = ""
+    destination_etag: str = ""
+    destination_bytes: int = 0
+    frames: int = 1
+    failed: str = ""
+    """A Reason; empty: it was converted."""
+    text: str = ""
+
+
+class RecordBusy(Exception):
+    """Another process converts to the same destination."""
+
+
+class Record(Protocol):
+    """Where entries are kept; used by one thread."""
+
+    def load(self) -> dict[str, Entry]:
+        """The last entry of each source. Raises RecordBusy, OSError or StorageError."""
+        ...
+
+    def append(self, entry: Entry) -> None:
+        """Keep one more; it may be lost to a crash, then its picture is converted once more. Raises as `load`."""
+        ...
+
+    def close(self) -> None:
+        """Keep all for good. Raises as `load`."""
+        ...
+
+
+_encoder = msgspec.json.Encoder()
+_decoder = msgspec.json.Decoder(Entry)
+
+
+def line_of(entry: Entry) -> bytes:
+    """The entry as it is kept."""
+    return _encoder.encode(entry) + b"\n"
+
+
+def entries_of(lines: Iterable[bytes]) -> dict[str, Entry]:
+    """The last entry of each source; a line that a crash cut short, or a stranger wrote, counts for nothing."""
+    found: dict[str, Entry] = {}
+    for line in lines:
+        with contextlib.suppress(msgspec.DecodeError, UnicodeDecodeError):
+            entry = _decoder.decode(line)
+            found[entry.source] = entry
+    return found
+
+
+class FileRecord:
+    """The record of a folder: a file that grows, locked while it is open."""
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder.parent / (folder.name + RECORD_SUFFIX)
+        self._file: BinaryIO | None = None
+
+    def load(self) -> dict[str, Entry]:
+        """See Record.load."""
+        self._file = self.path.open("a+b")
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise RecordBusy(f"another process converts to the same folder: it holds {self.path}") from error
+        self._file.seek(0)
+        data = self._file.read()
+        if data and not data.endswith(b"\n"):
+            self._file.write(b"\n")
+        return entries_of(data.splitlines())
+
+    def append(self, entry: Entry) -> None:
+        """See Record.append."""
+        assert self._file is not None, "loaded first"
+        self._file.write(line_of(entry))
+        self._file.flush()
+
+    def close(self) -> None:
+        """See Record.close."""
+        if self._file is not None:
+            self._file.flush()
+            os.fsync(self._file.fileno())
+            self._file.close()
