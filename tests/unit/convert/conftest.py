@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -56,3 +58,14 @@ def file(picture: Image.Image) -> Callable[..., bytes]:
         return out.getvalue()
 
     return saved
+
+
+@pytest.fixture
+def resident_megabytes() -> Callable[[], float]:
+    """Memory of this process that is in use now."""
+
+    def read() -> float:
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+        return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
+
+    return read

@@ -1,0 +1,247 @@
+"""Folders: everything sound is converted once, what failed is told, and a second call does only what is left."""
+
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from picture_bytes import board, saved
+
+from fusebus.convert import Format, Target
+from fusebus.convert.bulk import Options, Report, convert_all
+from fusebus.convert.memory import Bench, Gate
+from fusebus.convert.places import Folder
+from fusebus.convert.record import Entry, FileRecord, RecordBusy, line_of
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """Five sound pictures, one damaged, one text."""
+    folder = tmp_path / "photos"
+    (folder / "sub").mkdir(parents=True)
+    for number in range(5):
+        (folder / "sub" / f"{number}.jpg").write_bytes(saved(board(64, 48, number), "JPEG"))
+    (folder / "damaged.jpg").write_bytes(saved(board(64, 48), "JPEG")[:-50])
+    (folder / "notes.txt").write_text("no picture")
+    return folder
+
+
+def run(source: Path, destination: Path, stop: threading.Event | None = None, **options: Any) -> Report:
+    return convert_all(Folder(source), Folder(destination), Options(workers=2, **options), stop or threading.Event())
+
+
+def counts(report: Report) -> tuple[int, int, int]:
+    return report.converted, report.skipped, len(report.failures)
+
+
+def test_all_are_converted_but_the_damaged_one_and_originals_stay(photos: Path, tmp_path: Path) -> None:
+    before = {path: path.read_bytes() for path in photos.rglob("*") if path.is_file()}
+    report = run(photos, tmp_path / "out")
+    assert counts(report) == (5, 0, 1)
+    assert (report.total, report.left_alone) == (6, 1)
+    assert [(one.source, one.failed) for one in report.failures] == [("damaged.jpg", "damaged")]
+    made = {path.relative_to(tmp_path / "out").as_posix() for path in (tmp_path / "out").rglob("*") if path.is_file()}
+    assert made == {f"sub/{number}.png" for number in range(5)}
+    assert {path: path.read_bytes() for path in photos.rglob("*") if path.is_file()} == before
+    assert (tmp_path / "out.convert.jsonl").is_file()
+
+
+def test_a_second_call_does_only_what_is_new_changed_missing_or_spoilt(photos: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    run(photos, out)
+    assert counts(run(photos, out)) == (0, 5, 1)
+    (photos / "sub" / "0.jpg").write_bytes(saved(board(64, 48, 50), "JPEG"))
+    (out / "sub" / "1.png").unlink()
+    (out / "sub" / "2.png").write_bytes(b"spoilt")
+    (photos / "new.png").write_bytes(saved(board(64, 48, 51), "PNG"))
+    (photos / "damaged.jpg").write_bytes(saved(board(64, 48, 52), "JPEG"))
+    report = run(photos, out)
+    assert [(one.source, one.failed) for one in report.failures] == [("sub/2.jpg", "exists")]
+    assert counts(report) == (4, 2, 1)
+    assert counts(run(photos, out, replace=True)) == (1, 6, 0)
+    assert counts(run(photos, out)) == (0, 7, 0)
+
+
+def test_a_touched_file_of_the_same_content_is_not_converted_again(photos: Path, tmp_path: Path) -> None:
+    run(photos, tmp_path / "out")
+    for path in photos.rglob("*.jpg"):
+        path.touch()
+    assert counts(run(photos, tmp_path / "out")) == (0, 5, 1)
+
+
+def test_another_target_is_converted_beside_and_small_takes_the_place(photos: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    run(photos, out)
+    assert counts(run(photos, out, target=Target(format=Format.WEBP))) == (5, 0, 1)
+    assert len(list(out.rglob("*.webp"))) == len(list(out.rglob("*.png"))) == 5
+    assert counts(run(photos, out)) == (5, 0, 1)  # the record keeps the last target of each source
+    assert counts(run(photos, out, target=Target(small=True))) == (5, 0, 1)
+
+
+def test_a_stranger_s_file_is_not_overwritten_unless_asked(photos: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    (out / "sub").mkdir(parents=True)
+    (out / "sub" / "0.png").write_text("mine")
+    report = run(photos, out)
+    assert [one.failed for one in report.failures] == ["damaged", "exists"]
+    assert (out / "sub" / "0.png").read_text() == "mine"
+    assert counts(run(photos, out, replace=True)) == (1, 4, 1)
+
+
+def test_what_a_crash_left_unrecorded_is_taken_as_done(photos: Path, tmp_path: Path) -> None:
+    run(photos, tmp_path / "out")
+    (tmp_path / "out.convert.jsonl").unlink()
+    assert counts(run(photos, tmp_path / "out")) == (5, 0, 1)
+
+
+def test_a_torn_last_line_costs_one_picture(photos: Path, tmp_path: Path) -> None:
+    run(photos, tmp_path / "out")
+    record = tmp_path / "out.convert.jsonl"
+    lines = [line for line in record.read_bytes().splitlines(keepends=True) if b"failed" not in line]
+    record.write_bytes(b"".join(lines)[:-20])
+    assert counts(run(photos, tmp_path / "out")) == (1, 4, 1)
+    assert counts(run(photos, tmp_path / "out")) == (0, 5, 1)
+
+
+def test_a_later_failure_does_not_forget_that_the_result_is_ours(photos: Path, tmp_path: Path) -> None:
+    run(photos, tmp_path / "out")
+    path = photos / "sub" / "0.jpg"
+    path.write_bytes(b"spoilt")
+    assert counts(run(photos, tmp_path / "out")) == (0, 4, 2)
+    path.write_bytes(saved(board(64, 48, 70), "JPEG"))
+    assert counts(run(photos, tmp_path / "out")) == (1, 4, 1)
+
+
+def test_a_stop_ends_it_and_a_later_call_goes_on(photos: Path, tmp_path: Path) -> None:
+    stop = threading.Event()
+    report = convert_all(
+        Folder(photos),
+        Folder(tmp_path / "out"),
+        Options(workers=1),
+        stop,
+        lambda total, outcome: stop.set(),
+    )
+    assert report.interrupted
+    rest = run(photos, tmp_path / "out")
+    assert rest.skipped + rest.converted == 5
+    assert len(list((tmp_path / "out").rglob("*.png"))) == 5
+
+
+def test_two_at_the_same_folder_are_one_too_many(photos: Path, tmp_path: Path) -> None:
+    first = FileRecord(tmp_path / "out")
+    first.load()
+    with pytest.raises(RecordBusy):
+        run(photos, tmp_path / "out")
+    first.close()
+
+
+def test_a_folder_that_can_not_be_written_fails_each_picture_with_the_reason(photos: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "sub").write_text("a file in the way")
+    report = run(photos, out)
+    assert {one.failed for one in report.failures} == {"unwritable", "damaged"}
+
+
+def test_a_fault_of_our_own_costs_its_picture_only(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from fusebus.convert import bulk
+
+    sound = bulk.convert
+
+    def faulty(data: bytes, *rest: Any) -> Any:
+        if data == (photos / "sub" / "3.jpg").read_bytes():
+            raise ZeroDivisionError("a fault")
+        return sound(data, *rest)
+
+    monkeypatch.setattr(bulk, "convert", faulty)
+    report = run(photos, tmp_path / "out")
+    assert [(one.source, one.failed) for one in report.failures] == [
+        ("damaged.jpg", "damaged"),
+        ("sub/3.jpg", "internal"),
+    ]
+    assert report.converted == 4
+
+
+def test_an_entry_survives_its_line(tmp_path: Path) -> None:
+    record = FileRecord(tmp_path / "out")
+    record.load()
+    entry = Entry(source="Zähler \u202e.jpg", failed="damaged", text="a\nb")
+    record.append(entry)
+    record.close()
+    assert (tmp_path / "out.convert.jsonl").read_bytes() == line_of(entry)
+    assert FileRecord(tmp_path / "out").load() == {entry.source: entry}
+
+
+def test_a_gate_never_holds_more_than_its_limit_and_lets_a_giant_through_alone() -> None:
+    gate, held, most = Gate(100), [0], [0]
+    lock = threading.Lock()
+
+    def one(size: int) -> None:
+        with gate.room(size):
+            with lock:
+                held[0] += min(size, 100)
+                most[0] = max(most[0], held[0])
+            time.sleep(0.002)
+            with lock:
+                held[0] -= min(size, 100)
+
+    threads = [threading.Thread(target=one, args=(size,)) for size in [30, 40, 50, 1_000, 60, 10] * 5]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(20)
+    assert not any(thread.is_alive() for thread in threads)
+    assert most[0] <= 100
+
+
+def test_a_bench_has_as_many_cores_as_it_was_given() -> None:
+    bench = Bench(1, 1 << 20)
+    taken: list[str] = []
+
+    def second() -> None:
+        with bench.core():
+            taken.append("second")
+
+    thread = threading.Thread(target=second)
+    with bench.core():
+        thread.start()
+        thread.join(0.05)
+        taken.append("first")
+    thread.join(10)
+    assert taken == ["first", "second"]
+
+
+@pytest.mark.long
+def test_five_hundred_pictures_with_a_failure_in_each_hundred(
+    tmp_path: Path, resident_megabytes: Callable[[], float]
+) -> None:
+    photos, kinds = tmp_path / "photos", ["JPEG", "PNG", "WEBP", "TIFF"]
+    photos.mkdir()
+    sound = [
+        saved(board(640, 480, seed), kinds[seed % 4], **({"lossless": True} if seed % 4 == 2 else {}))
+        for seed in range(20)
+    ]
+    for number in range(500):
+        data = sound[number % 20]
+        bad = number % 100 == 57
+        (photos / f"{number:03}.{kinds[number % 4].lower()}").write_bytes(data[: len(data) // 2] if bad else data)
+    half = threading.Event()
+    seen: list[float] = []
+
+    def told(total: int, outcome: object) -> None:
+        seen.append(resident_megabytes())
+        if len(seen) == 250:
+            half.set()
+
+    first = convert_all(Folder(photos), Folder(tmp_path / "out"), Options(workers=2), half, told)
+    assert first.interrupted
+    report = convert_all(Folder(photos), Folder(tmp_path / "out"), Options(workers=2), threading.Event(), told)
+    assert report.skipped + report.converted == 495
+    assert report.skipped == first.converted
+    assert {one.failed for one in report.failures} == {"damaged"}
+    assert [one.source[:3] for one in report.failures] == ["057", "157", "257", "357", "457"]
+    assert max(seen[100:]) < 1.25 * max(seen[50:100])

@@ -1,0 +1,92 @@
+"""`fusebus convert` as a person or a script calls it."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+from picture_bytes import board, saved
+
+from fusebus.convert.commands import convert_command
+
+
+def call(*arguments: object) -> Result:
+    return CliRunner().invoke(convert_command, [str(argument) for argument in arguments])
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    (folder / "one.jpg").write_bytes(saved(board(64, 48), "JPEG"))
+    (folder / "two.png").write_bytes(saved(board(64, 48), "PNG"))
+    return folder
+
+
+def test_the_exit_code_tells(photos: Path, tmp_path: Path) -> None:
+    found = call(photos, tmp_path / "out")
+    assert found.exit_code == 0
+    assert "2 pictures: 2 converted, 0 unchanged, 0 failed" in found.output
+    (photos / "bad\x1b[31m.jpg").write_bytes(b"xx")
+    found = call(photos, tmp_path / "out2")
+    assert found.exit_code == 4
+    assert "control characters (name)" in found.output
+    assert "\x1b[31m" not in found.output
+
+
+def test_json_is_one_object(photos: Path, tmp_path: Path) -> None:
+    found = json.loads(call(photos, tmp_path / "out", "--json", "--format", "webp", "--small").stdout)
+    assert (found["pictures"], found["converted"], found["failed"]) == (2, 2, [])
+    assert found["bytes_out"] == sum(path.stat().st_size for path in (tmp_path / "out").iterdir())
+
+
+def test_folders_inside_each_other_are_refused(photos: Path) -> None:
+    for source, destination in (
+        (photos, photos),
+        (photos, photos / "out"),
+        (photos, photos.parent),
+        ("container:a", "container:a/b"),
+    ):
+        found = call(source, destination)
+        assert (found.exit_code, "lie in each other" in found.output) == (2, True)
+
+
+def test_a_missing_folder_is_refused(tmp_path: Path) -> None:
+    found = call(tmp_path / "none", tmp_path / "out")
+    assert found.exit_code == 2
+    assert "is no folder" in found.output
+
+
+def test_help_has_an_example() -> None:
+    found = call("--help")
+    assert found.exit_code == 0
+    assert "fusebus convert photos png" in found.output
+    assert "Exit codes" in found.output
+
+
+def test_an_interrupt_ends_it_with_130_and_the_next_call_goes_on(tmp_path: Path) -> None:
+    folder, out = tmp_path / "photos", tmp_path / "out"
+    folder.mkdir()
+    picture = saved(board(800, 600), "JPEG")
+    for number in range(60):
+        (folder / f"{number}.jpg").write_bytes(picture + bytes([number]))
+    code = "from fusebus.convert.commands import convert_command; convert_command()"
+    arguments = [sys.executable, "-c", code, str(folder), str(out), "--small", "--json"]
+    process = subprocess.Popen(arguments, stdout=subprocess.PIPE, env=os.environ)
+    deadline = time.monotonic() + 60
+    while not out.exists() or len(list(out.iterdir())) < 3:
+        assert time.monotonic() < deadline
+        assert process.poll() is None
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    first = json.loads(process.communicate(timeout=60)[0])
+    assert process.returncode == 130
+    assert 0 < first["converted"] < 60
+    rest = json.loads(call(folder, out, "--small", "--json").stdout)
+    assert (rest["converted"], rest["skipped"]) == (60 - first["converted"], first["converted"])
+    assert len(list(out.iterdir())) == 60
