@@ -2,6 +2,8 @@
 
 import asyncio
 
+import msgspec
+
 from fusebus.contracts.messages import CloseRun
 from fusebus.contracts.outcomes import Outgoing, done
 
@@ -83,3 +85,33 @@ async def test_a_message_that_aged_on_its_way_is_renewed_before_it_starts(bus, c
         consumer._longest_lock = 10.0  # as if earlier locks had lasted ten seconds
         await eventually(lambda: consumer.counts["completed"] == 1)
     assert consumer.counts["received"] == 1
+
+
+async def test_a_limit_lowers_the_slots_and_knows_the_locks_length(bus, quick, recorder, image, eventually):
+    going, most, locks = asyncio.Event(), 2, []
+
+    async def wait(message, context):
+        await going.wait()
+        return done()
+
+    handler = recorder(wait)
+    await bus.publisher().publish([Outgoing(message=image(f"u{number}")) for number in range(8)])
+    stop = asyncio.Event()
+
+    def limit(lock_seconds):
+        locks.append(lock_seconds)
+        return most
+
+    consumer = bus.consumer(
+        "images", "detect", handler, stop=stop, settings=msgspec.structs.replace(quick, slots=4), limit=limit
+    )
+    running = asyncio.create_task(consumer.run())
+    await eventually(lambda: consumer.in_hand == 2)
+    most = 100
+    await eventually(lambda: consumer.in_hand == 4)  # never more than the settings allow
+    going.set()
+    await eventually(lambda: len(handler.seen) == 8)
+    stop.set()
+    await asyncio.wait_for(running, 10)
+    assert locks[0] == 0
+    assert 0 < locks[-1] <= 2.5  # seconds

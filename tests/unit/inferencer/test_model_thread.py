@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 from fusebus.inferencer.backends import BackendError, Outputs
-from fusebus.inferencer.model import ModelBroken, ModelThread
+from fusebus.inferencer.model import ModelBroken, ModelThread, PictureFailed
+from fusebus.inferencer.urgency import Urgency
 
 
 class Recorder:
@@ -17,14 +18,20 @@ class Recorder:
         self.go = threading.Event()
         self.go.set()
         self.started = threading.Event()
+        self.fits = 100
+        self.lost = False
 
     def run(self, images: np.ndarray) -> Outputs:
         self.threads.add(threading.current_thread().name)
         self.batches.append(len(images))
         self.started.set()
         assert self.go.wait(10)
+        if self.lost:
+            raise RuntimeError("device lost")
+        if len(images) > self.fits:
+            raise RuntimeError("CUDA failure 2: out of memory")
         if (images == 13).all(axis=(1, 2, 3)).any():
-            raise RuntimeError("out of memory")
+            raise RuntimeError("Reshape: the input does not fit")
         scores = images[:, 0, 0, :1].astype(np.float32)
         boxes = np.zeros((len(images), 1, 4), np.float32)
         return Outputs(scores, boxes, np.zeros((len(images), 1, 4, 4), np.uint8), np.zeros((len(images), 1), np.int64))
@@ -69,13 +76,78 @@ async def test_a_lone_picture_does_not_wait_for_others(recorder: Recorder) -> No
     assert answer.took >= 0
 
 
-async def test_a_model_that_failed_once_is_broken_for_every_later_caller(recorder: Recorder) -> None:
+async def test_a_model_that_fails_on_a_blank_picture_too_is_broken_for_every_later_caller(recorder: Recorder) -> None:
+    recorder.lost = True
     async with ModelThread(lambda: recorder, max_batch=1) as model:
         assert model.broken is None
         for value in (13, 1):
-            with pytest.raises(ModelBroken, match="out of memory"):
+            with pytest.raises(ModelBroken, match="device lost"):
                 await asyncio.wait_for(model.detect(picture(value)), 5)
-        assert recorder.batches == [1], "a broken device is not asked again"
+        assert recorder.batches == [1, 1], "a broken device is not asked again"
+
+
+async def test_a_picture_that_the_model_fails_on_alone_is_blamed_alone(recorder: Recorder) -> None:
+    async with ModelThread(lambda: recorder, max_batch=8) as model:
+        first = await held(recorder, model)
+        waiting = [asyncio.create_task(model.detect(picture(value))) for value in (1, 2, 13, 3, 4)]
+        await asyncio.sleep(0)
+        recorder.go.set()
+        found = await asyncio.gather(first, *waiting, return_exceptions=True)
+        assert isinstance(found.pop(3), PictureFailed)
+        assert [float(answer.outputs.scores[0]) for answer in found] == [0, 1, 2, 3, 4]
+        assert model.broken is None
+        assert float((await model.detect(picture(5))).outputs.scores[0]) == 5
+
+
+async def test_several_such_pictures_in_a_row_are_the_devices_fault(recorder: Recorder) -> None:
+    async with ModelThread(lambda: recorder, max_batch=1) as model:
+        for _ in range(2):
+            with pytest.raises(PictureFailed):
+                await model.detect(picture(13))
+        with pytest.raises(ModelBroken):
+            await model.detect(picture(13))
+
+
+async def test_a_call_that_lacks_memory_is_repeated_with_fewer_pictures_and_the_next_ones_are_smaller(
+    recorder: Recorder,
+) -> None:
+    recorder.fits = 2
+    async with ModelThread(lambda: recorder, max_batch=8) as model:
+        first = await held(recorder, model)
+        waiting = [asyncio.create_task(model.detect(picture(value))) for value in range(1, 13)]
+        await asyncio.sleep(0)
+        recorder.go.set()
+        answers = await asyncio.gather(first, *waiting)
+    assert [float(answer.outputs.scores[0]) for answer in answers] == list(range(13))
+    assert recorder.batches == [1, 8, 4, 2, 2, 4, 2, 2, 2, 2]
+    assert model.broken is None
+
+
+async def test_the_most_urgent_of_what_waits_goes_first(recorder: Recorder) -> None:
+    async with ModelThread(lambda: recorder, max_batch=1) as model:
+        first, ended = await held(recorder, model), []
+
+        async def ask(value: int, urgency: Urgency) -> None:
+            await model.detect(picture(value), urgency)
+            ended.append(value)
+
+        order = [(1, Urgency(1, 50, 1)), (2, Urgency(2, 1, 2)), (3, Urgency(1, 40, 3)), (4, Urgency(0, 99, 4))]
+        waiting = [asyncio.create_task(ask(*one)) for one in order]
+        await asyncio.sleep(0)
+        recorder.go.set()
+        await asyncio.gather(first, *waiting)
+    assert ended == [4, 3, 1, 2]
+
+
+async def test_a_call_holds_no_more_pixels_than_allowed_and_always_one_picture(recorder: Recorder) -> None:
+    async with ModelThread(lambda: recorder, max_batch=8, max_pixels=3 * 8 * 8 + 1) as model:
+        first = await held(recorder, model)
+        waiting = [asyncio.create_task(model.detect(picture(value))) for value in range(1, 5)]
+        large = asyncio.create_task(model.detect(np.zeros((16, 16, 3), np.uint8)))
+        await asyncio.sleep(0)
+        recorder.go.set()
+        await asyncio.gather(first, *waiting, large)
+    assert recorder.batches == [1, 3, 1, 1]
 
 
 async def test_a_cancelled_caller_costs_no_model_call(recorder: Recorder) -> None:

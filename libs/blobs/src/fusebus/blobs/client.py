@@ -12,7 +12,6 @@ from typing import Any, BinaryIO, Self
 import msgspec
 from azure.core import MatchConditions
 from azure.core.exceptions import ResourceExistsError
-from azure.identity.aio import DefaultAzureCredential
 from azure.storage.blob import BlobProperties as SdkProperties
 from azure.storage.blob import ContentSettings
 from azure.storage.blob.aio import BlobClient, BlobServiceClient, LinearRetry
@@ -244,6 +243,8 @@ class Blobs:
             return BlobServiceClient.from_connection_string(settings.connection.reveal(), **patience)
         if not settings.endpoint:
             raise SettingsError(["neither FUSEBUS_BLOBS_CONNECTION nor FUSEBUS_BLOBS_ENDPOINT is set"])
+        from azure.identity.aio import DefaultAzureCredential  # 0.1 s, and a connection string needs none of it
+
         credential = await self._exits.enter_async_context(DefaultAzureCredential())
         return BlobServiceClient(settings.endpoint, credential=credential, **patience)
 

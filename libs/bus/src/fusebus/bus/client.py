@@ -16,7 +16,7 @@ from fusebus.bus.liveness import watch_lag
 from fusebus.bus.publisher import Publisher
 from fusebus.bus.settings import BusSettings, ConsumerSettings
 from fusebus.bus.settlement import Source
-from fusebus.bus.worker import Consumer
+from fusebus.bus.worker import Consumer, Limit
 from fusebus.contracts import topology
 
 
@@ -60,8 +60,12 @@ class Bus:
         slots: int | None = None,
         idle_exit: float | None = None,
         settings: ConsumerSettings | None = None,
+        limit: Limit | None = None,
     ) -> Consumer:
-        """A consumer to `run`; its `counts` say what it did. Raises KeyError for a subscription not in the topology."""
+        """A consumer to `run`; its `counts` say what it did. Raises KeyError for a subscription not in the topology.
+
+        `limit`, asked before each receive, may lower the number of slots for a while.
+        """
         topology.subscription(topic, subscription)
         chosen = settings or ConsumerSettings()
         if slots is not None:
@@ -77,6 +81,7 @@ class Bus:
             depth=self.depth,
             bus=self._settings,
             settings=chosen,
+            limit=limit,
         )
 
     async def consume(
@@ -89,13 +94,15 @@ class Bus:
         slots: int | None = None,
         idle_exit: float | None = None,
         settings: ConsumerSettings | None = None,
+        limit: Limit | None = None,
     ) -> None:
         """Handle messages until `stop` is set (then drain) or none came for `idle_exit` seconds.
 
-        `slots` and `idle_exit` replace the fields of `settings`. Raises ConsumerDead: let it end the process.
+        `slots` and `idle_exit` replace the fields of `settings`; `limit` is as for `consumer`.
+        Raises ConsumerDead: let it end the process.
         """
         consumer = self.consumer(
-            topic, subscription, handler, stop=stop, slots=slots, idle_exit=idle_exit, settings=settings
+            topic, subscription, handler, stop=stop, slots=slots, idle_exit=idle_exit, settings=settings, limit=limit
         )
         self._consumers.add(consumer)
         try:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-from azure.identity.aio import DefaultAzureCredential
 from azure.servicebus.aio import ServiceBusClient, ServiceBusReceiver, ServiceBusSender
 from azure.servicebus.aio.management import ServiceBusAdministrationClient
 
 from fusebus.bus.settings import BusSettings
 from fusebus.host import SettingsError
+
+if TYPE_CHECKING:
+    from azure.identity.aio import DefaultAzureCredential
 
 ADMINISTRATION_RETRIES = 1  # the caller asks again anyway; azure-core's ten retries would take minutes
 
@@ -80,6 +82,8 @@ class Connection:
 
     def _token_source(self) -> DefaultAzureCredential:
         if self._credential is None:
+            from azure.identity.aio import DefaultAzureCredential  # 0.1 s, and a connection string needs none of it
+
             self._credential = DefaultAzureCredential()
         return self._credential
 

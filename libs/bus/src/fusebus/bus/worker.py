@@ -32,6 +32,9 @@ from fusebus.bus.settlement import Complete, DeadLetter, GiveBack, Settlement, S
 
 log = logging.getLogger(__name__)
 
+Limit = Callable[[float], int]
+"""How many messages may be in hand now, given the longest lock seen in seconds (0: none yet)."""
+
 
 @dataclass(eq=False)
 class Work:
@@ -58,12 +61,15 @@ class Consumer:
         depth: Callable[[str, str], Awaitable[Depth | None]],
         bus: BusSettings,
         settings: ConsumerSettings,
+        limit: Limit | None = None,
     ) -> None:
+        """`limit` is asked before each receive; it can only lower `settings.slots`, to 1 at the least."""
         self._source = source
         self._name = source.name
         self._stop = stop
         self._depth = depth
         self._settings = settings
+        self._limit = limit
         self._link = ReceiveLink(connection, source.topic, source.subscription, bus)
         self._renewals = RenewalLink(connection, source.topic, source.subscription, bus, settings.renew_seconds)
         self._work: set[Work] = set()
@@ -108,15 +114,18 @@ class Consumer:
                 await self._open_link()
                 continue
             await self._settle_finished()
-            if len(self._work) < self._settings.slots:
-                await self._receive()
+            if (free := self._slots() - len(self._work)) > 0:
+                await self._receive(free)
                 await self._check_progress()
             else:
                 self._hungry_since = time.monotonic()
                 await self._wait_for_work(self._settings.idle_wait_seconds)
 
-    async def _receive(self) -> None:
-        free = self._settings.slots - len(self._work)
+    def _slots(self) -> int:
+        most = self._settings.slots
+        return most if self._limit is None else max(1, min(most, self._limit(self._longest_lock)))
+
+    async def _receive(self, free: int) -> None:
         seconds = self._settings.busy_wait_seconds if self._work else self._settings.idle_wait_seconds
         try:
             messages = await self._link.receive(free, seconds)

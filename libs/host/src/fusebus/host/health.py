@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import msgspec
-from aiohttp import web
+
+if TYPE_CHECKING:
+    from aiohttp import web
 
 
 class HealthSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -39,6 +41,8 @@ class Health:
         """Listen, if a port is set. Raises OSError where the port is taken."""
         if not self._settings.port:
             return
+        from aiohttp import web  # only where a port is set: it takes a while to load
+
         app = web.Application()
         app.add_routes([web.get("/healthz", self._healthz), web.get("/readyz", self._readyz)])
         self._runner = web.AppRunner(app, access_log=None)
@@ -51,8 +55,12 @@ class Health:
             await self._runner.cleanup()
 
     async def _healthz(self, request: web.Request) -> web.Response:
+        from aiohttp import web
+
         report = self.report()
         return web.json_response(report, status=200 if all(report.values()) else 503)
 
     async def _readyz(self, request: web.Request) -> web.Response:
+        from aiohttp import web
+
         return web.json_response({"ready": self.ready}, status=200 if self.ready else 503)

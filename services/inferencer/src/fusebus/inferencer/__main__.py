@@ -10,17 +10,22 @@ import sys
 from collections.abc import AsyncIterator, Coroutine
 from typing import Any
 
+import msgspec
+
 from fusebus.blobs import Blobs
 from fusebus.bus import Bus
 from fusebus.contracts.messages import JobKind
 from fusebus.host import Life, run_service
+from fusebus.inferencer import eviction, telemetry
 from fusebus.inferencer.backends.providers import Accelerator
 from fusebus.inferencer.codecs import Codecs
 from fusebus.inferencer.following import Follower
 from fusebus.inferencer.handler import Detect
 from fusebus.inferencer.loading import Loader, Running, open_folder
+from fusebus.inferencer.policy import Pace
 from fusebus.inferencer.serving import Serving
 from fusebus.inferencer.settings import InferencerSettings
+from fusebus.inferencer.stages import Places, Stages
 from fusebus.models.registry import Registry
 
 
@@ -32,13 +37,19 @@ async def main(settings: InferencerSettings, life: Life) -> None:
         Blobs(settings.blobs) as blobs,
         Codecs(settings.codec_threads) as codecs,
         Serving(life.stop.set) as serving,
+        _watching(settings, stages := _stages(settings, codecs.threads), codecs, life.stop),
         _models(settings, serving, bus, blobs, worker, life.stop),
     ):
+        pace = Pace(most=settings.slots, batch=settings.max_batch, threads=codecs.threads)
+        telemetry.watch(stages, lambda: pace.chosen.number)
         handler = Detect(
             store=blobs,
             models=serving,
             codecs=codecs,
             worker=worker,
+            stages=stages,
+            pace=pace,
+            annotated_pixels=round(settings.annotated_megapixels * 1e6),
             jpeg_quality=settings.jpeg_quality,
             retry_seconds=settings.retry_seconds,
         )
@@ -51,11 +62,49 @@ async def main(settings: InferencerSettings, life: Life) -> None:
             handler,
             stop=life.stop,
             slots=settings.slots,
+            limit=pace.limit,
             idle_exit=settings.idle_exit_seconds,
-            settings=settings.consumer,
+            settings=msgspec.structs.replace(settings.consumer, drain_seconds=settings.drain_seconds),
         )
     if serving.broken is not None:
         raise serving.broken  # a non-zero exit code: Batch and the dispatcher count it as a failed worker
+
+
+def _stages(settings: InferencerSettings, threads: int) -> Stages:
+    return Stages(
+        Places(
+            downloads=settings.downloads,
+            decoding=threads,
+            model=settings.max_batch + (settings.decoded_waiting or settings.max_batch),
+            annotating=threads,
+            uploads=settings.uploads,
+        )
+    )
+
+
+@contextlib.asynccontextmanager
+async def _watching(
+    settings: InferencerSettings, stages: Stages, codecs: Codecs, stop: asyncio.Event
+) -> AsyncIterator[None]:
+    """As long as the block lasts: a notice of eviction is a stop, and a stop lets no image begin any more.
+
+    The codecs warm up meanwhile.
+    """
+
+    async def close() -> None:
+        await stop.wait()
+        stages.close()
+
+    tasks = [asyncio.create_task(close()), asyncio.create_task(codecs.warm_up())]
+    if settings.scheduled_events:
+        watching = eviction.watch(settings.scheduled_events, settings.scheduled_events_seconds, stop.set)
+        tasks.append(asyncio.create_task(watching))
+    try:
+        yield
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 @contextlib.asynccontextmanager
@@ -67,6 +116,7 @@ async def _models(
         provider=settings.provider,
         intra_op_threads=settings.intra_op_threads,
         max_batch=settings.max_batch,
+        max_pixels=round(settings.max_batch_megapixels * 1e6),
         warm_up=settings.warm_up,
         accelerator=Accelerator(
             device=settings.device, cuda_graph=settings.cuda_graph, engine_cache=settings.engine_cache

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
+import os
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple, ParamSpec, Self, TypeVar
 
@@ -14,6 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fusebus.inferencer.backends import Outputs
+from fusebus.inferencer.team import Team
+from fusebus.inferencer.urgency import Urgency, ordinary
 from fusebus.models import ModelManifest
 from fusebus.vision import (
     Detection,
@@ -21,12 +24,24 @@ from fusebus.vision import (
     annotate,
     decode,
     encode_jpeg,
+    inspect,
     postprocess,
     resize_to_model,
+    scaled,
+    shrink_for,
 )
+from fusebus.vision.rle import RunLengths
 
 P = ParamSpec("P")
 T = TypeVar("T")
+
+
+Rank = tuple[int, Urgency]
+"""First the kind of work (0 first), then whose it is."""
+
+_LAST_WITHOUT_A_TURN = 4
+"""EXIF orientations from 5 on swap width and height."""
+_CPU_LIMIT = Path("/sys/fs/cgroup/cpu.max")  # of a container: "<microseconds> <of so many>", or "max ..."
 
 
 class DigestMismatch(Exception):
@@ -37,7 +52,10 @@ class Prepared(NamedTuple):
     """A decoded picture and what the model gets to see of it."""
 
     pixels: Pixels
-    """Upright RGB at full size."""
+    """Upright RGB, perhaps reduced."""
+    width: int
+    """Of the upright picture at full size, in pixels."""
+    height: int
     model_input: NDArray[np.uint8]
     """(size, size, 3)."""
 
@@ -50,39 +68,66 @@ class Rendered(NamedTuple):
 
 
 class Codecs:
-    """A few threads for functions that release the GIL: `async with Codecs(2) as codecs: await codecs.run(f, ...)`."""
+    """A few threads for functions that release the GIL: `async with Codecs(2) as codecs: await codecs.run(f, ...)`.
+
+    0 threads: one for each core.
+    """
 
     def __init__(self, threads: int) -> None:
-        self._threads = ThreadPoolExecutor(threads, thread_name_prefix="codec")
+        self.threads = threads or cores()
+        self._team = Team(self.threads, "codec")
 
     async def __aenter__(self) -> Self:
         cv2.setNumThreads(1)  # the threads here are ours to count
+        self._team.start()
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        await self._team.stop()
 
-    async def run(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """The function's result; raises what it raises."""
-        return await asyncio.wrap_future(self._threads.submit(function, *args, **kwargs))
+    async def warm_up(self) -> None:
+        """Load what the first picture needs (libvips, a font: 0.2 s) while nobody waits for it."""
+        await self.run((0, ordinary()), _warm_up)
+
+    async def run(self, rank: Rank, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """The function's result; raises what it raises. Of what waits, the smallest rank goes first."""
+        return await self._team.run(rank, partial(function, *args, **kwargs))
 
 
-def prepare(data: bytes, sha256: str, size: int) -> Prepared:
-    """Check the digest, decode, and make the model's input. Raises DigestMismatch and vision's ImageError."""
+def _warm_up() -> None:
+    blank = np.zeros((64, 64, 3), np.uint8)
+    resize_to_model(blank, 32)
+    mask: RunLengths = {"size": [1, 1], "counts": ""}
+    thing = Detection(label="fuse neutral", score=1.0, box=(8, 8, 56, 56), mask=mask, polygons=())
+    encode_jpeg(annotate(blank, [thing]))
+
+
+def prepare(data: bytes, sha256: str, size: int, most_pixels: int = 0) -> Prepared:
+    """Check the digest, decode, and make the model's input. Raises DigestMismatch and vision's ImageError.
+
+    A picture of more than `most_pixels` (0: any) is halved until it is not, or the model would see less of it.
+    """
     found = hashlib.sha256(data).hexdigest()
     if found != sha256:
         raise DigestMismatch(f"the blob has SHA-256 {found}, accepted was {sha256}")
-    pixels = decode(data)
-    return Prepared(pixels, resize_to_model(pixels, size))
+    header = inspect(data)
+    shrink = shrink_for(header.width, header.height, most_pixels, size)
+    pixels = decode(data, header.orientation, shrink)
+    width, height = header.width, header.height
+    if header.orientation > _LAST_WITHOUT_A_TURN:
+        width, height = height, width
+    return Prepared(pixels, width, height, resize_to_model(pixels, size))
 
 
-def render(pixels: Pixels, outputs: Outputs, manifest: ModelManifest, quality: int) -> Rendered:
-    """Turn one picture's outputs into detections and draw them; `pixels` is drawn into."""
-    height, width = pixels.shape[:2]
-    detections = detections_of(outputs, manifest, width, height)
-    return Rendered(detections, encode_jpeg(annotate(pixels, detections), quality))
+def render(picture: Prepared, outputs: Outputs, manifest: ModelManifest, quality: int) -> Rendered:
+    """Turn one picture's outputs into detections and draw them; `picture.pixels` is drawn into."""
+    detections = detections_of(outputs, manifest, picture.width, picture.height)
+    rows, columns = picture.pixels.shape[:2]
+    across, down = columns / picture.width, rows / picture.height
+    drawn = detections if across == down == 1 else [scaled(found, across, down) for found in detections]
+    return Rendered(detections, encode_jpeg(annotate(picture.pixels, drawn), quality))
 
 
 def detections_of(outputs: Outputs, manifest: ModelManifest, width: int, height: int) -> list[Detection]:
@@ -99,3 +144,13 @@ def detections_of(outputs: Outputs, manifest: ModelManifest, width: int, height:
         nms_iou=manifest.nms_iou,
         mask_size=manifest.image_size,
     )
+
+
+def cores() -> int:
+    """How many this process may use, at least 1: those it may run on, or fewer where its container is limited."""
+    mine = len(os.sched_getaffinity(0))
+    try:
+        quota, period = _CPU_LIMIT.read_text().split()
+        return max(1, min(mine, round(int(quota) / int(period))))
+    except (OSError, ValueError):  # no such limit, or "max"
+        return mine

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
+
+import msgspec
 
 from fusebus.blobs import BlobChanged, BlobTooLarge, BlobVanished, StorageUnavailable, layout
 from fusebus.bus import Context
@@ -23,16 +24,24 @@ from fusebus.contracts.messages import (
 )
 from fusebus.contracts.outcomes import Abandon, Outcome, done, retry
 from fusebus.host import log_fields
-from fusebus.inferencer.codecs import Codecs, DigestMismatch, prepare, render
+from fusebus.inferencer import telemetry
+from fusebus.inferencer.codecs import Codecs, DigestMismatch, Rendered, prepare, render
 from fusebus.inferencer.model import ModelBroken
+from fusebus.inferencer.policy import Pace
 from fusebus.inferencer.ports import Model, Models, Store
 from fusebus.inferencer.result import result_json
+from fusebus.inferencer.stages import Closed, Passage, Stages
+from fusebus.inferencer.urgency import urgency_of
+from fusebus.models import ModelManifest
 from fusebus.vision import ImageError
 
 _log = logging.getLogger(__name__)
 
 MAX_BLOB_BYTES = 512 * 1024 * 1024
 """More is not loaded whatever a message says; ingest's own limit is lower."""
+
+_DECODE_SOON, _ANNOTATE, _DECODE = range(3)
+"""What the codecs' threads do first: feed a hungry model, else finish what is begun, else begin more."""
 
 
 class _Gone(Exception):
@@ -49,19 +58,6 @@ _EXPLANATIONS = {
 }
 
 
-class _Laps:
-    """Seconds of each stage, one after the other."""
-
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
-        self._last = time.perf_counter()
-
-    def end(self, stage: str) -> None:
-        """The time since the last end belongs to `stage`."""
-        now = time.perf_counter()
-        self.seconds[stage], self._last = now - self._last, now
-
-
 @dataclass(frozen=True, kw_only=True)
 class Detect:
     """Handles ImageAccepted of the job kind `detect`."""
@@ -71,7 +67,11 @@ class Detect:
     codecs: Codecs
     worker: str
     """Who did it, for operators."""
+    stages: Stages = field(default_factory=Stages)
+    pace: Pace = field(default_factory=Pace)
     jpeg_quality: int = 90
+    annotated_pixels: int = 0
+    """Most pixels of the annotated picture, where half, a quarter or an eighth of its edges suffice; 0: any."""
     retry_seconds: float = 10.0
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
 
@@ -79,8 +79,14 @@ class Detect:
         """Analyse one image; every way it can end is here."""
         with log_fields(upload=work.upload_id, run=work.run_id, image=work.image_id):
             try:
-                with self.models.lease(work.image_id) as model:  # one version from the first step to the last
-                    return done(await self._analyse(work, model))
+                with self.stages.passage(urgency_of(work)) as passage:
+                    await passage.into(self.stages.download)
+                    with self.models.lease(work.image_id) as model:  # one version from the first step to the last
+                        final = await self._analyse(work, model, passage)
+                telemetry.passed(passage.laps)
+                return done(final)
+            except Closed:
+                return Abandon(reason="stopping before it was begun")
             except _Gone as error:
                 return done(self._rejected(work, error.reason, str(error)))
             except ImageError as error:
@@ -96,18 +102,35 @@ class Detect:
                 _log.warning("storage did not answer: %s", error)
                 return retry("storage_unavailable", error, attempt=context.attempt, first_seconds=self.retry_seconds)
 
-    async def _analyse(self, work: ImageAccepted, model: Model) -> ImageAnalysed:
-        laps, run, manifest = _Laps(), self.codecs.run, model.manifest
+    async def _analyse(self, work: ImageAccepted, model: Model, passage: Passage) -> ImageAnalysed:
+        stages, run, urgency, manifest = self.stages, self.codecs.run, passage.urgency, model.manifest
         data = await self._download(work)
-        laps.end("download")
-        pixels, model_input = await run(prepare, data, work.blob.sha256, manifest.image_size)
-        laps.end("decode")
-        answer = await model.detect(model_input)
-        laps.end("model")
-        detections, jpeg = await run(render, pixels, answer.outputs, manifest, self.jpeg_quality)
-        laps.end("annotate")
+        await passage.into(stages.decode)
+        rank = _DECODE_SOON if stages.model_is_hungry else _DECODE
+        picture = await run(
+            (rank, urgency), prepare, data, work.blob.sha256, manifest.image_size, self.annotated_pixels
+        )
+        del data  # as soon as it is not needed: up to the setting's `slots` images are in hand
+        await passage.into(stages.model)
+        answer = await model.detect(picture.model_input, urgency)
+        await passage.into(stages.annotate)
+        size = (picture.width, picture.height)
+        rendering = run((_ANNOTATE, urgency), render, picture, answer.outputs, manifest, self.jpeg_quality)
+        del picture
+        rendered = await rendering
+        await passage.into(stages.upload)
+        final = await self._store(work, manifest, size, rendered)
+        passage.end()
+        seconds = passage.seconds | {"wait_for_model": answer.waited, "model": answer.took}
+        self.pace.learn(seconds, answer.took / answer.batch)
+        return msgspec.structs.replace(final, timings=StageTimings(**seconds))
+
+    async def _store(
+        self, work: ImageAccepted, manifest: ModelManifest, size: tuple[int, int], rendered: Rendered
+    ) -> ImageAnalysed:
+        """The two files are written; returns the final, but for its timings."""
+        detections, jpeg = rendered
         analysis = analysis_id(work.image_id, work.job_kind.value, manifest.ref)
-        size = (pixels.shape[1], pixels.shape[0])
         annotated = StoredBlob(container=layout.RESULTS, name=layout.annotated_name(work.run_id, analysis))
         result = StoredBlob(container=layout.RESULTS, name=layout.result_name(work.run_id, analysis))
         text = result_json(work, analysis, manifest, size, detections)
@@ -115,7 +138,6 @@ class Detect:
             self.store.write(annotated.container, annotated.name, jpeg, "image/jpeg"),
             self.store.write(result.container, result.name, text, "application/json"),
         )
-        laps.end("upload")
         return ImageAnalysed(
             upload_id=work.upload_id,
             run_id=work.run_id,
@@ -128,7 +150,7 @@ class Detect:
             best_score=max((found.score for found in detections), default=0.0),
             annotated=annotated,
             result=result,
-            timings=StageTimings(**{**laps.seconds, "wait_for_model": answer.waited, "model": answer.took}),
+            timings=StageTimings(),
             worker=self.worker,
             analysed_at=self.now(),
         )

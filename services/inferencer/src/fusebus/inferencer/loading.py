@@ -40,6 +40,8 @@ class Running:
     intra_op_threads: int
     max_batch: int
     warm_up: bool
+    max_pixels: int = 0
+    """Of the inputs of one model call together; 0: no limit beside `max_batch`."""
     accelerator: Accelerator = field(default_factory=Accelerator)
     turns: threading.Lock = field(default_factory=threading.Lock)
     """Versions that are open side by side take turns."""
@@ -53,6 +55,7 @@ class Running:
             self.max_batch,
             manifest.image_size if self.warm_up else None,
             self.turns,
+            self.max_pixels,
         )
 
     @property

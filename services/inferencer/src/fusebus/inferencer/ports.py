@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fusebus.inferencer.model import Answer
+from fusebus.inferencer.urgency import Urgency
 from fusebus.models import ModelManifest
 
 
@@ -32,7 +33,7 @@ class Model(Protocol):
         """Of the version that runs."""
         ...
 
-    async def detect(self, image: NDArray[np.uint8]) -> Answer:
+    async def detect(self, image: NDArray[np.uint8], urgency: Urgency | None = None) -> Answer:
         """See ModelThread.detect."""
         ...
 

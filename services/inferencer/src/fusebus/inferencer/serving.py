@@ -14,7 +14,8 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from fusebus.inferencer.model import Answer, ModelBroken, ModelThread
+from fusebus.inferencer.model import Answer, ModelBroken, ModelThread, PictureFailed
+from fusebus.inferencer.urgency import Urgency
 from fusebus.models.manifest import ModelManifest
 
 _log = logging.getLogger(__name__)
@@ -38,9 +39,9 @@ class Served:
         """`name@version`, as everywhere."""
         return self.manifest.ref
 
-    async def detect(self, image: NDArray[np.uint8]) -> Answer:
+    async def detect(self, image: NDArray[np.uint8], urgency: Urgency | None = None) -> Answer:
         """See ModelThread.detect."""
-        return await self.thread.detect(image)
+        return await self.thread.detect(image, urgency)
 
 
 class Serving:
@@ -97,6 +98,13 @@ class Serving:
         except ModelBroken as error:
             self._broke(served, error)
             raise
+        except PictureFailed as error:
+            if served is self.current:
+                raise
+            # The version that all others would fall back to may well manage it: one such picture takes a canary out.
+            broken = ModelBroken(str(error))
+            self._broke(served, broken)
+            raise broken from error
         finally:
             served.images -= 1
             self._close_idle()

@@ -20,18 +20,34 @@ class InferencerSettings(msgspec.Struct, frozen=True, kw_only=True):
 
     bus: BusSettings
     consumer: ConsumerSettings
-    """Its `slots` and `idle_exit_seconds` give way to ours."""
+    """Its `slots`, `idle_exit_seconds` and `drain_seconds` give way to ours."""
     blobs: BlobSettings
     models: RegistrySettings
     slots: Annotated[
-        int, Meta(ge=1, le=256, description="Images in hand at a time; each may need 600 MB at 100 million pixels.")
-    ] = 8
+        int,
+        Meta(
+            ge=1, le=256, description="Most images in hand; fewer where these keep the model busy, or locks are short."
+        ),
+    ] = 32
+    downloads: Annotated[int, Meta(ge=1, le=256, description="Images being downloaded at a time.")] = 8
+    uploads: Annotated[int, Meta(ge=1, le=256, description="Images whose results are being stored at a time.")] = 8
     codec_threads: Annotated[
-        int, Meta(ge=1, le=64, description="Threads that decode, draw and encode; one for each core that is free.")
-    ] = 2
+        int, Meta(ge=0, le=64, description="Threads that decode, draw and encode; 0: one for each core.")
+    ] = 0
     max_batch: Annotated[
         int, Meta(ge=1, le=64, description="Most images in one model call; fewer are waiting, fewer are taken.")
     ] = 4
+    max_batch_megapixels: Annotated[
+        float,
+        Meta(
+            ge=0,
+            description="Most millions of pixels of a model call's inputs together; one image always goes; 0: any.",
+        ),
+    ] = 16.0
+    decoded_waiting: Annotated[
+        int,
+        Meta(ge=0, le=256, description="Decoded images that may wait beside those in the model call; 0: one batch."),
+    ] = 0
     model: Annotated[
         Path,
         Meta(description="Folder with manifest.json and the ONNX file it describes; default: the demo model."),
@@ -64,4 +80,19 @@ class InferencerSettings(msgspec.Struct, frozen=True, kw_only=True):
     retry_seconds: Annotated[
         float, Meta(gt=0, description="First delay while storage does not answer; doubles up to 300.")
     ] = 10.0
+    drain_seconds: Annotated[
+        float,
+        Meta(ge=0, description="After SIGTERM or a notice of eviction: what is not done by then is given back."),
+    ] = 20.0
+    scheduled_events: Annotated[
+        str,
+        Meta(description="URL of the node's notices of eviction (docs of Azure Scheduled Events); empty: not watched."),
+    ] = ""
+    scheduled_events_seconds: Annotated[
+        float, Meta(gt=0, description="Pause between two looks for a notice; Spot nodes have 30 s, at times less.")
+    ] = 1.0
+    annotated_megapixels: Annotated[
+        float,
+        Meta(ge=0, description="A larger picture is annotated at half, a quarter or an eighth of its edges; 0: never."),
+    ] = 8.0
     jpeg_quality: Annotated[int, Meta(ge=50, le=100, description="Of the annotated picture.")] = 90

@@ -1,0 +1,304 @@
+"""The inferencer beside its model, beside the loop that people write, and beside its own marks, in one run.
+
+    python tests/benchmarks/inferencer_bench.py [--quick] [--only PART ...] [--out FILE]
+
+Parts: `pipeline` (real Azurite, real broker, one worker process; the model sleeps 60 or 30 ms an image, or is the demo
+model), `sequential` (the usual loop, same services, same photographs), `photo` (CPU of a 12-megapixel photograph),
+`orchestration` (CPU of the stages with nothing to do), `memory` (resident memory up to 10,000 images), `start` (process
+to first analysed image). What a run leaves out keeps its figures of before. All of it shares the cores: how much of
+them each process took is printed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import platform
+import re
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from functools import lru_cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from inferencer_cpu import EIGHT_MEGAPIXELS, orchestration, photograph
+from inferencer_rig import Rig, rig
+from inferencer_worker import faked
+from vision_bench import model_outputs
+from vision_bench import photograph as drawn_photograph
+
+from fusebus.inferencer.backends import Outputs
+from fusebus.inferencer.backends.onnx import open_backend
+from fusebus.inferencer.backends.providers import CPU
+from fusebus.models import load_manifest
+from fusebus.vision import DEMO_MODEL
+
+PARTS = ("photo", "orchestration", "start", "pipeline", "sequential", "memory")
+TWO_MEGAPIXELS, SMALL, TWELVE_MEGAPIXELS = (1632, 1224), (640, 480), (4000, 3000)
+BOARDS = 40  # different photographs, in turn
+SHARE_MARKS = {60.0: 0.97, 30.0: 0.92}
+SEQUENTIAL_MARK, PHOTO_MARK_MS, ORCHESTRATION_MARK_MS, START_MARK_SECONDS = 3.5, 80.0, 0.1, 2.0
+MEMORY_MARK = 1.05  # resident at 10,000 images, of that at 1,000
+LIBRARIES = ("numpy", "opencv-python-headless", "simplejpeg", "pyvips-binary", "onnxruntime", "azure-servicebus")
+HERE = Path(__file__).parent
+
+Rows = list[dict[str, Any]]
+
+
+def row(what: str, value: float, unit: str, mark: float | None, at_most: bool = True, note: str = "") -> dict[str, Any]:
+    """One line of the table."""
+    made: dict[str, Any] = {
+        "what": what,
+        "value": round(value, 4),
+        "unit": unit,
+        "mark": "",
+        "verdict": "–",
+        "note": note,
+    }
+    if mark is not None:
+        made["mark"] = f"{'≤' if at_most else '≥'} {mark:g}"
+        made["verdict"] = "reached" if (value <= mark) == at_most or value == mark else "falls short"
+    return made
+
+
+def show(rows: Rows) -> None:
+    """As a table."""
+    print("| what | measured | mark | | |\n| --- | --- | --- | --- | --- |")
+    for one in rows:
+        print(
+            f"| {one['what']} | {one['value']:.4g} {one['unit']} | {one['mark']} | {one['verdict']} | {one['note']} |"
+        )
+    sys.stdout.flush()
+
+
+# CPU of one process.
+
+
+def photo(quick: bool) -> Rows:
+    """A 12-megapixel photograph with ten masks, the annotated picture at the service's default size and at its own."""
+    cv2.setNumThreads(1)
+    data, rows = drawn_photograph(TWELVE_MEGAPIXELS), []
+    for edge, mask_edge in ((1008, 288), (224, 64)):
+        scores, boxes, masks = model_outputs(mask_edge)
+        outputs = Outputs(scores, boxes, masks, np.zeros(len(scores), np.int64))
+        for name, most in (("annotated at 3 MP (default)", EIGHT_MEGAPIXELS), ("annotated at 12 MP", 0)):
+            taken = photograph(data, outputs, edge, most, 5 if quick else 25)
+            what = f"12 MP photograph, 10 masks, input {edge}, {name}: CPU"
+            rows.append(row(what, taken, "ms", PHOTO_MARK_MS))
+    return rows
+
+
+def stages(quick: bool) -> Rows:
+    """The median of some rounds."""
+    taken = [orchestration(1000 if quick else 4000) for _ in range(3 if quick else 7)]
+    return [row("orchestration: CPU an image", statistics.median(taken), "ms", ORCHESTRATION_MARK_MS)]
+
+
+# A worker on real services.
+
+
+def summary(diary: dict[str, Any], model_ms: float | None) -> dict[str, float]:
+    """What a diary says of a run, from its first model call to its last final."""
+    calls, finals = diary["calls"], diary["finals"]
+    pictures, busy = sum(call[2] for call in calls), sum(call[1] - call[0] for call in calls)
+    elapsed = finals[-1] - calls[0][0]
+    began, ended = diary["cpu"]
+    count = len(finals)
+    return {
+        "images": count,
+        "per_second": count / elapsed,
+        "share": pictures * alone(model_ms) / elapsed,
+        "busy": busy / elapsed,
+        "model_ms": busy / pictures * 1000,
+        "batch": pictures / len(calls),
+        "ours_ms": (ended - began) / count * 1000,
+        "storage_ms": diary["theirs"]["storage"] / count * 1000,
+        "broker_ms": diary["theirs"]["broker"] / count * 1000,
+        "cores": (ended - began + sum(diary["theirs"].values())) / elapsed,
+        "resident_mb": diary["memory"][-1][1] / 1e6 if diary["memory"] else 0.0,
+    }
+
+
+@lru_cache
+def alone(milliseconds: float | None) -> float:
+    """Seconds that the model takes for an image with nothing around it: the faked one, or (None) the demo model."""
+    if milliseconds is None:
+        manifest = load_manifest(DEMO_MODEL)
+        backend = open_backend(DEMO_MODEL, manifest, CPU, 1, 1)
+        noise = np.random.default_rng(1).integers(0, 256, (1, manifest.image_size, manifest.image_size, 3), np.uint8)
+    else:
+        backend, noise = faked(milliseconds, 64, 8), np.zeros((1, 1, 1, 3), np.uint8)
+    taken = []
+    for _ in range(30):
+        before = time.perf_counter()
+        backend.run(noise)
+        taken.append(time.perf_counter() - before)
+    return statistics.median(taken)
+
+
+async def pipeline(services: Rig, quick: bool, found: dict[str, Any]) -> Rows:
+    """The model at 60 ms, at 30 ms, and the demo model."""
+    works, rows = await services.photographs(TWO_MEGAPIXELS, BOARDS), []
+    found["pipeline"] = {}
+    for model_ms, many in ((60.0, 500), (30.0, 800), (None, 300)):
+        count = many // 8 if quick else many
+        await services.send(works, count)
+        diary = await services.run_worker(model_ms)
+        said = summary(diary, model_ms)
+        waiting, _ = await services.left()
+        assert (waiting, said["images"]) == (0, count), (waiting, said["images"])
+        name = "demo model" if model_ms is None else f"model of {model_ms:g} ms"
+        found["pipeline"][name] = {key: round(value, 3) for key, value in said.items()}
+        note = (
+            f"{said['per_second']:.1f} images/s, batch {said['batch']:.2f}, model busy {said['busy']:.1%}; "
+            f"CPU an image: ours {said['ours_ms']:.1f} ms, storage {said['storage_ms']:.1f}, broker "
+            f"{said['broker_ms']:.1f}: {said['cores']:.2f} of {os.cpu_count()} cores; {said['resident_mb']:.0f} MB"
+        )
+        mark = SHARE_MARKS.get(model_ms or 0.0)
+        rows.append(row(f"{name}, 2 MP: end-to-end ÷ model alone", said["share"], "", mark, at_most=False, note=note))
+    return rows
+
+
+async def sequential(services: Rig, quick: bool, found: dict[str, Any]) -> Rows:
+    """The loop that people write on the same services, and ours right before it."""
+    works, rows = await services.photographs(TWO_MEGAPIXELS, BOARDS), []
+    count = 30 if quick else 300
+    await services.send(works, count)
+    ours = summary(await services.run_worker(30.0), 30.0)["per_second"]
+    found["sequential"] = {"ours": round(ours, 2)}
+    for kind, what in (("pillow", "as people write it"), ("ours", "the same loop with our codecs")):
+        few = 10 if quick else 60
+        await services.send(works, few + 1)
+        arguments = [sys.executable, str(HERE / "inferencer_sequential.py"), str(few), "30", kind]
+        process = await asyncio.create_subprocess_exec(
+            *arguments, env=services.environment, stdout=asyncio.subprocess.PIPE
+        )
+        output, _ = await process.communicate()
+        said = json.loads(output)
+        found["sequential"][kind] = said
+        note = f"{ours:.1f} against {said['per_second']:.1f} images/s; theirs {said['cpu_ms']:.0f} ms CPU an image"
+        mark = SEQUENTIAL_MARK if kind == "pillow" else None
+        ratio = ours / said["per_second"]
+        rows.append(row(f"model of 30 ms, 2 MP: × sequential, {what}", ratio, "×", mark, at_most=False, note=note))
+    return rows
+
+
+async def memory(services: Rig, quick: bool, found: dict[str, Any]) -> Rows:
+    """Small photographs and a model of no time: as many images as fit the run."""
+    works = await services.photographs(SMALL, BOARDS)
+    count = 1000 if quick else 10_000
+    await services.send(works, count)
+    started = time.perf_counter()
+    diary = await services.run_worker(0.1)
+    known = dict(diary["memory"])
+    found["memory"] = {"seconds": round(time.perf_counter() - started), "resident_mb": {}}
+    for images in (100, 300, 1000, 3000, 10_000):
+        if images in known:
+            found["memory"]["resident_mb"][str(images)] = round(known[images] / 1e6, 1)
+    shown = ", ".join(f"{mb:.0f} MB at {images}" for images, mb in found["memory"]["resident_mb"].items())
+    first = known[100]
+    what = f"resident memory at {count} images ÷ at 100"
+    return [row(what, known[count] / first, "×", None if quick else MEMORY_MARK, note=shown)]
+
+
+# From process to first image.
+
+
+async def start(services: Rig, quick: bool, found: dict[str, Any]) -> Rows:
+    """Several starts with one image waiting; the medians."""
+    works = await services.photographs((800, 600), 1)
+    diaries, cpu = [], []
+    for _ in range(2 if quick else 7):
+        await services.send(works, 1)
+        diaries.append(await services.run_worker(None))
+        cpu.append(diaries[-1]["cpu"][-1])
+    names = list(diaries[0]["moments"])
+    table, before = {}, "spawned"
+    for name in names:
+        table[f"{before} → {name}"] = round(
+            statistics.median(
+                d["moments"][name] - (d["spawned"] if before == "spawned" else d["moments"][before]) for d in diaries
+            ),
+            3,
+        )
+        before = name
+    total = statistics.median(d["moments"]["first final"] - d["spawned"] for d in diaries)
+    found["start"] = {"seconds": table, "imports_ms": imports()}
+    for name, seconds in table.items():
+        print(f"  {seconds:6.3f} s  {name}")
+    slowest = ", ".join(f"{name} {ms}" for name, ms in list(found["start"]["imports_ms"].items())[:6])
+    return [
+        row(
+            "process to first analysed image, demo model",
+            total,
+            "s",
+            START_MARK_SECONDS,
+            note=f"imports, ms: {slowest}",
+        )
+    ]
+
+
+def imports() -> dict[str, int]:
+    """Milliseconds of the largest packages, each with what it was the first to import."""
+    command = [sys.executable, "-X", "importtime", "-c", "import fusebus.inferencer.__main__"]
+    text = subprocess.run(command, capture_output=True, text=True, check=True).stderr
+    wanted = (
+        "numpy", "cv2", "PIL.Image", "aiohttp", "azure.core", "azure.servicebus.aio", "azure.storage.blob.aio",
+        "azure.storage.blob", "azure.identity.aio", "opentelemetry.sdk.trace", "asyncio", "fusebus.inferencer.__main__",
+    )  # fmt: skip
+    taken = {}
+    for line in re.findall(r"import time:\s+\d+ \|\s+(\d+) \|\s+(\S+)", text):
+        if line[1] in wanted:
+            taken[line[1]] = round(int(line[0]) / 1000)
+    return dict(sorted(taken.items(), key=lambda one: -one[1]))
+
+
+async def served(parts: list[str], quick: bool, found: dict[str, Any]) -> Rows:
+    """The parts that need services, on one set of them."""
+    chosen = {"start": start, "pipeline": pipeline, "sequential": sequential, "memory": memory}
+    rows: Rows = []
+    async with rig() as services:
+        for name in parts:
+            if name in chosen:
+                made = await chosen[name](services, quick, found)
+                show(made)
+                rows += [one | {"part": name} for one in made]
+    return rows
+
+
+def main() -> None:
+    """Measure, print, write."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="a few images of each: shows that it runs")
+    parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS))
+    parser.add_argument("--out", type=Path, default=Path("benchmarks/inferencer.json"))
+    given = parser.parse_args()
+    kept = json.loads(given.out.read_text()) if given.out.exists() else {"rows": [], "details": {}}
+    found: dict[str, Any] = kept["details"]
+    rows: Rows = [one for one in kept["rows"] if one["part"] not in given.only]
+    alone_parts: dict[str, Callable[[bool], Rows]] = {"photo": photo, "orchestration": stages}
+    for name in given.only:
+        if name in alone_parts:
+            made = alone_parts[name](given.quick)
+            show(made)
+            rows += [one | {"part": name} for one in made]
+    rows += asyncio.run(served(given.only, given.quick, found))
+    rows.sort(key=lambda one: PARTS.index(one["part"]))
+    print()
+    show(rows)
+    machine = {"processor": platform.machine(), "cores": os.cpu_count(), "python": platform.python_version()}
+    given.out.parent.mkdir(exist_ok=True)
+    written = {"machine": machine | {name: version(name) for name in LIBRARIES}, "rows": rows, "details": found}
+    given.out.write_text(json.dumps(written, indent=1, ensure_ascii=False) + "\n")
+
+
+if __name__ == "__main__":
+    main()

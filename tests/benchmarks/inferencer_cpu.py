@@ -1,0 +1,121 @@
+"""CPU time inside one process: a photograph through the codecs, and the stages with nothing to do in them."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import statistics
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+
+from fusebus.blobs import layout
+from fusebus.bus import Context
+from fusebus.contracts.envelope import Envelope
+from fusebus.contracts.identity import image_id, run_id, upload_id
+from fusebus.contracts.messages import BlobReference, ImageAccepted, JobKind, Lane
+from fusebus.inferencer import handler
+from fusebus.inferencer.backends import Outputs
+from fusebus.inferencer.codecs import Codecs, Prepared, Rendered, prepare, render
+from fusebus.inferencer.model import ModelThread
+from fusebus.inferencer.serving import Served, Serving
+from fusebus.models import load_manifest
+from fusebus.vision import DEMO_MODEL
+
+EIGHT_MEGAPIXELS = 8_000_000  # the service's default for the annotated picture
+
+
+def photograph(data: bytes, outputs: Outputs, edge: int, most_pixels: int, runs: int) -> float:
+    """Median CPU milliseconds from the bytes to the annotated JPEG as in the service, digest check included."""
+    import msgspec
+
+    manifest = msgspec.structs.replace(load_manifest(DEMO_MODEL), image_size=edge)
+    sha256 = hashlib.sha256(data).hexdigest()
+
+    def once() -> Rendered:
+        return render(prepare(data, sha256, edge, most_pixels), outputs, manifest, 90)
+
+    return _median(once, runs)
+
+
+def _median(function: Callable[[], object], runs: int) -> float:
+    taken = []
+    for _ in range(runs + 1):
+        before = time.process_time()
+        function()
+        taken.append(time.process_time() - before)
+    return statistics.median(taken[1:]) * 1000
+
+
+class _Nothing:
+    """Storage and a model that cost nothing."""
+
+    empty = Outputs(
+        np.zeros((1, 1), np.float32), np.zeros((1, 1, 4), np.float32), np.zeros((1, 1, 1, 1), np.uint8),
+        np.zeros((1, 1), np.int64),
+    )  # fmt: skip
+    picture = np.zeros((1, 1, 3), np.uint8)
+
+    async def read(self, *_: object, **__: object) -> bytes:
+        return b""
+
+    async def write(self, *_: object, **__: object) -> None:
+        return None
+
+    def run(self, images: np.ndarray) -> Outputs:
+        return Outputs(*(np.repeat(one, len(images), 0) for one in self.empty))
+
+
+def orchestration(images: int, held: int = 24) -> float:
+    """CPU milliseconds an image of all that is between the stages' work: places, order, threads, timings, the final."""
+    plain = handler.prepare, handler.render
+    prepared, rendered = Prepared(_Nothing.picture, 1, 1, _Nothing.picture), Rendered([], b"")
+    handler.prepare, handler.render = lambda *_: prepared, lambda *_: rendered
+    try:
+        return asyncio.run(_orchestration(images, held))
+    finally:
+        handler.prepare, handler.render = plain
+
+
+async def _orchestration(images: int, held: int) -> float:
+    work = _accepted()
+    context, numbers = Context(envelope=Envelope(message=work)), iter(range(images))
+    async with Serving(lambda: None) as serving, Codecs(2) as codecs:
+        thread = ModelThread(_Nothing, max_batch=4)
+        await thread.open()
+        serving.switch(Served(manifest=load_manifest(DEMO_MODEL), manifest_sha256="1", thread=thread))
+        nothing: Any = _Nothing()
+        detect = handler.Detect(store=nothing, models=serving, codecs=codecs, worker="bench")
+
+        async def slot() -> None:
+            for _ in numbers:
+                await detect(work, context)
+
+        await detect(work, context)
+        before = time.process_time()
+        await asyncio.gather(*(slot() for _ in range(held)))
+        return (time.process_time() - before) / images * 1000
+
+
+def _accepted() -> ImageAccepted:
+    now, sha256 = datetime.now(UTC), hashlib.sha256(b"").hexdigest()
+    upload = upload_id("in-bench", "a.jpg", "0x1")
+    return ImageAccepted(
+        upload_id=upload,
+        run_id=run_id("bench", now, upload),
+        supplier="bench",
+        image_id=image_id("bench", sha256),
+        job_kind=JobKind.DETECT,
+        lane=Lane.NORMAL,
+        deadline=now,
+        blob=BlobReference(
+            container=layout.supplier_container("bench"), name="a.jpg", etag="0x1", sha256=sha256, size=0
+        ),
+        width=1,
+        height=1,
+        format="jpeg",
+        accepted_at=now,
+    )

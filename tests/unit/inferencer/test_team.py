@@ -1,0 +1,69 @@
+import asyncio
+import gc
+import threading
+import weakref
+from collections.abc import AsyncIterator
+
+import numpy as np
+import pytest
+
+from fusebus.inferencer.team import Team
+
+
+@pytest.fixture
+async def team() -> AsyncIterator[Team]:
+    made = Team(2, "test")
+    made.start()
+    yield made
+    await made.stop()
+
+
+async def test_results_and_errors_come_back_to_who_asked(team: Team) -> None:
+    def work(number: int) -> int:
+        if number % 5 == 0:
+            raise ValueError(number)
+        return number * 2
+
+    found = await asyncio.gather(
+        *(team.run(0, lambda number=number: work(number)) for number in range(200)), return_exceptions=True
+    )
+    assert [number for number, one in enumerate(found) if isinstance(one, ValueError)] == list(range(0, 200, 5))
+    assert [one for one in found if not isinstance(one, ValueError)] == [n * 2 for n in range(200) if n % 5]
+
+
+async def test_no_more_run_than_there_are_threads_and_the_first_in_rank_goes_first(team: Team) -> None:
+    go, order, most = threading.Event(), [], []
+
+    def work(rank: int) -> None:
+        most.append(sum(thread.name.startswith("test-") for thread in threading.enumerate()))
+        go.wait(10)
+        order.append(rank)
+
+    tasks = [asyncio.create_task(team.run(rank, lambda rank=rank: work(rank))) for rank in (0, 0, 0, 9, 5, 7, 1)]
+    await asyncio.sleep(0.05)
+    go.set()
+    await asyncio.gather(*tasks)
+    assert max(most) == 2
+    assert sorted(order[:3]) == [0, 0, 0]
+    assert order.index(1) < order.index(9)
+
+
+async def test_a_cancelled_call_is_not_begun(team: Team) -> None:
+    go, begun = threading.Event(), []
+    busy = [asyncio.create_task(team.run(0, lambda: go.wait(10))) for _ in range(3)]
+    cancelled = asyncio.create_task(team.run(0, lambda: begun.append(1)))
+    await asyncio.sleep(0.02)
+    cancelled.cancel()
+    go.set()
+    await asyncio.gather(*busy)
+    assert await team.run(0, lambda: 5) == 5
+    assert begun == []
+
+
+async def test_an_idle_thread_keeps_no_picture_alive(team: Team) -> None:
+    picture = np.zeros((100, 100), np.uint8)
+    kept = weakref.ref(picture)
+    assert await team.run(0, lambda picture=picture: int(picture.sum())) == 0
+    del picture
+    gc.collect()
+    assert kept() is None
