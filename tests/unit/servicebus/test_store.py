@@ -164,23 +164,81 @@ def test_copies_for_several_subscriptions_share_their_bytes(running: Running) ->
     assert all(len(texts(found, f"t/Subscriptions/{name}")) == 1 for name in ("a", "b", "c"))
 
 
-def test_the_log_stays_short_while_old_messages_remain(running: Running, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fusebus.servicebus.store.store.MIN_LOG_BYTES_TO_TIDY", 200_000)
-    monkeypatch.setattr("fusebus.servicebus.store.store.MAX_JOURNAL_BYTES", 100_000)
-    running.engine.namespace.create_queue("q")
-    running.engine.namespace.create_queue("old")
+@pytest.fixture
+def cramped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Running]:
+    """Moves messages into the database, and tidies there, at once."""
+    for name, size in (("REWIND", 20_000), ("MAX_JOURNAL", 100_000), ("ROW", 10_000)):
+        monkeypatch.setattr(f"fusebus.servicebus.store.log.{name}_BYTES", size)
+    monkeypatch.setattr("fusebus.servicebus.store.log.MIN_BYTES_TO_TIDY", 200_000)
+    made = Running(tmp_path / "data", Clock())
+    yield made
+    made.store.close()
+
+
+def test_the_log_stays_short_while_old_messages_remain(cramped: Running) -> None:
+    cramped.engine.namespace.create_queue("q")
+    cramped.engine.namespace.create_queue("old")
     for index in range(300):
-        running.engine.send("q", [message("x" * 500 + str(number)) for number in range(20)])
+        cramped.engine.send("q", [message("x" * 500 + str(number)) for number in range(20)])
         if index % 10 == 0:
-            running.engine.send("old", [message(f"keep {index}")])
-        running.store.commit()
-        for delivery in running.engine.receive("q", 20):
-            running.engine.complete("q", token(delivery))
-        running.store.commit()
-    assert running.store.log_bytes < 600_000
-    again = running.crash()
+            cramped.engine.send("old", [message(f"keep {index}")])
+        cramped.store.commit()
+        for delivery in cramped.engine.receive("q", 20):
+            cramped.engine.complete("q", token(delivery))
+        cramped.store.commit()
+    assert cramped.store.log_bytes < 300_000
+    again = cramped.crash()
     assert texts(again.engine, "old") == [f"keep {index}" for index in range(0, 300, 10)]
     assert texts(again.engine, "q") == []
+
+
+def test_a_long_queue_moves_to_the_database_and_drains_from_there(cramped: Running) -> None:
+    cramped.engine.namespace.create_queue("q", QueueSettings(max_delivery_count=9))
+    names = [f"{number} " + "x" * 500 for number in range(1500)]
+    for start in range(0, 1500, 10):
+        cramped.engine.send("q", [message(name) for name in names[start : start + 10]])
+        cramped.store.commit()
+    assert texts(cramped.crash().engine, "q") == names
+    for index, delivery in enumerate(cramped.engine.receive("q", 1400)):
+        (cramped.engine.complete if index % 7 else cramped.engine.abandon)("q", token(delivery))
+        if index % 5 == 0:
+            cramped.store.commit()
+    cramped.store.commit()
+    assert cramped.store.log_bytes < 600_000
+    again = cramped.crash()
+    assert texts(again.engine, "q") == texts(cramped.engine, "q") == names[:1400:7] + names[1400:]
+    assert again.engine.peek("q", 0, 1)[0].delivery_count == 1
+    assert again.complaints == []
+
+
+def test_the_journal_file_is_written_over_and_not_made_longer(cramped: Running) -> None:
+    cramped.engine.namespace.create_queue("q")
+    for index in range(500):
+        cramped.engine.send("q", [message(f"{index} " + "x" * 500)])
+        cramped.store.commit()
+        (delivery,) = cramped.engine.receive("q", 1)
+        if index % 100:
+            cramped.engine.complete("q", token(delivery))
+        cramped.store.commit()
+        if index % 50 == 0:
+            again = cramped.crash()
+            assert texts(again.engine, "q") == texts(cramped.engine, "q")
+            assert again.complaints == []
+    assert (cramped.directory / "journal").stat().st_size < 30_000
+
+
+@pytest.mark.parametrize("cleanly", [True, False])
+def test_numbers_go_on_after_all_messages_have_left_the_log(cramped: Running, cleanly: bool) -> None:
+    cramped.engine.namespace.create_queue("q")
+    for _ in range(100):
+        (last,) = cramped.engine.send("q", [message("x" * 1000)])
+        for delivery in cramped.engine.receive("q", 9):
+            cramped.engine.complete("q", token(delivery))
+        cramped.store.commit()
+    if cleanly:
+        cramped.store.checkpoint()
+    (number,) = cramped.crash().engine.send("q", [message("next")])
+    assert number == last + 1
 
 
 def test_deleting_an_entity_takes_its_messages_and_state(running: Running) -> None:
@@ -200,7 +258,19 @@ def test_deleting_an_entity_takes_its_messages_and_state(running: Running) -> No
 ACTIONS = st.lists(
     st.tuples(
         st.sampled_from(
-            ["send", "schedule", "complete", "abandon", "defer", "dead-letter", "wait", "commit", "delete"]
+            [
+                "send",
+                "send",
+                "schedule",
+                "complete",
+                "abandon",
+                "defer",
+                "dead-letter",
+                "wait",
+                "commit",
+                "delete",
+                "restart",
+            ]
         ),
         st.integers(0, 2),
     ),
@@ -208,24 +278,41 @@ ACTIONS = st.lists(
 )
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(ACTIONS)
-def test_a_restored_engine_shows_what_the_old_one_shows(tmp_path: Path, actions: list[tuple[str, int]]) -> None:
+SMALL = {"REWIND_BYTES": 100, "MAX_JOURNAL_BYTES": 1000, "ROW_BYTES": 200, "MIN_BYTES_TO_TIDY": 500, "TIDY_BYTES": 300}
+
+
+@pytest.mark.parametrize("sizes", [{}, SMALL, {**SMALL, "MAX_JOURNAL_BYTES": -1}], ids=["usual", "small", "moving"])
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(actions=ACTIONS)
+def test_a_restored_engine_shows_what_the_old_one_shows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sizes: dict[str, int], actions: list[tuple[str, int]]
+) -> None:
+    for name, value in sizes.items():
+        monkeypatch.setattr(f"fusebus.servicebus.store.log.{name}", value)
     running = Running(tmp_path / uuid.uuid4().hex, Clock())
     create(running.engine)
     for number, (action, which) in enumerate(actions):
-        if action == "commit":
+        if action in ("commit", "restart"):
             running.store.commit()
             if which == 0:
                 running.store.checkpoint()
+            if action == "restart":
+                running = restarted(running)
         else:
             act(running, action, which, number)
+            if sizes:
+                running.store.commit()
     running.store.commit()
+    restarted(running).store.close()
+
+
+def restarted(running: Running) -> Running:
+    """As it is after a crash; nothing committed is missing."""
     again = running.crash()
     assert again.complaints == []
     assert shown(again.engine) == shown(running.engine)
     running.store.close()
-    again.store.close()
+    return again
 
 
 PATHS = ("q", "t/Subscriptions/s", "q/$DeadLetterQueue")

@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from stored_engines import Clock, Running, message, texts
+from stored_engines import Clock, Running, message, texts, token
 
-from fusebus.servicebus.store import DataDirectoryInUse, Store, database, journal_file
+from fusebus.servicebus.store import DataDirectoryInUse, Store, UnknownFormat, database, journal_file
 
 
 @pytest.fixture
@@ -20,6 +20,12 @@ def running(tmp_path: Path) -> Iterator[Running]:
     made.store.close()
 
 
+@pytest.fixture
+def small_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One commit in each row of the database."""
+    monkeypatch.setattr("fusebus.servicebus.store.log.ROW_BYTES", 1)
+
+
 def fill(running: Running, count: int = 50) -> None:
     running.engine.namespace.create_queue("q")
     for index in range(count):
@@ -27,24 +33,39 @@ def fill(running: Running, count: int = 50) -> None:
         running.store.commit()
 
 
-@pytest.mark.parametrize("name", [journal_file.FILE_NAME, database.FILE_NAME + "-wal"])
-def test_a_cut_log_is_reported_and_the_rest_is_kept(
-    running: Running, name: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    if name != journal_file.FILE_NAME:
-        monkeypatch.setattr("fusebus.servicebus.store.store.MAX_JOURNAL_BYTES", -1)  # everything to the database
+def test_a_cut_journal_is_reported_and_the_rest_is_kept(running: Running) -> None:
     fill(running)
-
-    def cut(directory: Path) -> None:
-        log = directory / name
-        with log.open("r+b") as file:
-            file.truncate(log.stat().st_size // 2)
-
-    again = running.crash(cut)
+    again = running.crash(lambda directory: cut(directory / journal_file.FILE_NAME))
     found = texts(again.engine, "q")
     assert 5 < len(found) < 50
     assert found == texts(running.engine, "q")[: len(found)]
     assert any("commits" in complaint and "missing" in complaint for complaint in again.complaints)
+    again.engine.send("q", [message("next")])
+    again.store.commit()
+    third = again.crash()
+    assert texts(third.engine, "q") == [*found, "next"]
+    assert third.complaints == []
+
+
+def test_a_cut_database_is_reported_though_the_journal_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("REWIND_BYTES", "MAX_JOURNAL_BYTES"):
+        monkeypatch.setattr(f"fusebus.servicebus.store.log.{name}", 3000)
+    running = Running(tmp_path / "data", Clock())
+    fill(running)
+    again = running.crash(lambda directory: cut(directory / (database.FILE_NAME + "-wal")))
+    found = texts(again.engine, "q")
+    assert 5 < len(found) < 50
+    assert set(found) <= set(texts(running.engine, "q"))
+    assert any("commits" in complaint and "missing" in complaint for complaint in again.complaints)
+    third = again.crash()
+    assert texts(third.engine, "q") == found
+    assert third.complaints == []
+    running.store.close()
+
+
+def cut(log: Path) -> None:
+    with log.open("r+b") as file:
+        file.truncate(log.stat().st_size // 2)
 
 
 def test_a_torn_commit_is_as_if_it_had_never_been(running: Running) -> None:
@@ -77,6 +98,7 @@ def test_damage_within_the_journal_is_reported_and_the_others_are_kept(running: 
     assert again.crash().complaints == []
 
 
+@pytest.mark.usefixtures("small_rows")
 def test_a_damaged_block_is_reported_and_the_others_are_kept(running: Running) -> None:
     fill(running)
     running.store.checkpoint()
@@ -96,6 +118,7 @@ def test_a_damaged_block_is_reported_and_the_others_are_kept(running: Running) -
     assert third.complaints == []
 
 
+@pytest.mark.usefixtures("small_rows")
 def test_flipped_pages_are_survived_and_reported(running: Running) -> None:
     fill(running, 200)
     running.store.checkpoint()
@@ -141,3 +164,32 @@ def test_nothing_is_missed_after_restarts_without_a_commit(tmp_path: Path) -> No
         if number == 0:
             found.engine.namespace.create_queue("q")
         found.store.close()
+
+
+def test_files_of_another_format_are_refused_with_a_sentence(tmp_path: Path) -> None:
+    with sqlite3.connect(tmp_path / database.FILE_NAME) as old:
+        old.execute("PRAGMA user_version=1")
+    old.close()
+    with pytest.raises(UnknownFormat, match="has format 1, and this version reads format 2 only"):
+        Store(tmp_path)
+
+
+def test_nothing_is_confirmed_while_what_was_added_cannot_be_written(
+    running: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(running, 3)
+    deliveries = running.engine.receive("q", 3)
+
+    def full(*_: object) -> int:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("fusebus.servicebus.store.journal_file.os.pwrite", full)
+    running.engine.complete("q", token(deliveries[0]))
+    assert not running.store.commit()
+    assert running.store.commit(), "nobody waits for what was told to have failed"
+    running.engine.complete("q", token(deliveries[1]))
+    assert not running.store.commit()
+    monkeypatch.undo()
+    running.store.retry()
+    assert not running.store.pending
+    assert len(texts(running.crash().engine, "q")) == 1

@@ -80,6 +80,10 @@ class Engine:
         mailbox = self._namespace.mailbox(mailbox_id)
         return None if mailbox is None else mailbox.record(sequence_number)
 
+    def last_numbers(self) -> dict[int, int]:
+        """The last number taken in each mailbox, by the mailbox's id, for the journal."""
+        return self._namespace.last_numbers()
+
     @property
     def now(self) -> float:
         """The present instant, after running what is due; seconds since the epoch, UTC."""

@@ -88,6 +88,10 @@ class Namespace:
         """By the journal's number."""
         return self._mailboxes.get(number)
 
+    def last_numbers(self) -> dict[int, int]:
+        """The last sequence number of each mailbox, by the journal's number."""
+        return {number: mailbox.last_number for number, mailbox in self._mailboxes.items()}
+
     @property
     def is_empty(self) -> bool:
         return not self._by_path

@@ -75,7 +75,8 @@ class GroupCommit:
 
     def before_output(self) -> None:
         """See Gateway.before_output."""
-        if not self._store.pending:
+        store = self._store
+        if not store.pending:
             self._shared += 1
             return
         now, reader = time.monotonic(), self._front.reading  # uvloop's own clock counts milliseconds
@@ -86,7 +87,9 @@ class GroupCommit:
             self._last_reader = id(reader)
         self._front.answer_at_once = not busy
         self._committed_at, self._shared = now, 0
-        self.commit()
+        committed = store.commit()
+        if not committed or store.refusal is not None:
+            self._trouble(committed)
 
     def close(self) -> None:
         """Commits what is left; nothing happens by itself any more."""

@@ -5,16 +5,17 @@ from __future__ import annotations
 import logging
 import sqlite3
 import time
-import zlib
 from collections.abc import Iterator
 from enum import Enum
 from pathlib import Path
 from typing import Any, Final
 
+from fusebus.servicebus.store.checksum import crc32
+
 logger = logging.getLogger(__name__)
 
 FILE_NAME: Final = "broker.sqlite3"
-FORMAT: Final = 1  # raised when old files can no longer be read
+FORMAT: Final = 2  # raised when old files can no longer be read
 PAGE_BYTES: Final = 8192  # measured: 4096 costs more for large blocks, 16384 for single messages
 CHECKPOINT_PAGES: Final = 8192  # 64 MB: most messages are gone, and their pages used again, before they are copied
 LARGEST_ID: Final = 2**63 - 1
@@ -47,7 +48,7 @@ class DataDirectoryInUse(OSError):
 
 
 class UnknownFormat(OSError):
-    """The file was written by a later version."""
+    """The files were written by a version that keeps them differently."""
 
 
 def opened(path: Path, sync: Sync) -> sqlite3.Connection:
@@ -65,7 +66,10 @@ def opened(path: Path, sync: Sync) -> sqlite3.Connection:
         database.execute("PRAGMA temp_store=MEMORY")
         version = database.execute("PRAGMA user_version").fetchone()[0]
         if version not in (0, FORMAT):
-            raise UnknownFormat(f"{path} has format {version}; this version reads format {FORMAT}")
+            raise UnknownFormat(
+                f"{path} has format {version}, and this version reads format {FORMAT} only:"
+                " empty the directory by the version that wrote it, or take another"
+            )
         database.executescript(f"BEGIN IMMEDIATE; {_SCHEMA} PRAGMA user_version={FORMAT}; COMMIT;")
     except sqlite3.OperationalError as error:
         database.close()
@@ -150,7 +154,7 @@ class Reader:
                 continue
             position, crc, data = found
             step = 1
-            if not isinstance(data, bytes) or zlib.crc32(data) != crc:
+            if not isinstance(data, bytes) or crc32(data) != crc:
                 self.complaints.append(f"log: block {position} is damaged and left out")
                 continue
             yield position, data

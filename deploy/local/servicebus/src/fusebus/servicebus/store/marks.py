@@ -12,6 +12,7 @@ from typing import Final
 COMMIT_FILE: Final = "last-commit"
 RESERVE_FILE: Final = "reserve"
 _NUMBER = struct.Struct("<Q")
+_put_number = _NUMBER.pack_into
 
 
 class CommitMark:
@@ -31,7 +32,7 @@ class CommitMark:
 
     def set(self, block: int) -> None:
         """Survives the end of this process at once."""
-        _NUMBER.pack_into(self._memory, 0, block)
+        _put_number(self._memory, 0, block)
 
     def close(self) -> None:
         """Releases the file."""

@@ -24,6 +24,7 @@ from fusebus.servicebus.store.journal_file import JournalFile
 
 T = TypeVar("T")
 DROPPED: Final = -1  # in the table of last numbers, beside the mailboxes: the last block that was deleted
+REWOUND: Final = -2  # likewise: the last block that the journal file holds no longer, though it may look so
 IN_DATABASE: Final = -1  # instead of a position in the journal file
 
 
@@ -34,9 +35,15 @@ class Block:
     number: int
     size_bytes: int
     stored: int
+    """How many entries say that a message is there."""
     live: int
+    """How many of them still hold."""
     position: int = IN_DATABASE
     """Of its data in the journal file, or IN_DATABASE."""
+    mixed: bool = False
+    """Whether it may have entries that say that a message is gone."""
+    merged: tuple[int, ...] = ()
+    """Numbers of blocks whose data it took over whole."""
 
 
 @dataclass(slots=True)
@@ -46,6 +53,7 @@ class BlockSize:
     size_bytes: int
     stored: int
     position: int
+    mixed: bool = False
 
 
 @dataclass(slots=True)
@@ -58,6 +66,8 @@ class Recovered:
     blocks: dict[int, BlockSize] = field(default_factory=dict)
     live: dict[int, dict[int, tuple[int, entries.Stored]]] = field(default_factory=dict)
     """mailbox -> number -> (block, entry)"""
+    removed: list[tuple[int, int]] = field(default_factory=list)
+    """(mailbox, number) of what the journal file says to be gone."""
     dropped: int = 0
     """The last block that was deleted since nothing of it was needed."""
     next_block: int = 1
@@ -134,37 +144,48 @@ def recover(database: sqlite3.Connection, journal: JournalFile, last_commit: int
     found.tables = {name: reader.rows(name) for name in ("entities", "rules", "sessions", "duplicates")}
     found.last_numbers = dict(reader.rows("numbers"))
     found.dropped = found.last_numbers.pop(DROPPED, 0)
-    newest = max(found.dropped, _replay(_blocks(reader, journal, found.dropped), found))
+    rewound = max(found.dropped, found.last_numbers.pop(REWOUND, 0))
+    newest = max(rewound, _replay(_blocks(reader, journal, rewound), found))
     found.next_block = newest + 1
     found.damaged = bool(reader.complaints)
-    if newest < last_commit:
-        found.complaints.append(
-            f"log: the last {last_commit - newest} commits (blocks {newest + 1} to {last_commit}) are missing:"
-            " what they held, acknowledged or not, is lost"
-        )
+    _look_for_gaps(found, rewound, journal.base, max(newest, last_commit))
     _drop_orphans(found)
     return found
 
 
-def _blocks(reader: Reader, journal: JournalFile, dropped: int) -> Iterator[tuple[int, int, bytes]]:
-    """(number, position, data) of the database's and the journal file's blocks, oldest first, each once."""
+def _look_for_gaps(found: Recovered, rewound: int, base: int, last: int) -> None:
+    """Every block above `base` must be there if it was not dropped, and the database must know of all up to `base`."""
+    missing = [number for number in range(max(base, found.dropped) + 1, last + 1) if number not in found.blocks]
+    lost = len(missing) + max(0, base - rewound)
+    if lost:
+        first = rewound + 1 if base > rewound else missing[0]
+        found.complaints.append(
+            f"log: {lost} commits (blocks {first} to {missing[-1] if missing else base}) are missing:"
+            " what they held, acknowledged or not, may be lost"
+        )
+
+
+def _blocks(reader: Reader, journal: JournalFile, rewound: int) -> Iterator[tuple[int, int, bytes]]:
+    """(number, position, data) of the database's and the journal file's blocks, oldest first."""
     stored = ((number, IN_DATABASE, data) for number, data in reader.blocks())
-    newest = dropped  # moved blocks, and those no longer needed, may still be in the journal file
-    for number, position, data in merge(stored, list(journal.recover(reader.complaints)), key=lambda block: block[:2]):
-        if number > newest:
-            newest = number
-            yield number, position, data
+    return merge(stored, list(journal.recover(reader.complaints, rewound)), key=lambda block: block[:2])
 
 
 def _replay(blocks: Iterator[tuple[int, int, bytes]], found: Recovered) -> int:
     """Go through the log; returns its last block's number."""
     newest = 0
     for number, position, data in blocks:
+        if number == newest:
+            continue  # a write that was reported as failed and was not
         newest, size = number, BlockSize(len(data), 0, position)
         found.blocks[number] = size
         try:
             for entry in entries.read(data):
                 size.stored += _apply(entry, number, found)
+                if isinstance(entry, entries.Removed):
+                    size.mixed = True
+                    if position != IN_DATABASE:
+                        found.removed.append((entry.mailbox, entry.number))
         except entries.DamagedBlock as error:
             found.complaints.append(f"log: block {number} ends early: {error}")
     return newest

@@ -17,10 +17,12 @@ class TablesJournal:
 
     def __init__(self) -> None:
         self._statements: list[Statement] = []
+        self.pending = False
+        """Whether something is not committed yet."""
 
     @abstractmethod
     def _wake(self) -> None:
-        """Called when there is something to commit where there was nothing of its kind."""
+        """Called when there is something to commit and `pending` is not set yet."""
 
     def entity_saved(self, image: EntityImage) -> None:
         self._state(
@@ -34,6 +36,7 @@ class TablesJournal:
         self._state("DELETE FROM rules WHERE entity = ?", (entity_id,))
         self._state("DELETE FROM duplicates WHERE entity = ?", (entity_id,))
         self._state("DELETE FROM sessions WHERE mailbox BETWEEN ? AND ?", (entity_id, last))
+        self._state("DELETE FROM numbers WHERE mailbox BETWEEN ? AND ?", (entity_id, last))
 
     def rule_saved(self, entity_id: int, rule: Rule) -> None:
         self._state("INSERT OR REPLACE INTO rules VALUES (?, ?, ?)", (entity_id, rule.name, images.dumps(rule)))
@@ -59,6 +62,6 @@ class TablesJournal:
         self._state("DELETE FROM duplicates WHERE entity = ? AND seen_at <= ?", (entity_id, seen_until))
 
     def _state(self, sql: str, parameters: tuple[Any, ...]) -> None:
-        if not self._statements:
+        if not self.pending:
             self._wake()
         self._statements.append((sql, parameters))

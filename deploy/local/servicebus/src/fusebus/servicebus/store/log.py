@@ -1,0 +1,293 @@
+"""The log of messages: which blocks there are, where they lie, and what of them is still needed."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from typing import Final
+
+from fusebus.servicebus.engine.records import Record
+from fusebus.servicebus.store import entries
+from fusebus.servicebus.store.checksum import crc32
+from fusebus.servicebus.store.journal_file import JournalFile
+from fusebus.servicebus.store.marks import CommitMark
+from fusebus.servicebus.store.recovery import DROPPED, IN_DATABASE, REWOUND, Block, Recovered
+from fusebus.servicebus.store.tables import Statement
+
+REWIND_BYTES: Final = 4 << 20  # of the journal file: the fewer pages it uses, the nearer they are to the processor
+MAX_JOURNAL_BYTES: Final = 64 << 20  # then what is needed of it moves into the database, however much that is
+MOVABLE_SHARE: Final = 0.25  # of a journal file: if no more is needed, moving that is cheaper than a longer file
+ROW_BYTES: Final = 64 << 10  # blocks are put together in rows up to this size; a damaged page costs one row
+MIN_BYTES_TO_TIDY: Final = 32 << 20  # of blocks in the database
+TIDY_BYTES: Final = 8 << 20  # of messages copied at one time out of rows of which little is needed
+MIN_BLOCKS_TO_DROP: Final = 64  # dropping costs statements; a few finished blocks can wait
+
+FindRecord = Callable[[int, int], Record | None]
+
+
+class Row:
+    """What is to become one row of the database out of several blocks."""
+
+    def __init__(self) -> None:
+        self.block = Block(0, 0, 0, 0)
+        self.pieces: list[bytes] = []
+        self.merged: set[int] = set()
+        """Numbers of blocks that were taken over whole."""
+        self.copied: list[Record] = []
+        """Records of which new entries were made."""
+
+    def add(self, block: Block, data: bytes) -> None:
+        """Take the data of a block over as they are."""
+        self._grow(block, [data], block.stored)
+        self.merged.update((block.number, *block.merged))
+
+    def add_copies(self, block: Block, copied: list[tuple[Record, bytes]]) -> None:
+        """Take over what is needed of a block."""
+        self._grow(block, [data for _, data in copied], len(copied))
+        self.copied += [record for record, _ in copied]
+
+    def _grow(self, block: Block, pieces: list[bytes], stored: int) -> None:
+        grown = self.block
+        grown.number = block.number
+        grown.size_bytes += sum(map(len, pieces))
+        grown.stored += stored
+        grown.live += stored
+        self.pieces += pieces
+
+
+class Log:
+    """Blocks are dropped from the old end on, so whatever an entry refers to is older and, if needed, still there.
+
+    Blocks that come alone are appended to the journal file, those that come with changes to the tables go into the
+    database in the same transaction. When the journal file is long, or little of it is needed, that follows, and the
+    file is written from its start again: most messages are gone by then, and never reach the database.
+    """
+
+    def __init__(self, database: sqlite3.Connection, journal: JournalFile, mark: CommitMark) -> None:
+        self.blocks: dict[int, Block] = {}
+        """By number; one that was merged out of several has all their numbers."""
+        self.superseded: list[tuple[int, int]] = []
+        """(mailbox, number) of messages in the database that were removed or changed since the last move."""
+        self.next_number = 1
+        self.crowded = False
+        """Whether it is time to ask `worth_moving`."""
+        self.find: FindRecord | None = None
+        """What the engine has under a mailbox's and a message's number; nothing is moved before it is set."""
+        self.last_numbers: Callable[[], dict[int, int]] = dict
+        """Of the engine's mailboxes: they must outlive the blocks that they come from."""
+        self._database = database
+        self._journal = journal
+        self._mark = mark
+        self._order: deque[Block] = deque()
+        self._dropped = 0
+        self._saved_numbers: dict[int, int] = {}
+        self._stored_bytes = 0  # in the database
+        self._look_at, self._tidy_at = REWIND_BYTES, MIN_BYTES_TO_TIDY  # sizes of the journal file and of the rows
+
+    def adopt(self, recovered: Recovered) -> None:
+        """Take it up where it ended."""
+        self._dropped = recovered.dropped
+        self.superseded += recovered.removed
+        self.next_number = max(recovered.next_block, self._mark.block + 1)
+        live = recovered.live_by_block()
+        for number, size in recovered.blocks.items():
+            block = Block(number, size.size_bytes, size.stored, live.get(number, 0), size.position, size.mixed)
+            self.blocks[number] = block
+            self._order.append(block)
+        self._stored_bytes = sum(block.size_bytes for block in self._order if block.position == IN_DATABASE)
+        self._note_size()
+
+    @property
+    def size_bytes(self) -> int:
+        """At the moment, with blocks that are finished but not dropped."""
+        return self._stored_bytes + self._journal.size_bytes
+
+    # --- writing
+
+    def append(self, data: bytes, stored: int, live: int, mixed: bool) -> None:
+        """A block into the journal file; raises OSError, and then nothing has happened. For the counts see Block."""
+        number, journal, order = self.next_number, self._journal, self._order
+        block = Block(number, len(data), stored, live, journal.append(number, data), mixed)
+        self._mark.set(number)
+        self.next_number = number + 1
+        self.blocks[number] = block
+        order.append(block)
+        if journal.size_bytes > self._look_at:
+            self.crowded = True
+        if not order[0].live:
+            self._forget_finished()
+
+    def to_database(
+        self, data: bytes | None, stored: int, live: int, statements: Iterable[Statement], moving: bool
+    ) -> None:
+        """A block, if any, and changes to the tables; `moving`: also what is still needed of the journal file.
+
+        Raises sqlite3.Error, OSError, and then nothing has happened but that a transaction may be open.
+        """
+        execute = self._database.execute
+        sources = self._to_move() if moving else []
+        rows = list(self._rows(sources))
+        dropping = moving or self._finished - self._dropped >= MIN_BLOCKS_TO_DROP
+        execute("BEGIN IMMEDIATE")
+        for sql, parameters in statements:
+            execute(sql, parameters)
+        self._database.executemany("DELETE FROM blocks WHERE id = ?", [(b.number,) for b in sources if _stored(b)])
+        for row in rows:
+            self._insert(row.block.number, b"".join(row.pieces))
+        if moving:
+            data = self._removals() + (data or b"") or None
+        if data is not None:
+            self._insert(self.next_number, data)
+        numbers = self._save_numbers(moving) if dropping else {}
+        execute("COMMIT")
+        self._saved_numbers |= numbers
+        if dropping:
+            self._dropped = self._finished
+        if moving:
+            self._moved(sources, rows)
+        if data is not None:
+            self._add_stored(Block(self.next_number, len(data), stored, live, mixed=True))
+        self._note_size()
+
+    def _add_stored(self, block: Block) -> None:
+        self._stored_bytes += block.size_bytes
+        self._mark.set(block.number)
+        self.next_number = block.number + 1
+        self.blocks[block.number] = block
+        self._order.append(block)
+        self._forget_finished()
+
+    def _insert(self, number: int, data: bytes) -> None:
+        self._database.execute("INSERT OR REPLACE INTO blocks VALUES (?, ?, ?)", (number, crc32(data), data))
+
+    def _save_numbers(self, moving: bool) -> dict[int, int]:
+        """Deletes finished blocks, and keeps what the log alone knew: numbers that were given out."""
+        self._database.execute("DELETE FROM blocks WHERE id <= ?", (self._finished,))
+        numbers = {key: last for key, last in self.last_numbers().items() if self._saved_numbers.get(key) != last}
+        numbers[DROPPED] = self._finished
+        if moving:
+            numbers[REWOUND] = self.next_number - 1
+        self._database.executemany("INSERT OR REPLACE INTO numbers VALUES (?, ?)", numbers.items())
+        return numbers
+
+    def _removals(self) -> bytes:
+        """Entries against messages in the database that are no longer there; newer entries for others follow them."""
+        assert self.find is not None
+        gone = [each for each in self.superseded if self.find(*each) is None]
+        return b"".join([entries.short(entries.REMOVED, *each) for each in gone])
+
+    # --- the log's old end
+
+    @property
+    def _finished(self) -> int:
+        """The last block that is no longer needed, as all before it."""
+        return (self._order[0].number if self._order else self.next_number) - 1
+
+    def _forget_finished(self) -> None:
+        while self._order and not self._order[0].live:
+            block = self._order.popleft()
+            self._forget(block)
+            if block.position == IN_DATABASE:
+                self._stored_bytes -= block.size_bytes
+
+    def _forget(self, block: Block) -> None:
+        for number in (block.number, *block.merged):
+            del self.blocks[number]
+
+    # --- moving
+
+    def _note_size(self) -> None:
+        self.crowded = self._journal.size_bytes > self._look_at or self._stored_bytes > self._tidy_at
+
+    def worth_moving(self) -> bool:
+        """Whether to move now; if not, `crowded` is set again later."""
+        if self.find is None:
+            return False
+        size = self._journal.size_bytes
+        needed = _live_bytes(block for block in self._order if not _stored(block))
+        sparse = self._sparse()
+        if size > MAX_JOURNAL_BYTES or sparse or (size > REWIND_BYTES and needed <= MOVABLE_SHARE * size):
+            return True
+        self.postpone()
+        return False
+
+    def postpone(self) -> None:
+        """Think of moving again when there is a quarter more."""
+        self._look_at = self._journal.size_bytes + max(REWIND_BYTES, self._journal.size_bytes // 4)
+        self._tidy_at = max(MIN_BYTES_TO_TIDY, self._stored_bytes * 5 // 4)
+        self._note_size()
+
+    def _sparse(self) -> bool:
+        """Whether less than half of what lies in the database is needed."""
+        if self._stored_bytes <= MIN_BYTES_TO_TIDY:
+            return False
+        return 2 * _live_bytes(block for block in self._order if _stored(block)) < self._stored_bytes
+
+    def _to_move(self) -> list[Block]:
+        """The journal file's blocks, and perhaps the oldest rows before them, in the order of the log."""
+        chosen: list[Block] = []
+        room = TIDY_BYTES if self._sparse() else 0
+        for block in self._order:
+            if _stored(block) and room <= 0:
+                continue
+            if _stored(block):
+                room -= _live_bytes((block,))
+            chosen.append(block)
+        return chosen
+
+    def _rows(self, sources: list[Block]) -> Iterator[Row]:
+        row = Row()
+        for block in sources:
+            if block.live == block.stored > 0 and not block.mixed:
+                row.add(block, self._data_of(block))
+            elif block.live and (copies := self._copies_of(block)):
+                row.add_copies(block, copies)
+            if row.block.size_bytes >= ROW_BYTES:
+                yield row
+                row = Row()
+        if row.pieces:
+            yield row
+
+    def _copies_of(self, block: Block) -> list[tuple[Record, bytes]]:
+        """New entries for what is still needed of a block."""
+        assert self.find is not None
+        copies: list[tuple[Record, bytes]] = []
+        for entry in entries.read(self._data_of(block)):
+            record = self.find(entry.mailbox, entry.number) if isinstance(entry, entries.Stored) else None
+            if record is not None and self.blocks.get(record.journal_place) is block:
+                copied = entries.stored(entry.mailbox, record, entries.message_bytes(record.message))
+                copies.append((record, copied))
+        return copies
+
+    def _data_of(self, block: Block) -> bytes:
+        if not _stored(block):
+            return self._journal.read(block.position, block.size_bytes)
+        rows = self._database.execute("SELECT data FROM blocks WHERE id = ?", (block.number,))
+        found: tuple[bytes] = rows.fetchone()
+        return found[0]
+
+    def _moved(self, sources: list[Block], rows: list[Row]) -> None:
+        """The transaction is done: the rows stand for the blocks that they were made of."""
+        gone = {block.number for block in sources}
+        for block in sources:
+            self._forget(block)
+        for row in rows:
+            self.blocks.update(dict.fromkeys(row.merged | {row.block.number}, row.block))
+            row.block.merged = tuple(row.merged - {row.block.number})
+            for record in row.copied:
+                record.journal_place = row.block.number
+        left = [block for block in self._order if block.number not in gone] + [row.block for row in rows]
+        self._order = deque(sorted(left, key=lambda block: block.number))
+        self._stored_bytes = sum(block.size_bytes for block in left)
+        self._look_at, self._tidy_at = REWIND_BYTES, max(MIN_BYTES_TO_TIDY, self._stored_bytes * 5 // 4)
+        self.superseded.clear()
+        self._journal.rewind(self.next_number - 1)
+
+
+def _stored(block: Block) -> bool:
+    return block.position == IN_DATABASE
+
+
+def _live_bytes(blocks: Iterable[Block]) -> int:
+    return sum(block.size_bytes * block.live // max(1, block.stored) for block in blocks)
