@@ -108,14 +108,15 @@ class Log:
     def append(self, data: bytes, stored: int, live: int, mixed: bool) -> None:
         """A block into the journal file; raises OSError, and then nothing has happened. For the counts see Block."""
         number, journal, order = self.next_number, self._journal, self._order
-        block = Block(number, len(data), stored, live, journal.append(number, data), mixed)
+        position = journal.append(number, data)
         self._mark.set(number)
         self.next_number = number + 1
-        self.blocks[number] = block
-        order.append(block)
+        if live:  # of others nothing will have to be moved
+            self.blocks[number] = block = Block(number, len(data), stored, live, position, mixed)
+            order.append(block)
         if journal.size_bytes > self._look_at:
             self.crowded = True
-        if not order[0].live:
+        if order and not order[0].live:
             self._forget_finished()
 
     def to_database(
