@@ -51,20 +51,28 @@ EXPECTED_ERRORS = (ProcessFailed, AzuriteError, Stalled, StorageError, LedgerErr
 
 
 @click.command()
-def up() -> None:
+@click.option(
+    "--convert",
+    "converters",
+    type=click.IntRange(0, 64),
+    default=0,
+    help="Convert uploads to PNG instead of analysing them, with so many workers.",
+)
+def up(converters: int) -> None:
     """Start the embedded stack here and keep it up until Ctrl-C or `fusebus down`.
 
     Everything is kept in memory and gone afterwards. Other terminals find it through .fusebus/settings.toml.
 
     \b
-    Example: fusebus up
+    Examples: fusebus up
+              fusebus up --convert 2
     Exit codes: 0 stopped, 1 a part could not start or stay up, 2 usage.
     """
     running = _running_process()
     if running is not None:
         raise click.UsageError(f"a stack is up here already (process {running}); stop it with: fusebus down")
     with _process_file(), _failures_explained():
-        asyncio.run(_up())
+        asyncio.run(_up(converters))
 
 
 @click.command()
@@ -148,11 +156,11 @@ def demo(out: Path) -> None:
     sys.exit(EXIT_FAILED if problems else 0)
 
 
-async def _up() -> None:
+async def _up(converters: int) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGINT, *OTHER_ENDS):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    async with Stack(StackOptions(folder=STACK_FOLDER, progress=_step)) as stack:
+    async with Stack(StackOptions(folder=STACK_FOLDER, converters=converters, progress=_step)) as stack:
         click.echo(f"settings  {stack.settings_file}\nlogs      {stack.folder / 'logs'}\nmail      {stack.mail_folder}")
         click.echo("up: fusebus upload FOLDER --supplier NAME, fusebus status --watch; Ctrl-C or fusebus down stops it")
         while not stop.is_set() and not stack.failures():

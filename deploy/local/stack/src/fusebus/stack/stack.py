@@ -19,6 +19,7 @@ from typing import Any, Self
 
 from fusebus.blobs import Blobs, BlobSettings
 from fusebus.blobs.layout import RESULTS
+from fusebus.contracts.messages import JobKind
 from fusebus.contracts.topology import broker_configuration
 from fusebus.host import Secret
 from fusebus.ledger import Ledger, LedgerSettings
@@ -51,6 +52,8 @@ class StackOptions:
     idle_exit_seconds: float = 4.0
     dispatcher_interval_seconds: float = 1.0
     max_nodes: int = 2
+    converters: int = 0
+    """Conversion workers; from one on, uploads are converted instead of analysed."""
     mail_folder: Path | None = None
     """Where mails are written; None: `mail` in the stack's folder."""
     overrides: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
@@ -127,9 +130,11 @@ class Stack:
         return line[line.index("http://") :].split()[0]
 
     async def _start_services(self) -> None:
-        ports = {name: free_port() for name in SERVICES}
+        converters = [f"convert-{number}" for number in range(1, self.options.converters + 1)]
+        ports = {name: free_port() for name in (*SERVICES, *converters)}
         for name, port in ports.items():
-            self._child(name, f"fusebus.{name}", [], environment={"FUSEBUS_HEALTH_PORT": str(port)})
+            module = f"fusebus.{name.partition('-')[0]}"
+            self._child(name, module, [], environment={"FUSEBUS_HEALTH_PORT": str(port)})
         async with asyncio.TaskGroup() as group:
             for name, port in ports.items():
                 group.create_task(self._until_ready(name, port))
@@ -193,6 +198,8 @@ class Stack:
             "inferencer": {"idle_exit_seconds": options.idle_exit_seconds, "follow_registry": True},
             "models": {"cache": str(self.folder / "models"), "watch_seconds": MODEL_WATCH_SECONDS},
         }
+        if options.converters:
+            tables["ingest"]["job_kind"] = JobKind.CONVERT.value
         for section, values in options.overrides.items():
             tables.setdefault(section, {}).update(values)
         return tables
