@@ -52,6 +52,7 @@ class TrainingPlan:
     learning_rate: float = 1e-3
     warm_up_steps: int = 200
     grid_share: float = 0.33  # of the training during which instances belong to the nearest of the queries' anchors
+    finish_steps: int = 0  # of `steps`, the last ones: the learning rate rises once more; no share counts them
     kinds_share: float = 0.0  # of the training during which only the backbone learns, to name what each cell shows
     processes: int = 2  # with one thread each: operations this small lose more by threads than they gain
     checkpoint_seconds: float = 60.0
@@ -146,7 +147,9 @@ class _Run:
         self.parameters = [*self.detector.parameters(), *(kinds.parameters() if kinds else ())]
         optimizer = torch.optim.AdamW(_groups(self.parameters), lr=plan.learning_rate, betas=(0.9, 0.98), fused=True)
         self.trained = Trained(model, averaged, optimizer, kinds)
-        self.whole_from = math.ceil(plan.kinds_share * plan.steps) if kinds else 0
+        main = plan.steps - plan.finish_steps
+        self.whole_from = math.ceil(plan.kinds_share * main) if kinds else 0
+        self.grid_until = plan.grid_share * main
         self.step = load_state(folder, self.trained, plan, len(self.pictures))
 
     def run(self) -> bool:
@@ -170,10 +173,16 @@ class _Run:
         return self.step == plan.steps
 
     def _rate(self, step: int) -> float:
-        """Linear warm-up, a second one where all but the backbone begins, and down a cosine to a fiftieth."""
-        begun = step - self.whole_from if step >= self.whole_from else step
-        warm = min(1.0, (begun + 1) / max(1, self.plan.warm_up_steps))
-        return self.plan.learning_rate * warm * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * step / self.plan.steps)))
+        """Linear warm-up, a second one where all but the backbone begins, and down a cosine to a fiftieth; then once
+        more from a third, for the finish."""
+        plan = self.plan
+        main = plan.steps - plan.finish_steps
+        starts = (0, self.whole_from, main)
+        warm = min(1.0, (step - max(start for start in starts if start <= step) + 1) / max(1, plan.warm_up_steps))
+        angle, peak = math.pi * step / max(1, main), plan.learning_rate
+        if step >= main:
+            angle, peak = math.pi * (step - main) / plan.finish_steps, plan.learning_rate / 3
+        return peak * warm * (0.02 + 0.98 * 0.5 * (1 + math.cos(angle)))
 
     def _step(self, step: int) -> tuple[float, dict[str, float], bool]:
         """One step of all processes; returns loss, its parts and whether the first process was told to stop."""
@@ -197,7 +206,7 @@ class _Run:
                 return named, {"kinds": named.item()}
             sight = detector.see(pixels, mask_rows)
             found = detector.detect(sight, detector.text_features()).float()
-        by_grid = self.anchors is not None and step < plan.grid_share * plan.steps
+        by_grid = self.anchors is not None and step < self.grid_until
         loss, parts = detection_loss(detector, found, truth, self.anchors if by_grid else None)
         if naming is not None and truth.kinds is not None:
             with torch.autocast(self.device.type, torch.bfloat16):
