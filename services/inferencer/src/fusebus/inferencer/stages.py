@@ -37,12 +37,18 @@ class Stage:
         """Images in front of it."""
         return sum(not turn.done() for _, turn in self._waiting)
 
-    async def enter(self, urgency: Urgency) -> None:
-        """Returns with a place, which `leave` gives to the next one. Raises Closed."""
+    def take(self) -> bool:
+        """A place at once, if there is one. Raises Closed."""
         if self._closed:
             raise Closed
-        if self.inside < self.places:
-            self.inside += 1
+        if self.inside >= self.places:
+            return False
+        self.inside += 1
+        return True
+
+    async def enter(self, urgency: Urgency) -> None:
+        """Returns with a place, which `leave` gives to the next one. Raises Closed."""
+        if self.take():
             return
         turn = asyncio.get_running_loop().create_future()
         heapq.heappush(self._waiting, (urgency, turn))
@@ -95,7 +101,8 @@ class Passage:
         asked = time.perf_counter()
         if self._at is not None:
             self.laps.append(Lap(self._at.name, self._asked, self._began, asked))
-        await stage.enter(self.urgency)
+        if not stage.take():
+            await stage.enter(self.urgency)
         before, self._at = self._at, stage
         if before is not None:
             before.leave()
