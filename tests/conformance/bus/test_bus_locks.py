@@ -115,3 +115,21 @@ async def test_a_limit_lowers_the_slots_and_knows_the_locks_length(bus, quick, r
     await asyncio.wait_for(running, 10)
     assert locks[0] == 0
     assert 0 < locks[-1] <= 2.5  # seconds
+
+
+async def test_nothing_is_received_before_the_consumer_is_ready_and_its_link_is_open_by_then(
+    bus, broker, quick, recorder, image, eventually
+):
+    await bus.publisher().connect("images")
+    await bus.publisher().publish([Outgoing(message=image())])
+    handler, ready, stop = recorder(), asyncio.Event(), asyncio.Event()
+    settings = msgspec.structs.replace(quick, idle_exit_seconds=0.4)
+    consumer = bus.consumer("images", "detect", handler, stop=stop, settings=settings, ready=ready)
+    running = asyncio.create_task(consumer.run())
+    await asyncio.sleep(1.0)  # more than the idle exit: a consumer that may not begin is not idle
+    assert consumer.is_alive()
+    assert (running.done(), handler.seen) == (False, [])
+    ready.set()
+    await eventually(lambda: handler.seen, seconds=5)
+    await asyncio.wait_for(running, 10)
+    assert consumer.counts["completed"] == 1

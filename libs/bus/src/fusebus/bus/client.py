@@ -61,10 +61,12 @@ class Bus:
         idle_exit: float | None = None,
         settings: ConsumerSettings | None = None,
         limit: Limit | None = None,
+        ready: asyncio.Event | None = None,
     ) -> Consumer:
         """A consumer to `run`; its `counts` say what it did. Raises KeyError for a subscription not in the topology.
 
-        `limit`, asked before each receive, may lower the number of slots for a while.
+        `limit`, asked before each receive, may lower the number of slots for a while. Nothing is received before
+        `ready` is set; the link is opened meanwhile.
         """
         topology.subscription(topic, subscription)
         chosen = settings or ConsumerSettings()
@@ -82,6 +84,7 @@ class Bus:
             bus=self._settings,
             settings=chosen,
             limit=limit,
+            ready=ready,
         )
 
     async def consume(
@@ -95,14 +98,23 @@ class Bus:
         idle_exit: float | None = None,
         settings: ConsumerSettings | None = None,
         limit: Limit | None = None,
+        ready: asyncio.Event | None = None,
     ) -> None:
         """Handle messages until `stop` is set (then drain) or none came for `idle_exit` seconds.
 
-        `slots` and `idle_exit` replace the fields of `settings`; `limit` is as for `consumer`.
+        `slots` and `idle_exit` replace the fields of `settings`; `limit` and `ready` are as for `consumer`.
         Raises ConsumerDead: let it end the process.
         """
         consumer = self.consumer(
-            topic, subscription, handler, stop=stop, slots=slots, idle_exit=idle_exit, settings=settings, limit=limit
+            topic,
+            subscription,
+            handler,
+            stop=stop,
+            slots=slots,
+            idle_exit=idle_exit,
+            settings=settings,
+            limit=limit,
+            ready=ready,
         )
         self._consumers.add(consumer)
         try:

@@ -58,6 +58,10 @@ class Publisher:
             for topic in topics:
                 await self._sender(topic).send([message for found, message in prepared if found == topic], fence)
 
+    async def connect(self, topic: str) -> None:
+        """Open the link to a topic, which the first message would else wait for. A failure is left to that message."""
+        await self._sender(topic).connect()
+
     async def close(self) -> None:
         """Close all senders."""
         await asyncio.gather(*(sender.close() for sender in self._senders.values()))
@@ -116,6 +120,19 @@ class _TopicSender:
                 else:
                     failures = 0
                     messages = messages[sent:]
+
+    async def connect(self) -> None:
+        """Open the link if it is not."""
+        async with self._guard:
+            try:
+                async with asyncio.timeout(self._settings.send_seconds):
+                    await self._opened()
+            except Exception as error:
+                log.info("the link to %s could not be opened yet: %r", self._topic, error)
+                self._drop()
+            except asyncio.CancelledError:
+                self._drop()
+                raise
 
     async def close(self) -> None:
         """Close the link; a send would open it again."""

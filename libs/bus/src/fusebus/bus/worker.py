@@ -62,14 +62,19 @@ class Consumer:
         bus: BusSettings,
         settings: ConsumerSettings,
         limit: Limit | None = None,
+        ready: asyncio.Event | None = None,
     ) -> None:
-        """`limit` is asked before each receive; it can only lower `settings.slots`, to 1 at the least."""
+        """`limit` is asked before each receive; it can only lower `settings.slots`, to 1 at the least.
+
+        Until `ready` is set the link is opened, but nothing is received.
+        """
         self._source = source
         self._name = source.name
         self._stop = stop
         self._depth = depth
         self._settings = settings
         self._limit = limit
+        self._ready = ready
         self._link = ReceiveLink(connection, source.topic, source.subscription, bus)
         self._renewals = RenewalLink(connection, source.topic, source.subscription, bus, settings.renew_seconds)
         self._work: set[Work] = set()
@@ -113,6 +118,9 @@ class Consumer:
             if not self._link.is_open:
                 await self._open_link()
                 continue
+            if self._ready is not None and not self._ready.is_set():
+                await self._wait_until_ready(self._ready)
+                continue
             await self._settle_finished()
             if (free := self._slots() - len(self._work)) > 0:
                 await self._receive(free)
@@ -155,6 +163,16 @@ class Consumer:
             _not_started() if self._stop.is_set() else self._handling.process(message, lock, renew if aged else None)
         )
         self._work.add(Work(message, lock, keeper, task))
+
+    async def _wait_until_ready(self, ready: asyncio.Event) -> None:
+        """For so long as one receive may take; waiting is neither idleness nor hunger."""
+
+        async def wait() -> None:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(ready.wait(), self._settings.idle_wait_seconds)
+
+        await self._unless_stopped(wait())
+        self._worked = self._hungry_since = time.monotonic()
 
     async def _wait_for_work(self, seconds: float) -> None:
         """Until one message is finished, or for so long; a stop ends it too unless it is already known."""

@@ -8,7 +8,7 @@ import os
 import socket
 import sys
 from collections.abc import AsyncIterator, Coroutine
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -37,68 +37,96 @@ async def main(settings: InferencerSettings, life: Life) -> None:
         Blobs(settings.blobs) as blobs,
         Codecs(settings.codec_threads) as codecs,
         Serving(life.stop.set) as serving,
-        _watching(settings, stages := _stages(settings, codecs.threads), codecs, life.stop),
-        _models(settings, serving, bus, blobs, worker, life.stop),
     ):
-        pace = Pace(most=settings.slots, batch=settings.max_batch, threads=codecs.threads)
-        telemetry.watch(stages, lambda: pace.chosen.number)
-        handler = Detect(
-            store=blobs,
-            models=serving,
-            codecs=codecs,
-            worker=worker,
-            stages=stages,
-            pace=pace,
-            annotated_pixels=round(settings.annotated_megapixels * 1e6),
-            jpeg_quality=settings.jpeg_quality,
-            retry_seconds=settings.retry_seconds,
-        )
+        handler = _handler(settings, blobs, serving, codecs, worker)
         life.health.liveness("bus", bus.is_alive)
         life.health.liveness("model", serving.is_alive)
-        life.health.ready = True
-        await bus.consume(
-            "images",
-            JobKind.DETECT.value,
-            handler,
-            stop=life.stop,
-            slots=settings.slots,
-            limit=pace.limit,
-            idle_exit=settings.idle_exit_seconds,
-            settings=msgspec.structs.replace(settings.consumer, drain_seconds=settings.drain_seconds),
-        )
+        async with (
+            _beside(_stopping(handler.stages, life.stop), *_notices(settings, life.stop)),
+            _beside(codecs.warm_up(), bus.publisher().connect("results")),  # while the model is loaded
+            _consuming(settings, bus, handler, life.stop) as consuming,
+            _models(settings, serving, bus, blobs, worker, life.stop),
+        ):
+            life.health.ready = True
+            consuming.begin.set()
+            await consuming.end
     if serving.broken is not None:
         raise serving.broken  # a non-zero exit code: Batch and the dispatcher count it as a failed worker
 
 
-def _stages(settings: InferencerSettings, threads: int) -> Stages:
-    return Stages(
+def _handler(settings: InferencerSettings, blobs: Blobs, serving: Serving, codecs: Codecs, worker: str) -> Detect:
+    threads, batch = codecs.threads, settings.max_batch
+    stages = Stages(
         Places(
             downloads=settings.downloads,
             decoding=threads,
-            model=settings.max_batch + (settings.decoded_waiting or settings.max_batch),
+            model=batch + (settings.decoded_waiting or batch),
             annotating=threads,
             uploads=settings.uploads,
         )
     )
+    pace = Pace(most=settings.slots, batch=batch, threads=threads)
+    telemetry.watch(stages, lambda: pace.chosen.number)
+    return Detect(
+        store=blobs,
+        models=serving,
+        codecs=codecs,
+        worker=worker,
+        stages=stages,
+        pace=pace,
+        annotated_pixels=round(settings.annotated_megapixels * 1e6),
+        jpeg_quality=settings.jpeg_quality,
+        retry_seconds=settings.retry_seconds,
+    )
+
+
+class _Consuming(NamedTuple):
+    begin: asyncio.Event
+    end: asyncio.Task[None]
 
 
 @contextlib.asynccontextmanager
-async def _watching(
-    settings: InferencerSettings, stages: Stages, codecs: Codecs, stop: asyncio.Event
-) -> AsyncIterator[None]:
-    """As long as the block lasts: a notice of eviction is a stop, and a stop lets no image begin any more.
+async def _consuming(
+    settings: InferencerSettings, bus: Bus, handler: Detect, stop: asyncio.Event
+) -> AsyncIterator[_Consuming]:
+    """The consumer, whose link opens at once; it receives from `begin` on. What ends the block ends it, too."""
+    begin = asyncio.Event()
+    consume = bus.consume(
+        "images",
+        JobKind.DETECT.value,
+        handler,
+        stop=stop,
+        slots=settings.slots,
+        limit=handler.pace.limit,
+        ready=begin,
+        idle_exit=settings.idle_exit_seconds,
+        settings=msgspec.structs.replace(settings.consumer, drain_seconds=settings.drain_seconds),
+    )
+    end = asyncio.create_task(consume)
+    try:
+        yield _Consuming(begin, end)
+    finally:
+        end.cancel()
+        await asyncio.gather(end, return_exceptions=True)
 
-    The codecs warm up meanwhile.
-    """
 
-    async def close() -> None:
-        await stop.wait()
-        stages.close()
+async def _stopping(stages: Stages, stop: asyncio.Event) -> None:
+    """A stop lets no image begin any more."""
+    await stop.wait()
+    stages.close()
 
-    tasks = [asyncio.create_task(close()), asyncio.create_task(codecs.warm_up())]
-    if settings.scheduled_events:
-        watching = eviction.watch(settings.scheduled_events, settings.scheduled_events_seconds, stop.set)
-        tasks.append(asyncio.create_task(watching))
+
+def _notices(settings: InferencerSettings, stop: asyncio.Event) -> list[Coroutine[Any, Any, None]]:
+    """A notice of eviction is a stop."""
+    if not settings.scheduled_events:
+        return []
+    return [eviction.watch(settings.scheduled_events, settings.scheduled_events_seconds, stop.set)]
+
+
+@contextlib.asynccontextmanager
+async def _beside(*work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+    """These run as long as the block lasts."""
+    tasks = [asyncio.create_task(one) for one in work]
     try:
         yield
     finally:
