@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 
-from fusebus.vision.errors import Damaged, ImageError, NotAnImage, TooComplex, TooManyPixels
+from fusebus.vision.errors import ImageError
 
 
 class Reason(StrEnum):
@@ -16,6 +16,8 @@ class Reason(StrEnum):
     TOO_COMPLEX = "too_complex"
     TOO_LARGE = "too_large"
     """More bytes than are read of one file."""
+    UNSUPPORTED_FORMAT = "unsupported_format"
+    """A JPEG of a process that nobody reads."""
     UNSUPPORTED_DEPTH = "unsupported_depth"
     """The target can't hold the source's numbers without loss."""
     UNSUPPORTED_SIZE = "unsupported_size"
@@ -45,14 +47,6 @@ class Unconvertible(Exception):
         self.reason = reason
 
 
-_BY_ERROR: dict[type[ImageError], Reason] = {
-    NotAnImage: Reason.NOT_AN_IMAGE,
-    Damaged: Reason.DAMAGED,
-    TooManyPixels: Reason.TOO_MANY_PIXELS,
-    TooComplex: Reason.TOO_COMPLEX,
-}
-
-
 def of_image_error(error: ImageError) -> Unconvertible:
     """The same in our words."""
-    return Unconvertible(_BY_ERROR.get(type(error), Reason.DAMAGED), str(error))
+    return Unconvertible(Reason(error.reason), str(error))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import struct
+import zlib
 
 import numpy as np
 import pyvips
@@ -16,7 +18,21 @@ from fusebus.vision.formats import MAX_PIXELS
 
 FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "GIF", "BMP")
 _BITS, _ORIENTATION, _SAMPLE_FORMAT = 258, 274, 339  # TIFF tags
-_HOSTILE = (OSError, ValueError, SyntaxError, IndexError, KeyError, TypeError, OverflowError, EOFError, RuntimeError)
+_HOSTILE = (
+    OSError,
+    ValueError,
+    SyntaxError,
+    LookupError,
+    TypeError,
+    ArithmeticError,
+    AttributeError,
+    AssertionError,
+    EOFError,
+    RuntimeError,
+    struct.error,
+    zlib.error,
+    Image.DecompressionBombError,
+)
 """Pillow documents OSError; hostile files bring out the others."""
 
 

@@ -12,8 +12,11 @@ from fusebus.convert import profiles, rare
 from fusebus.convert.errors import Reason, Unconvertible, of_image_error
 from fusebus.convert.picture import Picture, Samples
 from fusebus.convert.upright import upright
+from fusebus.validation.integrity import verify_jpeg, verify_webp
+from fusebus.validation.look import look
+from fusebus.validation.png_data import verified_png
 from fusebus.vision.errors import Damaged, ImageError
-from fusebus.vision.formats import MAX_PIXELS, PNG_SIGNATURE, inspect, png_chunks, verify_png_checksums
+from fusebus.vision.formats import MAX_PIXELS, PNG_SIGNATURE, png_chunks
 from fusebus.vision.stills import png_still, webp_still
 
 SCRATCH_BYTES = 64 << 20
@@ -56,7 +59,9 @@ def read(data: bytes, scratch: Scratch | None = None) -> Picture:
 
 
 def _jpeg(data: bytes, scratch: Scratch | None) -> Picture:
-    header = inspect(data)
+    found = look(data, heif=False)
+    header = found.header
+    verify_jpeg(data, header, found.kind)
     profile = profiles.of_jpeg(data)
     try:
         height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
@@ -84,9 +89,8 @@ def _decoded(data: bytes, shape: tuple[int, int, int], scratch: Scratch | None) 
 
 
 def _png(data: bytes) -> Picture:
-    header = inspect(data)
-    verify_png_checksums(data)
-    still, depth, colour = png_still(data), data[24], data[25]
+    header = look(data, heif=False).header
+    still, depth, colour = png_still(verified_png(data)), data[24], data[25]
     profile = profiles.of_png(data)
     frames = 1 + sum(chunk.kind == b"fdAT" for chunk in png_chunks(data))
     if depth == 16 and colour in (2, 4, 6):
@@ -103,7 +107,10 @@ def _png(data: bytes) -> Picture:
 
 def _deep_png(still: bytes, colour: int) -> Samples:
     """RGB or RGBA of 16 bits; OpenCV gives a transparent colour its alpha."""
-    pixels = cv2.imdecode(np.frombuffer(still, np.uint8), cv2.IMREAD_UNCHANGED)
+    try:
+        pixels = cv2.imdecode(np.frombuffer(still, np.uint8), cv2.IMREAD_UNCHANGED)
+    except cv2.error as error:
+        raise Damaged(f"png: {str(error).strip()[:200]}") from error
     if pixels is None or pixels.dtype != np.uint16:
         raise Damaged("png: its pixel data can't be decoded")
     if pixels.ndim == 3 and pixels.shape[2] == 4:
@@ -113,10 +120,13 @@ def _deep_png(still: bytes, colour: int) -> Samples:
 
 
 def _webp(data: bytes) -> Picture:
-    header = inspect(data)
+    header = look(data, heif=False).header
+    verify_webp(data)
     still = webp_still(data)
     file = data if still.animated else still.file()
     picture = rare.read(file, "webp", profile=profiles.of_webp(data), orientation=header.orientation)
+    if sorted((picture.width, picture.height)) != sorted((header.width, header.height)):
+        raise Damaged(f"webp says {header.width} x {header.height} pixels, it has {picture.width} x {picture.height}")
     return _with(picture, frames=2 if still.animated else 1)
 
 
