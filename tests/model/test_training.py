@@ -129,7 +129,7 @@ def test_an_interrupted_and_resumed_training_ends_with_the_very_bits_of_one_that
     start: Start, tmp_path: Path, processes: int
 ) -> None:
     plan = TrainingPlan(steps=6, batch=2, mask_rows=2, processes=processes, warm_up_steps=2, checkpoint_seconds=0)
-    plan = replace(plan, kinds_share=0.3)
+    plan = replace(plan, kinds_share=0.3, finish_steps=2)
     start = replace(start, kinds=KINDS)
     assert train(plan, start, tmp_path / "through", lambda line: None)
     assert not train(plan, start, tmp_path / "parts", lambda line: None, interrupted_at(3))
