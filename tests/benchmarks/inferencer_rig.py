@@ -44,6 +44,12 @@ def cpu_seconds(process: int) -> float:
     return (int(stat[11]) + int(stat[12])) / TICKS
 
 
+def machine_seconds() -> float:
+    """Busy seconds of all cores since the machine started, whoever used them."""
+    user, nice, system, _idle, _wait, *interrupts = map(int, Path("/proc/stat").read_text().split("\n")[0].split()[1:8])
+    return (user + nice + system + sum(interrupts)) / TICKS
+
+
 @dataclass(kw_only=True)
 class Rig:
     """What runs, and the photographs that lie there."""
@@ -94,7 +100,7 @@ class Rig:
         await self.bus.publisher().publish(outgoing)
 
     async def run_worker(self, milliseconds: float | None, **settings: object) -> dict[str, Any]:
-        """One worker until nothing is left; its diary, with `spawned` and CPU seconds of storage and broker."""
+        """One worker until nothing is left; its diary, with CPU seconds of storage, broker and others."""
         diary = self.folder / f"diary-{time.time_ns()}.json"
         environment = self.environment | {f"FUSEBUS_INFERENCER_{key}".upper(): str(v) for key, v in settings.items()}
         arguments = [
@@ -103,14 +109,16 @@ class Rig:
             str(diary),
             *([str(milliseconds)] if milliseconds is not None else []),
         ]
-        before, spawned = self.theirs(), time.time()
+        before, spawned, machine = self.theirs(), time.time(), machine_seconds()
         worker = await asyncio.create_subprocess_exec(*arguments, env=environment)
         if await worker.wait() != 0:
             raise RuntimeError(f"the worker ended with {worker.returncode}")
         after = self.theirs()
         found: dict[str, Any] = json.loads(diary.read_text())
         theirs = {"storage": after[0] - before[0], "broker": after[1] - before[1]}
-        return found | {"spawned": spawned, "theirs": theirs}
+        known = found["cpu"][-1] + sum(theirs.values())
+        others = (machine_seconds() - machine - known) / (time.time() - spawned)
+        return found | {"spawned": spawned, "theirs": theirs, "others": max(0.0, others)}
 
     async def left(self) -> tuple[int, int]:
         """Messages that wait for a worker, finals that wait for the notifier."""
