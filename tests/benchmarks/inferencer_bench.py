@@ -32,14 +32,15 @@ import numpy as np
 from inferencer_cpu import EIGHT_MEGAPIXELS, orchestration, photograph
 from inferencer_rig import Rig, rig
 from inferencer_worker import faked
-from vision_bench import model_outputs
+from PIL import Image
+from vision_bench import DECIBELS_MARK, decibels, model_outputs
 from vision_bench import photograph as drawn_photograph
 
 from fusebus.inferencer.backends import Outputs
 from fusebus.inferencer.backends.onnx import open_backend
 from fusebus.inferencer.backends.providers import CPU
 from fusebus.models import load_manifest
-from fusebus.vision import DEMO_MODEL
+from fusebus.vision import DEMO_MODEL, decode, resize_to_model
 
 PARTS = ("photo", "orchestration", "start", "pipeline", "sequential", "memory")
 TWO_MEGAPIXELS, SMALL, TWELVE_MEGAPIXELS = (1632, 1224), (640, 480), (4000, 3000)
@@ -93,6 +94,9 @@ def photo(quick: bool) -> Rows:
             taken = photograph(data, outputs, edge, most, 5 if quick else 25)
             what = f"12 MP photograph, 10 masks, input {edge}, {name}: CPU"
             rows.append(row(what, taken, "ms", PHOTO_MARK_MS))
+        whole = Image.fromarray(decode(data)).resize((edge, edge), Image.Resampling.BILINEAR)
+        near = decibels(resize_to_model(decode(data, shrink=2), edge), np.asarray(whole))
+        rows.append(row(f"12 MP halved, then to {edge}: against Pillow's bilinear", near, "dB", DECIBELS_MARK, False))
     return rows
 
 
