@@ -26,7 +26,7 @@ def test_every_command_explains_itself_with_an_example_and_its_exit_codes(name: 
 
 
 def test_other_packages_bring_their_commands_by_entry_points() -> None:
-    assert entry_points(group="fusebus.commands").names == {"up", "down", "run", "demo", "model"}
+    assert entry_points(group="fusebus.commands").names == {"up", "down", "run", "demo", "model", "convert"}
 
 
 @pytest.mark.parametrize(

@@ -64,8 +64,8 @@ def up(converters: int) -> None:
     Everything is kept in memory and gone afterwards. Other terminals find it through .fusebus/settings.toml.
 
     \b
-    Examples: fusebus up
-              fusebus up --convert 2
+    Example: fusebus up
+    Example: fusebus up --convert 2
     Exit codes: 0 stopped, 1 a part could not start or stay up, 2 usage.
     """
     running = _running_process()
