@@ -28,7 +28,7 @@ async def test_a_delivery_is_converted_by_two_workers_though_one_is_killed(
 ) -> None:
     sound = {f"board {number:02}.jpg": data for number, data in enumerate(photographs(600_001, PHOTOS))}
     folder = folder_with(sound | {"cut.jpg": sound["board 00.jpg"][:9_000]})
-    options = StackOptions(folder=tmp_path / "stack", lock_seconds=5.0, run_quiet_seconds=4.0, converters=2)
+    options = StackOptions(folder=tmp_path / "stack", lock_seconds=15.0, run_quiet_seconds=4.0, converters=2)
     killed: list[int] = []
     async with Stack(options) as stack:
         settings = console_settings(stack.settings_file)
