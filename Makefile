@@ -45,7 +45,7 @@ train-demo: $(STAMP)  ## the demo model anew (two quiet cores: 40 to 45 minutes)
 evaluate-demo: $(STAMP)  ## measure what train-demo made on 500 unseen boards of 1 to 12 megapixels (some minutes)
 	$(BIN)/fusebus model evaluate out/demo-model --boards 500 --record --out out/demo-model-worst
 
-test-model-full: $(STAMP)  ## SAM 3 at full size, random weights: export, parity, one picture on the CPU (10 GB, long)
+test-model-full: $(STAMP)  ## SAM 3 at full size, random weights: export, parity, one picture on the CPU (20 GB, long)
 	scripts/setup-model
 	$(BIN)/pytest -s tests/model_full
 

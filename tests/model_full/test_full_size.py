@@ -1,4 +1,4 @@
-"""SAM 3 at its full size with random weights: from a native checkpoint to a graph that runs. Takes 10 GB of memory."""
+"""SAM 3 at its full size with random weights: from a native checkpoint to a graph that runs. Takes 20 GB of memory."""
 
 import json
 import os
