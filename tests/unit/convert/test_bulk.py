@@ -1,5 +1,7 @@
 """Folders: everything sound is converted once, what failed is told, and a second call does only what is left."""
 
+import json
+import os
 import threading
 import time
 from collections.abc import Callable
@@ -11,6 +13,7 @@ from picture_bytes import board, saved
 
 from fusebus.convert import Format, Target
 from fusebus.convert.bulk import Options, Report, convert_all
+from fusebus.convert.commands import report_json
 from fusebus.convert.memory import Bench, Gate
 from fusebus.convert.places import Folder
 from fusebus.convert.record import Entry, FileRecord, RecordBusy, line_of
@@ -173,7 +176,7 @@ def test_an_entry_survives_its_line(tmp_path: Path) -> None:
     record.append(entry)
     record.close()
     assert (tmp_path / "out.convert.jsonl").read_bytes() == line_of(entry)
-    assert FileRecord(tmp_path / "out").load() == {entry.source: entry}
+    assert FileRecord(tmp_path / "out").load() == {("", entry.source): entry}
 
 
 def test_a_gate_never_holds_more_than_its_limit_and_lets_a_giant_through_alone() -> None:
@@ -245,3 +248,26 @@ def test_five_hundred_pictures_with_a_failure_in_each_hundred(
     assert {one.failed for one in report.failures} == {"damaged"}
     assert [one.source[:3] for one in report.failures] == ["057", "157", "257", "357", "457"]
     assert max(seen[100:]) < 1.25 * max(seen[50:100])
+
+
+def test_two_sources_with_the_same_names_do_not_overwrite_each_other(photos: Path, tmp_path: Path) -> None:
+    other, out = tmp_path / "other", tmp_path / "out"
+    (other / "sub").mkdir(parents=True)
+    (other / "sub" / "0.jpg").write_bytes(saved(board(64, 48, 60), "JPEG"))
+    run(photos, out)
+    first = (out / "sub" / "0.png").read_bytes()
+    report = run(other, out)
+    assert [(one.source, one.failed) for one in report.failures] == [("sub/0.jpg", "exists")]
+    assert (out / "sub" / "0.png").read_bytes() == first
+    assert counts(run(photos, out)) == (0, 5, 1)  # what was done for the first is known still
+
+
+def test_a_name_in_another_encoding_fails_alone(photos: Path, tmp_path: Path) -> None:
+    (photos / os.fsdecode(b"Z\xe4hler.jpg")).write_bytes(saved(board(64, 48), "JPEG"))
+    report = run(photos, tmp_path / "out")
+    assert counts(report) == (5, 0, 2)
+    assert [(one.source, one.failed) for one in report.failures] == [
+        ("Z\\udce4hler.jpg", "name"),
+        ("damaged.jpg", "damaged"),
+    ]
+    assert json.loads(report_json(report))["failed"][0]["text"] == "its name is not UTF-8"

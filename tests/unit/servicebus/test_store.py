@@ -227,6 +227,23 @@ def test_the_journal_file_is_written_over_and_not_made_longer(cramped: Running) 
     assert (cramped.directory / "journal").stat().st_size < 30_000
 
 
+def test_what_left_the_log_without_a_new_pass_of_the_journal_is_no_damage(running: Running) -> None:
+    running.engine.namespace.create_queue("q")
+    for index in range(100):
+        running.engine.send("q", [message(f"gone {index}")])
+        running.store.commit()
+        for delivery in running.engine.receive("q", 9):
+            running.engine.complete("q", token(delivery))
+        running.store.commit()
+    running.engine.namespace.create_queue("another")  # written to the database, with what the log no longer needs
+    running.store.commit()
+    running.engine.send("q", [message("last")])
+    running.store.commit()
+    again = running.crash()
+    assert again.complaints == []
+    assert texts(again.engine, "q") == ["last"]
+
+
 @pytest.mark.parametrize("cleanly", [True, False])
 def test_numbers_go_on_after_all_messages_have_left_the_log(cramped: Running, cleanly: bool) -> None:
     cramped.engine.namespace.create_queue("q")

@@ -16,7 +16,7 @@ from fusebus.blobs import StorageError, StorageUnavailable
 from fusebus.convert.conversion import Target, convert
 from fusebus.convert.errors import Reason, Unconvertible
 from fusebus.convert.memory import BYTES_PER_PIXEL, Bench
-from fusebus.convert.names import destination_names, is_picture
+from fusebus.convert.names import destination_names, is_picture, printable
 from fusebus.convert.places import Destination, Found, Source
 from fusebus.convert.reading import pixels_of
 from fusebus.convert.record import Entry
@@ -105,11 +105,11 @@ def convert_all(
     one_by_one = _One(source, destination, options, Bench(options.workers, options.memory_bytes))
 
     def work(picture: Found) -> Outcome:
-        return one_by_one(picture, names[picture.name], known.get(picture.name))
+        return one_by_one(picture, names[picture.name], known.get((source.origin, picture.name)))
 
     try:
         for outcome in _in_threads(work, pictures, options.workers * WAITING_FOR_EACH_CORE, stop):
-            if not outcome.skipped and outcome.entry != known.get(outcome.entry.source):
+            if not outcome.skipped and outcome.entry != known.get((outcome.entry.origin, outcome.entry.source)):
                 record.append(outcome.entry)
             report.add(outcome)
             on_outcome(report.total, outcome)
@@ -137,16 +137,16 @@ class _One:
                 raise name
             return self._done(picture, name, known)
         except Unconvertible as error:
-            return _failed(picture, known, error.reason, error)
+            return self._failed(picture, known, error.reason, error)
         except StorageUnavailable as error:
-            return _failed(picture, known, Reason.UNAVAILABLE, error)
+            return self._failed(picture, known, Reason.UNAVAILABLE, error)
         except (OSError, StorageError) as error:
-            return _failed(picture, known, Reason.UNREADABLE, error)
+            return self._failed(picture, known, Reason.UNREADABLE, error)
         except MemoryError as error:
-            return _failed(picture, known, Reason.MEMORY, error)
+            return self._failed(picture, known, Reason.MEMORY, error)
         except Exception as error:  # whatever it is, the other pictures are sound
             _log.exception("converting %r failed", picture.name)
-            return _failed(picture, known, Reason.INTERNAL, error)
+            return self._failed(picture, known, Reason.INTERNAL, error)
 
     def _done(self, picture: Found, name: str, known: Entry | None) -> Outcome:
         target = self.options.target
@@ -161,6 +161,7 @@ class _One:
                 return Outcome(entry=there, skipped=True, bytes_in=len(data))
             begun = Entry(
                 source=picture.name,
+                origin=self.source.origin,
                 source_sha256=digest,
                 source_etag=picture.etag,
                 target=target.name,
@@ -189,12 +190,11 @@ class _One:
         except OSError as error:
             raise Unconvertible(Reason.UNWRITABLE, error.strerror or str(error)) from error
 
-
-def _failed(picture: Found, known: Entry | None, reason: Reason, error: Exception) -> Outcome:
-    """An earlier result stays known as ours, so that a later success may take its place."""
-    text = getattr(error, "strerror", None) or str(error)
-    entry = known or Entry(source=picture.name)
-    return Outcome(entry=msgspec.structs.replace(entry, failed=reason.value, text=text))
+    def _failed(self, picture: Found, known: Entry | None, reason: Reason, error: Exception) -> Outcome:
+        """An earlier result stays known as ours, so that a later success may take its place."""
+        text = printable(getattr(error, "strerror", None) or str(error))
+        entry = known or Entry(source=printable(picture.name), origin=self.source.origin)
+        return Outcome(entry=msgspec.structs.replace(entry, failed=reason.value, text=text))
 
 
 def _in_threads(

@@ -12,7 +12,7 @@ from typing import Any, Self, TypeVar
 from fusebus.blobs import BlobChanged, BlobExists, Blobs, BlobSettings, BlobTooLarge, BlobVanished
 from fusebus.convert.errors import Reason, Unconvertible
 from fusebus.convert.places import MOST_BYTES, Found
-from fusebus.convert.record import RECORD_SUFFIX, Entry, Record, RecordBusy, entries_of, line_of
+from fusebus.convert.record import RECORD_SUFFIX, Entry, Known, Record, RecordBusy, entries_of, line_of
 
 FLUSH_SECONDS = 5.0
 """A blob can't grow: the record is written whole, at most so often."""
@@ -57,6 +57,11 @@ class Container:
         self._prefix = f"{prefix.strip('/')}/" if prefix.strip("/") else ""
         self._content_type = content_type
         self._there: dict[str, tuple[str, int]] = {}
+
+    @property
+    def origin(self) -> str:
+        """See Source.origin."""
+        return f"container:{self._container}/{self._prefix}"
 
     def list(self) -> list[Found]:
         """See Source.list."""
@@ -122,7 +127,7 @@ class BlobRecord:
         self._written = 0
         self._flushed_at = time.monotonic()
 
-    def load(self) -> dict[str, Entry]:
+    def load(self) -> Known:
         """See Record.load."""
         blobs = self._storage.blobs
         there = self._storage.wait_for(blobs.properties(*self._place))

@@ -22,6 +22,11 @@ def is_picture(name: str) -> bool:
     return path.suffix.lower() in PICTURE_SUFFIXES and not any(part.startswith(".") for part in path.parts)
 
 
+def printable(name: str) -> str:
+    """The name with what is no Unicode, as of a file named in another encoding, escaped: it can be kept and shown."""
+    return name.encode("utf-8", "backslashreplace").decode()
+
+
 def destination_names(sources: Iterable[str], suffix: str) -> dict[str, str | Unconvertible]:
     """`a/b.jpg` becomes `a/b.png`; where two would meet (`b.jpg`, `b.tif`), both keep their suffix: `b.jpg.png`.
 

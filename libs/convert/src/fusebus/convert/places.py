@@ -12,6 +12,7 @@ from typing import Protocol
 import msgspec
 
 from fusebus.convert.errors import Reason, Unconvertible
+from fusebus.convert.names import printable
 from fusebus.convert.record import Entry, FileRecord, Record
 
 MOST_BYTES = 512 << 20
@@ -31,6 +32,11 @@ class Found(msgspec.Struct, frozen=True, kw_only=True):
 
 class Source(Protocol):
     """Where pictures come from; used by several threads."""
+
+    @property
+    def origin(self) -> str:
+        """Which source it is, the same each time."""
+        ...
 
     def list(self) -> list[Found]:
         """All files, sorted by name. Raises OSError or StorageError."""
@@ -66,6 +72,11 @@ class Folder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+
+    @property
+    def origin(self) -> str:
+        """See Source.origin."""
+        return printable(str(self.path.resolve()))
 
     def list(self) -> list[Found]:
         """See Source.list."""

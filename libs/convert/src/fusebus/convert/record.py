@@ -20,6 +20,8 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     source: str
     """Its name below the source."""
+    origin: str = ""
+    """See Source.origin: two sources may have a picture of the same name."""
     source_sha256: str = ""
     source_etag: str = ""
     """In storage, which pins the content without a download."""
@@ -35,6 +37,10 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     text: str = ""
 
 
+Known = dict[tuple[str, str], Entry]
+"""By origin and name."""
+
+
 class RecordBusy(Exception):
     """Another process converts to the same destination."""
 
@@ -42,8 +48,8 @@ class RecordBusy(Exception):
 class Record(Protocol):
     """Where entries are kept; used by one thread."""
 
-    def load(self) -> dict[str, Entry]:
-        """The last entry of each source. Raises RecordBusy, OSError or StorageError."""
+    def load(self) -> Known:
+        """The last entry of each picture. Raises RecordBusy, OSError or StorageError."""
         ...
 
     def append(self, entry: Entry) -> None:
@@ -64,13 +70,13 @@ def line_of(entry: Entry) -> bytes:
     return _encoder.encode(entry) + b"\n"
 
 
-def entries_of(lines: Iterable[bytes]) -> dict[str, Entry]:
-    """The last entry of each source; a line that a crash cut short, or a stranger wrote, counts for nothing."""
-    found: dict[str, Entry] = {}
+def entries_of(lines: Iterable[bytes]) -> Known:
+    """The last entry of each picture; a line that a crash cut short, or a stranger wrote, counts for nothing."""
+    found: Known = {}
     for line in lines:
         with contextlib.suppress(msgspec.DecodeError, UnicodeDecodeError):
             entry = _decoder.decode(line)
-            found[entry.source] = entry
+            found[entry.origin, entry.source] = entry
     return found
 
 
@@ -81,7 +87,7 @@ class FileRecord:
         self.path = folder.parent / (folder.name + RECORD_SUFFIX)
         self._file: BinaryIO | None = None
 
-    def load(self) -> dict[str, Entry]:
+    def load(self) -> Known:
         """See Record.load."""
         self._file = self.path.open("a+b")
         try:

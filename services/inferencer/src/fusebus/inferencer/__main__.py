@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import socket
 import sys
@@ -27,6 +28,8 @@ from fusebus.inferencer.serving import Serving
 from fusebus.inferencer.settings import InferencerSettings
 from fusebus.inferencer.stages import Places, Stages
 from fusebus.models.registry import Registry
+
+_log = logging.getLogger(__name__)
 
 
 async def main(settings: InferencerSettings, life: Life) -> None:
@@ -123,10 +126,17 @@ def _notices(settings: InferencerSettings, stop: asyncio.Event) -> list[Coroutin
     return [eviction.watch(settings.scheduled_events, settings.scheduled_events_seconds, stop.set)]
 
 
+def _log_failure(task: asyncio.Task[None]) -> None:
+    if not task.cancelled() and (error := task.exception()) is not None:
+        _log.error("%s ended", task.get_coro(), exc_info=error)
+
+
 @contextlib.asynccontextmanager
 async def _beside(*work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
     """These run as long as the block lasts."""
     tasks = [asyncio.create_task(one) for one in work]
+    for task in tasks:
+        task.add_done_callback(_log_failure)
     try:
         yield
     finally:

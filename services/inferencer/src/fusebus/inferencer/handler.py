@@ -27,7 +27,7 @@ from fusebus.contracts.outcomes import Abandon, Outcome, done, retry
 from fusebus.host import log_fields
 from fusebus.inferencer import telemetry
 from fusebus.inferencer.codecs import Codecs, DigestMismatch, Rendered, prepare, render
-from fusebus.inferencer.model import ModelBroken
+from fusebus.inferencer.model import ModelBroken, PictureFailed
 from fusebus.inferencer.policy import Pace
 from fusebus.inferencer.ports import Model, Models, Store
 from fusebus.inferencer.result import result_json
@@ -96,6 +96,8 @@ class Detect:
                 return done(self._failed(work, "digest_mismatch", str(error)))
             except BlobTooLarge as error:
                 return done(self._failed(work, "too_large", str(error)))
+            except PictureFailed as error:  # the model runs on others: to try this one again would change nothing
+                return done(self._failed(work, "model_failed", str(error)))
             except ModelBroken as error:
                 # The image is sound: another worker shall have it, or this one with the version that is left.
                 return Abandon(reason=str(error))
@@ -197,5 +199,6 @@ async def _both(first: Coroutine[Any, Any, None], second: Coroutine[Any, Any, No
         await first
     except BaseException:
         other.cancel()
+        await asyncio.gather(other, return_exceptions=True)  # nothing is written once this has ended
         raise
     await other

@@ -179,15 +179,16 @@ class ModelThread:
                 started = time.perf_counter()
                 outputs = backend.run(batch)
                 took = time.perf_counter() - started
+            answers = [
+                (job, Answer(outputs.of(at), started - job.queued_at, took, len(jobs))) for at, job in enumerate(jobs)
+            ]
         except Exception as error:
             self._call_failed(backend, jobs, error)
             return
         self._size.succeeded()
         self._failed_in_a_row = 0
         telemetry.model_call(len(jobs), took)
-        self._tell(
-            [(job, Answer(outputs.of(at), started - job.queued_at, took, len(jobs))) for at, job in enumerate(jobs)]
-        )
+        self._tell(answers)
 
     def _call_failed(self, backend: Backend, jobs: Sequence[_Job], error: Exception) -> None:
         """Smaller calls, down to one picture: the fault of one is not its neighbours', memory may suffice for fewer."""

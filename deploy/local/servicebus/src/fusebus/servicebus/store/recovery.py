@@ -144,8 +144,9 @@ def recover(database: sqlite3.Connection, journal: JournalFile, last_commit: int
     found.tables = {name: reader.rows(name) for name in ("entities", "rules", "sessions", "duplicates")}
     found.last_numbers = dict(reader.rows("numbers"))
     found.dropped = found.last_numbers.pop(DROPPED, 0)
-    rewound = max(found.dropped, found.last_numbers.pop(REWOUND, 0))
-    newest = max(rewound, _replay(_blocks(reader, journal, rewound), found))
+    begins = found.last_numbers.pop(REWOUND, 0)  # the journal's first block comes after it
+    rewound = max(found.dropped, begins)
+    newest = max(rewound, _replay(_blocks(reader, journal, begins, found.dropped), found))
     found.next_block = newest + 1
     found.damaged = bool(reader.complaints)
     _look_for_gaps(found, rewound, journal.base, max(newest, last_commit))
@@ -165,10 +166,11 @@ def _look_for_gaps(found: Recovered, rewound: int, base: int, last: int) -> None
         )
 
 
-def _blocks(reader: Reader, journal: JournalFile, rewound: int) -> Iterator[tuple[int, int, bytes]]:
-    """(number, position, data) of the database's and the journal file's blocks, oldest first."""
+def _blocks(reader: Reader, journal: JournalFile, begins: int, dropped: int) -> Iterator[tuple[int, int, bytes]]:
+    """(number, position, data) of the database's and the journal file's blocks after `dropped`, oldest first."""
     stored = ((number, IN_DATABASE, data) for number, data in reader.blocks())
-    return merge(stored, list(journal.recover(reader.complaints, rewound)), key=lambda block: block[:2])
+    written = [block for block in journal.recover(reader.complaints, begins) if block[0] > dropped]
+    return merge(stored, written, key=lambda block: block[:2])
 
 
 def _replay(blocks: Iterator[tuple[int, int, bytes]], found: Recovered) -> int:
