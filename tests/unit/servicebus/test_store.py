@@ -164,12 +164,19 @@ def test_copies_for_several_subscriptions_share_their_bytes(running: Running) ->
     assert all(len(texts(found, f"t/Subscriptions/{name}")) == 1 for name in ("a", "b", "c"))
 
 
+@pytest.fixture(autouse=True)
+def little_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Less to copy at each crash than the megabytes that are usual."""
+    monkeypatch.setattr("fusebus.servicebus.store.journal_file.MAPPED_BYTES", 64 << 10)
+
+
 @pytest.fixture
 def cramped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Running]:
     """Moves messages into the database, and tidies there, at once."""
     for name, size in (("REWIND", 20_000), ("MAX_JOURNAL", 100_000), ("ROW", 10_000)):
         monkeypatch.setattr(f"fusebus.servicebus.store.log.{name}_BYTES", size)
     monkeypatch.setattr("fusebus.servicebus.store.log.MIN_BYTES_TO_TIDY", 200_000)
+    monkeypatch.setattr("fusebus.servicebus.store.journal_file.MAPPED_BYTES", 16 << 10)
     made = Running(tmp_path / "data", Clock())
     yield made
     made.store.close()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+import resource
+import shutil
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +13,18 @@ import pytest
 from stored_engines import Clock, Running, message, texts, token
 
 from fusebus.servicebus.store import DataDirectoryInUse, Store, UnknownFormat, database, journal_file
+
+
+@pytest.fixture(autouse=True)
+def little_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of what these tests write, a part lies in the journal file's mapped beginning and a part behind it."""
+    monkeypatch.setattr("fusebus.servicebus.store.journal_file.MAPPED_BYTES", 64 << 10)
+
+
+@pytest.fixture
+def unmapped(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Everything is written by system calls, which can fail."""
+    monkeypatch.setattr("fusebus.servicebus.store.journal_file.MAPPED_BYTES", 0)
 
 
 @pytest.fixture
@@ -170,12 +184,12 @@ def test_files_of_another_format_are_refused_with_a_sentence(tmp_path: Path) -> 
     with sqlite3.connect(tmp_path / database.FILE_NAME) as old:
         old.execute("PRAGMA user_version=1")
     old.close()
-    with pytest.raises(UnknownFormat, match="has format 1, and this version reads format 2 only"):
+    with pytest.raises(UnknownFormat, match="has format 1, and this version reads format 3 only"):
         Store(tmp_path)
 
 
 def test_nothing_is_confirmed_while_what_was_added_cannot_be_written(
-    running: Running, monkeypatch: pytest.MonkeyPatch
+    unmapped: None, running: Running, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fill(running, 3)
     deliveries = running.engine.receive("q", 3)
@@ -193,3 +207,101 @@ def test_nothing_is_confirmed_while_what_was_added_cannot_be_written(
     running.store.retry()
     assert not running.store.pending
     assert len(texts(running.crash().engine, "q")) == 1
+
+
+def test_a_block_within_a_message_is_not_taken_for_one_of_the_journal(tmp_path: Path) -> None:
+    for name in ("forger", "victim"):
+        (tmp_path / name).mkdir()
+    forger = journal_file.JournalFile(tmp_path / "forger", synchronous=False)
+    forger.append(10_000, b"forged")
+    forged = forger.path.read_bytes()[: forger.size_bytes]
+    forger.close()
+    journal = journal_file.JournalFile(tmp_path / "victim", synchronous=False)
+    journal.append(1, b"first")
+    journal.append(2, forged)
+    end = journal.append(3, b"last") + len(b"last")
+    spoilt = bytearray(journal.path.read_bytes())
+    spoilt[len(b"first") * 2 + 60] ^= 1  # in the head of the second block: its data are searched for the next
+    journal.path.write_bytes(spoilt)
+    complaints: list[str] = []
+    found = [(number, data) for number, _, data in journal.recover(complaints, journal_file.Pass(0, 0))]
+    assert found == [(1, b"first"), (3, b"last")]
+    assert journal.size_bytes == end
+    assert len(complaints) == 1
+    journal.close()
+
+
+def test_what_does_not_come_back_as_it_was_written_is_not_moved(running: Running) -> None:
+    fill(running, 3)
+    path = running.directory / journal_file.FILE_NAME
+    with path.open("r+b") as file:
+        file.seek(3000)
+        file.write(b"?" * 8)
+    running.store.checkpoint()
+    assert texts(running.engine, "q") == [f"{index} " + "x" * 2000 for index in range(3)]
+    running.engine.send("q", [message("next")])
+    assert running.store.commit()
+
+
+@pytest.mark.parametrize("renamed", range(3))
+def test_a_rescue_that_a_crash_interrupts_loses_nothing(
+    running: Running, renamed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(running)
+    running.store.checkpoint()
+    running.engine.send("q", [message("in the journal")])
+    running.store.commit()
+    expected = texts(running.engine, "q")
+    rename, done = Path.rename, []
+
+    def crashing(source: Path, destination: Path) -> Path:
+        if len(done) == renamed:
+            raise KeyboardInterrupt
+        done.append(destination)
+        return rename(source, destination)
+
+    aside = running.directory.with_name("aside")
+    shutil.copytree(running.directory, aside)
+    spoil_a_table(aside)
+    monkeypatch.setattr(Path, "rename", crashing)
+    with pytest.raises(KeyboardInterrupt):
+        Running(aside, running.clock)
+    monkeypatch.undo()
+    monkeypatch.setattr(journal_file, "MAPPED_BYTES", 64 << 10)
+    again = Running(aside, running.clock)
+    assert texts(again.engine, "q") == expected
+    assert len(list(aside.glob("*damaged*"))) >= 1
+    assert again.crash().complaints == []
+    again.store.close()
+
+
+def spoil_a_table(directory: Path) -> None:
+    """The table of duplicates' root page: nothing in it is needed here, and SQLite notices."""
+    with sqlite3.connect(directory / database.FILE_NAME) as found:
+        page_bytes = found.execute("PRAGMA page_size").fetchone()[0]
+        (root,) = found.execute("SELECT rootpage FROM sqlite_master WHERE name = 'duplicates'").fetchone()
+    found.close()
+    with (directory / database.FILE_NAME).open("r+b") as file:
+        file.seek((root - 1) * page_bytes)
+        file.write(b"\xff" * page_bytes)
+
+
+def test_a_full_disk_is_no_damage(running: Running) -> None:
+    fill(running, 3)
+    before, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    aside = running.directory.with_name("aside")
+    shutil.copytree(running.directory, aside)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, hard))
+    try:
+        again = Running(aside, running.clock)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (before, hard))
+    assert len(texts(again.engine, "q")) == 3
+    assert list(aside.glob("*damaged*")) == []
+    again.store.close()
+    with pytest.raises(OSError, match="too large"):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (0, hard))
+        try:
+            Store(running.directory.with_name("new"))
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (before, hard))

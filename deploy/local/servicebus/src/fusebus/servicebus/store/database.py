@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import sqlite3
-import time
 from collections.abc import Iterator
 from enum import Enum
 from pathlib import Path
@@ -15,10 +14,12 @@ from fusebus.servicebus.store.checksum import crc32
 logger = logging.getLogger(__name__)
 
 FILE_NAME: Final = "broker.sqlite3"
-FORMAT: Final = 2  # raised when old files can no longer be read
+FORMAT: Final = 3  # raised when old files can no longer be read
 PAGE_BYTES: Final = 8192  # measured: 4096 costs more for large blocks, 16384 for single messages
 CHECKPOINT_PAGES: Final = 8192  # 64 MB: most messages are gone, and their pages used again, before they are copied
 LARGEST_ID: Final = 2**63 - 1
+DAMAGE: Final = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+LOCKED: Final = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 _SCHEMA: Final = """
 CREATE TABLE IF NOT EXISTS entities(id INTEGER PRIMARY KEY, path TEXT NOT NULL, settings TEXT NOT NULL,
   created_at REAL NOT NULL, updated_at REAL NOT NULL);
@@ -54,7 +55,8 @@ class UnknownFormat(OSError):
 def opened(path: Path, sync: Sync) -> sqlite3.Connection:
     """The database with all its tables, locked against other processes.
 
-    Raises DataDirectoryInUse, UnknownFormat, sqlite3.DatabaseError if it is damaged or no database at all.
+    Raises DataDirectoryInUse, UnknownFormat, sqlite3.DatabaseError if it is damaged or no database at all, and OSError
+    if it cannot be opened for another reason: a full disk is no damage.
     """
     database = sqlite3.connect(path, isolation_level=None, timeout=0.0, check_same_thread=False)
     try:
@@ -70,16 +72,24 @@ def opened(path: Path, sync: Sync) -> sqlite3.Connection:
                 f"{path} has format {version}, and this version reads format {FORMAT} only:"
                 " empty the directory by the version that wrote it, or take another"
             )
-        database.executescript(f"BEGIN IMMEDIATE; {_SCHEMA} PRAGMA user_version={FORMAT}; COMMIT;")
-    except sqlite3.OperationalError as error:
+        if not version:  # a directory that is there needs no room to be opened
+            database.executescript(f"BEGIN IMMEDIATE; {_SCHEMA} PRAGMA user_version={FORMAT}; COMMIT;")
+    except sqlite3.DatabaseError as error:
         database.close()
-        if "locked" in str(error):
+        if error.sqlite_errorcode in LOCKED:
             raise DataDirectoryInUse(f"{path.parent} is in use by another broker") from error
+        raise_unless_damaged(path, error)
         raise
     except BaseException:
         database.close()
         raise
     return database
+
+
+def raise_unless_damaged(path: Path, error: sqlite3.DatabaseError) -> None:
+    """Raises OSError for what says nothing of the file's content, such as a full disk."""
+    if error.sqlite_errorcode & 0xFF not in DAMAGE:
+        raise OSError(f"{path} cannot be opened: {error}") from error
 
 
 def unfinished_frames(path: Path, database: sqlite3.Connection) -> int:
@@ -97,31 +107,11 @@ def unfinished_frames(path: Path, database: sqlite3.Connection) -> int:
         return 0
     salts, frame_bytes = data[16:24], 24 + page_bytes
     written = sum(data[start + 8 : start + 16] == salts for start in range(32, len(data), frame_bytes))
-    _, whole, _ = database.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+    try:
+        _, whole, _ = database.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+    except sqlite3.OperationalError:  # no room: SQLite passes over them all the same, but does not say how many
+        return 0
     return max(0, written - max(0, int(whole)))
-
-
-def set_aside(path: Path, journal: Path) -> Path:
-    """Renames a damaged database, its log and the journal, so that nobody writes to them; returns the new path."""
-    aside = path.with_name(f"{path.name}.damaged-{time.strftime('%Y%m%d-%H%M%S')}-{time.monotonic_ns() % 1000:03}")
-    path.rename(aside)
-    for suffix in ("-wal", "-shm"):
-        beside = path.with_name(path.name + suffix)
-        if beside.exists():
-            beside.rename(aside.with_name(aside.name + suffix))
-    if journal.exists():
-        journal.rename(aside.with_name(aside.name + ".journal"))
-    return aside
-
-
-def write_tables(database: sqlite3.Connection, tables: dict[str, list[tuple[Any, ...]]]) -> None:
-    """Fills an empty database."""
-    database.execute("BEGIN IMMEDIATE")
-    for name, rows in tables.items():
-        for row in rows:
-            places = ", ".join("?" * len(row))
-            database.execute(f"INSERT OR REPLACE INTO {name} VALUES ({places})", row)  # noqa: S608 - our own names
-    database.execute("COMMIT")
 
 
 class Reader:

@@ -2,44 +2,98 @@
 
 from __future__ import annotations
 
+import mmap
 import os
+import secrets
 import struct
 from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from fusebus.servicebus.store.checksum import crc32
+from fusebus.servicebus.store.marks import allocate
 
 FILE_NAME: Final = "journal"
 MAGIC: Final = b"\x00FBJ"
+MAPPED_BYTES: Final = 8 << 20  # of the file's start, in which most blocks go: a copy into memory, and no system call
 COPIED_BYTES: Final = 16 << 10  # a block of fewer is put behind its head, larger ones are written beside it
-_HEAD = struct.Struct("<4sIQQI")  # magic, crc of the rest, block number, `base`, bytes of the block
+MADV_POPULATE_WRITE: Final = 23  # since Linux 5.14
+_HEAD = struct.Struct("<4sIQQQI")  # magic, crc, the pass, block number, `base`, bytes of the data
 _pack_head, _HEAD_BYTES = _HEAD.pack, _HEAD.size
+_NO_HEAD = bytes(_HEAD_BYTES)
+
+
+class UnreadableBlock(OSError):
+    """What was written to the journal file does not come back from it."""
+
+
+def new_pass() -> int:
+    """Names one pass through the file, in every head of it: random, so that no message can pretend to be a block."""
+    return secrets.randbits(62) + 1
+
+
+@dataclass(slots=True)
+class Pass:
+    """From one rewinding of the file to the next."""
+
+    id: int
+    base: int
+    """The last block of which nothing is expected in the file: the database knows what is needed of all up to it."""
 
 
 class JournalFile:
     """One record per commit, with growing numbers. `size_bytes` is where the next one goes.
 
-    `base` is the last block of which nothing is expected here: the database knows what is needed of it and all before.
-    What lies behind that is of an earlier pass: whole blocks perhaps, but with numbers that the database knows to be
-    done with. Writing over pages that are there is cheaper than making the file longer.
+    What lies behind that is of an earlier pass: whole blocks perhaps, but with another pass's name. Writing over pages
+    that are there is cheaper than making the file longer.
     """
 
     def __init__(self, directory: Path, synchronous: bool) -> None:
         """`synchronous` waits for the disk at each append. Raises OSError."""
         self.path = directory / FILE_NAME
-        self.size_bytes = self.base = 0
+        self.size_bytes = 0
+        self.now = Pass(new_pass(), 0)
         self._synchronous = synchronous
         self._file = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600)
+        self._memory, self._mapped_bytes = self._mapped()
+
+    def _mapped(self) -> tuple[mmap.mmap | None, int]:
+        """Room on the disk is taken first: memory that stands for none could only be found missing by a signal."""
+        if self._synchronous or not MAPPED_BYTES:  # the first waits for the disk in any case
+            return None, 0
+        try:
+            allocate(self._file, MAPPED_BYTES)
+            memory = mmap.mmap(self._file, MAPPED_BYTES)
+            with suppress(OSError):  # an older kernel: page by page, when they are used
+                memory.madvise(MADV_POPULATE_WRITE)
+            return memory, MAPPED_BYTES
+        except OSError:
+            return None, 0
 
     def append(self, number: int, data: bytes) -> int:
         """Writes a block; returns where its data lie. Raises OSError, and then has written nothing."""
         size, start = len(data), self.size_bytes
-        end = start + _HEAD_BYTES + size
-        base = self.base
-        head = _pack_head(MAGIC, crc32(data, (number ^ base) & 0xFFFFFFFF), number, base, size)
-        try:
+        behind_head = start + _HEAD_BYTES
+        end = behind_head + size
+        now = self.now
+        head = _pack_head(MAGIC, _crc(data, now.id, number, now.base), now.id, number, now.base, size)
+        if end > self._mapped_bytes:
+            self._write(start, head, data)
+        elif self._memory is not None:
             if size < COPIED_BYTES:
+                self._memory[start:end] = head + data
+            else:
+                self._memory[start:behind_head] = head
+                self._memory[behind_head:end] = data
+        self.size_bytes = end
+        return behind_head
+
+    def _write(self, start: int, head: bytes, data: bytes) -> None:
+        end = start + len(head) + len(data)
+        try:
+            if len(data) < COPIED_BYTES:
                 written = start + os.pwrite(self._file, head + data, start)
             else:
                 written = start + os.pwritev(self._file, (head, data), start)
@@ -48,48 +102,60 @@ class JournalFile:
             if self._synchronous:
                 os.fdatasync(self._file)
         except OSError:
-            os.ftruncate(self._file, start)
+            self._undo(start)
             raise
-        self.size_bytes = end
-        return start + _HEAD_BYTES
 
-    def read(self, position: int, size: int) -> bytes:
-        """The data of a block; raises OSError."""
-        return os.pread(self._file, size, position)
+    def _undo(self, start: int) -> None:
+        """No block begins at `start`; what was never mapped is given back."""
+        if start < self._mapped_bytes:
+            os.pwrite(self._file, _NO_HEAD[: self._mapped_bytes - start], start)
+        os.ftruncate(self._file, max(start, self._mapped_bytes))
 
-    def rewind(self, base: int) -> None:
-        """The next block goes to the start: all up to `base` are in the database or not needed."""
-        self.size_bytes, self.base = 0, base
+    def read(self, number: int, position: int, size: int) -> bytes:
+        """The data of a block of this pass; raises OSError, UnreadableBlock."""
+        found = os.pread(self._file, _HEAD_BYTES + size, position - _HEAD_BYTES)
+        if len(found) != _HEAD_BYTES + size or not _is_block(found, 0, number - 1):
+            raise UnreadableBlock(f"{self.path}: block {number} at {position} was written, and now reads differently")
+        return found[_HEAD_BYTES:]
+
+    def rewind(self, following: Pass) -> None:
+        """The next block goes to the start: all up to the new pass's `base` are in the database or not needed."""
+        self.size_bytes, self.now = 0, following
 
     def give_back(self) -> None:
         """Releases what lies behind the last block of this pass."""
-        os.ftruncate(self._file, self.size_bytes)
+        os.ftruncate(self._file, max(self.size_bytes, self._mapped_bytes))
 
     def close(self) -> None:
         """Releases the file."""
+        if self._memory is not None:
+            self._memory.close()
         os.close(self._file)
 
-    def recover(self, complaints: list[str], after: int) -> Iterator[tuple[int, int, bytes]]:
-        """(number, position, data) of every whole block of this pass: those with a number higher than `after`.
+    def recover(self, complaints: list[str], known: Pass) -> Iterator[tuple[int, int, bytes]]:
+        """(number, position, data) of every whole block of this pass: those with a number above that of `known`.
 
-        What is not whole is passed over at the end, and said in `complaints` elsewhere.
+        `known` is the pass as the database has it; the file's first head, which no message can lie before, goes before
+        that. What is not whole is passed over at the end, and said in `complaints` elsewhere.
         """
         content = os.pread(self._file, os.fstat(self._file).st_size, 0)
         position = self.size_bytes = 0
-        self.base = after
-        while (following := _next_block(content, position, after)) is not None:
+        self.now, after = Pass(known.id or self.now.id, known.base), known.base
+        if _is_block(content, 0, after):
+            self.now.id = _HEAD.unpack_from(content)[2]
+        while (following := _next_block(content, position, after, self.now.id)) is not None:
             if following > position:
                 complaints.append(f"journal: {following - position} bytes at {position} are damaged and left out")
-            _, _, after, self.base, size = _HEAD.unpack_from(content, following)
+            _, _, _, after, self.now.base, size = _HEAD.unpack_from(content, following)
             start = following + _HEAD_BYTES
             position = self.size_bytes = start + size
             yield after, start, content[start:position]
 
 
-def _next_block(content: bytes, position: int, after: int) -> int | None:
-    """Where the next whole block with a number above `after` begins."""
+def _next_block(content: bytes, position: int, after: int, pass_id: int) -> int | None:
+    """Where the next whole block of the pass with a number above `after` begins."""
     while (position := content.find(MAGIC, position)) >= 0:
-        if _is_block(content, position, after):
+        if _is_block(content, position, after) and _HEAD.unpack_from(content, position)[2] == pass_id:
             return position
         position += 1
     return None
@@ -99,7 +165,12 @@ def _is_block(content: bytes, position: int, after: int) -> bool:
     start = position + _HEAD_BYTES
     if start > len(content):
         return False
-    _, crc, number, base, size = _HEAD.unpack_from(content, position)
-    if number <= after or start + size > len(content):
+    magic, crc, pass_id, number, base, size = _HEAD.unpack_from(content, position)
+    if magic != MAGIC or number <= after or start + size > len(content):
         return False
-    return bool(crc32(content[start : start + size], (number ^ base) & 0xFFFFFFFF) == crc)
+    return bool(crc == _crc(content[start : start + size], pass_id, number, base))
+
+
+def _crc(data: bytes, pass_id: int, number: int, base: int) -> int:
+    mixed = pass_id ^ number ^ base
+    return crc32(data, (mixed ^ mixed >> 32) & 0xFFFFFFFF)

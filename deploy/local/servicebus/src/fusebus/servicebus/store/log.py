@@ -5,14 +5,15 @@ from __future__ import annotations
 import sqlite3
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from typing import Final
 
 from fusebus.servicebus.engine.records import Record
 from fusebus.servicebus.store import entries
 from fusebus.servicebus.store.checksum import crc32
-from fusebus.servicebus.store.journal_file import JournalFile
+from fusebus.servicebus.store.journal_file import JournalFile, Pass, UnreadableBlock, new_pass
 from fusebus.servicebus.store.marks import CommitMark
-from fusebus.servicebus.store.recovery import DROPPED, IN_DATABASE, REWOUND, Block, Recovered
+from fusebus.servicebus.store.recovery import DROPPED, IN_DATABASE, PASS, REWOUND, Block, Recovered
 from fusebus.servicebus.store.tables import Statement
 
 REWIND_BYTES: Final = 4 << 20  # of the journal file: the fewer pages it uses, the nearer they are to the processor
@@ -97,6 +98,8 @@ class Log:
             self._order.append(block)
         self._stored_bytes = sum(block.size_bytes for block in self._order if block.position == IN_DATABASE)
         self._note_size()
+        with suppress(sqlite3.Error):  # without it only a file whose first block is damaged is read less far
+            self._database.execute("INSERT OR IGNORE INTO numbers VALUES (?, ?)", (PASS, self._journal.now.id))
 
     @property
     def size_bytes(self) -> int:
@@ -140,13 +143,15 @@ class Log:
             data = self._removals() + (data or b"") or None
         if data is not None:
             self._insert(self.next_number, data)
-        numbers = self._save_numbers(moving) if dropping else {}
+        following = Pass(new_pass(), self.next_number - 1) if moving else None
+        numbers = self._save_numbers(following) if dropping else {}
         execute("COMMIT")
         self._saved_numbers |= numbers
         if dropping:
             self._dropped = self._finished
-        if moving:
+        if following is not None:
             self._moved(sources, rows)
+            self._journal.rewind(following)
         if data is not None:
             self._add_stored(Block(self.next_number, len(data), stored, live, mixed=True))
         self._note_size()
@@ -162,13 +167,13 @@ class Log:
     def _insert(self, number: int, data: bytes) -> None:
         self._database.execute("INSERT OR REPLACE INTO blocks VALUES (?, ?, ?)", (number, crc32(data), data))
 
-    def _save_numbers(self, moving: bool) -> dict[int, int]:
+    def _save_numbers(self, following: Pass | None) -> dict[int, int]:
         """Deletes finished blocks, and keeps what the log alone knew: numbers that were given out."""
         self._database.execute("DELETE FROM blocks WHERE id <= ?", (self._finished,))
         numbers = {key: last for key, last in self.last_numbers().items() if self._saved_numbers.get(key) != last}
         numbers[DROPPED] = self._finished
-        if moving:
-            numbers[REWOUND] = self.next_number - 1
+        if following is not None:
+            numbers |= {REWOUND: following.base, PASS: following.id}
         self._database.executemany("INSERT OR REPLACE INTO numbers VALUES (?, ?)", numbers.items())
         return numbers
 
@@ -263,10 +268,12 @@ class Log:
 
     def _data_of(self, block: Block) -> bytes:
         if not _stored(block):
-            return self._journal.read(block.position, block.size_bytes)
-        rows = self._database.execute("SELECT data FROM blocks WHERE id = ?", (block.number,))
-        found: tuple[bytes] = rows.fetchone()
-        return found[0]
+            return self._journal.read(block.number, block.position, block.size_bytes)
+        rows = self._database.execute("SELECT crc, data FROM blocks WHERE id = ?", (block.number,))
+        crc, data = rows.fetchone() or (None, b"")
+        if crc32(data) != crc:
+            raise UnreadableBlock(f"block {block.number} was written to the database, and now reads differently")
+        return bytes(data)
 
     def _moved(self, sources: list[Block], rows: list[Row]) -> None:
         """The transaction is done: the rows stand for the blocks that they were made of."""
@@ -283,7 +290,6 @@ class Log:
         self._stored_bytes = sum(block.size_bytes for block in left)
         self._look_at, self._tidy_at = REWIND_BYTES, max(MIN_BYTES_TO_TIDY, self._stored_bytes * 5 // 4)
         self.superseded.clear()
-        self._journal.rewind(self.next_number - 1)
 
 
 def _stored(block: Block) -> bool:

@@ -15,6 +15,15 @@ _NUMBER = struct.Struct("<Q")
 _put_number = _NUMBER.pack_into
 
 
+def allocate(file: int, size_bytes: int) -> None:
+    """Makes a file at least so long, with room on the disk for all of it; raises OSError."""
+    if hasattr(os, "posix_fallocate"):
+        os.posix_fallocate(file, 0, size_bytes)
+    else:  # macOS
+        length = os.fstat(file).st_size
+        os.pwrite(file, bytes(max(0, size_bytes - length)), length)
+
+
 class CommitMark:
     """The number of the last committed block, outside the database, so that a cut log is noticed."""
 
@@ -51,7 +60,7 @@ class Reserve:
         try:
             with self._path.open("ab") as file:
                 if self._size_bytes:
-                    os.posix_fallocate(file.fileno(), 0, self._size_bytes)
+                    allocate(file.fileno(), self._size_bytes)
         except OSError:
             self.give_up()
             return False

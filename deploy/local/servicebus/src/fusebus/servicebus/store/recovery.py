@@ -20,11 +20,12 @@ from fusebus.servicebus.engine.records import Record
 from fusebus.servicebus.engine.settings import Rule, TopicSettings
 from fusebus.servicebus.store import entries, images
 from fusebus.servicebus.store.database import Reader
-from fusebus.servicebus.store.journal_file import JournalFile
+from fusebus.servicebus.store.journal_file import JournalFile, Pass
 
 T = TypeVar("T")
 DROPPED: Final = -1  # in the table of last numbers, beside the mailboxes: the last block that was deleted
-REWOUND: Final = -2  # likewise: the last block that the journal file holds no longer, though it may look so
+REWOUND: Final = -2  # likewise: the last block that the journal file holds no longer
+PASS: Final = -3  # likewise: the name of the journal file's pass that began then
 IN_DATABASE: Final = -1  # instead of a position in the journal file
 
 
@@ -144,12 +145,12 @@ def recover(database: sqlite3.Connection, journal: JournalFile, last_commit: int
     found.tables = {name: reader.rows(name) for name in ("entities", "rules", "sessions", "duplicates")}
     found.last_numbers = dict(reader.rows("numbers"))
     found.dropped = found.last_numbers.pop(DROPPED, 0)
-    begins = found.last_numbers.pop(REWOUND, 0)  # the journal's first block comes after it
-    rewound = max(found.dropped, begins)
+    begins = Pass(found.last_numbers.pop(PASS, 0), found.last_numbers.pop(REWOUND, 0))
+    rewound = max(found.dropped, begins.base)
     newest = max(rewound, _replay(_blocks(reader, journal, begins, found.dropped), found))
     found.next_block = newest + 1
     found.damaged = bool(reader.complaints)
-    _look_for_gaps(found, rewound, journal.base, max(newest, last_commit))
+    _look_for_gaps(found, rewound, journal.now.base, max(newest, last_commit))
     _drop_orphans(found)
     return found
 
@@ -166,7 +167,7 @@ def _look_for_gaps(found: Recovered, rewound: int, base: int, last: int) -> None
         )
 
 
-def _blocks(reader: Reader, journal: JournalFile, begins: int, dropped: int) -> Iterator[tuple[int, int, bytes]]:
+def _blocks(reader: Reader, journal: JournalFile, begins: Pass, dropped: int) -> Iterator[tuple[int, int, bytes]]:
     """(number, position, data) of the database's and the journal file's blocks after `dropped`, oldest first."""
     stored = ((number, IN_DATABASE, data) for number, data in reader.blocks())
     written = [block for block in journal.recover(reader.complaints, begins) if block[0] > dropped]

@@ -14,11 +14,12 @@ from fusebus.servicebus.engine.engine import Engine
 from fusebus.servicebus.engine.messages import Message
 from fusebus.servicebus.engine.records import Record
 from fusebus.servicebus.store import entries, journal_file
-from fusebus.servicebus.store.database import FILE_NAME, Sync, opened, set_aside, unfinished_frames, write_tables
+from fusebus.servicebus.store.database import FILE_NAME, Sync, opened, raise_unless_damaged, unfinished_frames
 from fusebus.servicebus.store.journal_file import JournalFile
 from fusebus.servicebus.store.log import Log
 from fusebus.servicebus.store.marks import CommitMark, Reserve
 from fusebus.servicebus.store.recovery import IN_DATABASE, Recovered, recover
+from fusebus.servicebus.store.salvage import finish, salvage
 from fusebus.servicebus.store.tables import TablesJournal
 
 logger = logging.getLogger(__name__)
@@ -41,7 +42,7 @@ class Store(TablesJournal):
         reserve_bytes: int = DEFAULT_RESERVE_BYTES,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Opens or makes the files. Raises DataDirectoryInUse, UnknownFormat, OSError."""
+        """Opens or makes the files. Raises DataDirectoryInUse, UnknownFormat, OSError (a full disk, for one)."""
         super().__init__()
         directory.mkdir(parents=True, exist_ok=True)
         self.refusal: str | None = None
@@ -65,7 +66,21 @@ class Store(TablesJournal):
     # --- opening
 
     def _open(self) -> Recovered:
-        complaints: list[str] = []
+        finished = finish(self._path, self._directory / journal_file.FILE_NAME)
+        recovered = self._read()
+        if recovered.damaged:
+            recovered = self._start_anew(recovered)
+        self._log.adopt(recovered)
+        self._place = self._log.next_number
+        if finished is not None:
+            recovered.complaints.insert(0, finished)
+        if not self._reserve.take():
+            self._note_full("no room for the reserve")
+        for complaint in recovered.complaints:
+            logger.warning("%s", complaint)
+        return recovered
+
+    def _read(self) -> Recovered:
         self._database: sqlite3.Connection | None = None
         try:
             self._database = opened(self._path, self._sync)
@@ -73,18 +88,9 @@ class Store(TablesJournal):
             self._open_log()
             recovered = recover(self._database, self._journal, self._mark.block)
         except sqlite3.DatabaseError as error:
-            recovered = self._start_anew(Recovered(complaints=[f"{self._path.name}: {error}"]))
-        else:
-            if recovered.damaged:
-                recovered = self._start_anew(recovered)
-            else:
-                self._log.adopt(recovered)
-                self._place = self._log.next_number
-            recovered.complaints[:0] = complaints
-        if not self._reserve.take():
-            self._note_full("no room for the reserve")
-        for complaint in recovered.complaints:
-            logger.warning("%s", complaint)
+            raise_unless_damaged(self._path, error)
+            return Recovered(complaints=[f"{self._path.name}: {error}"], damaged=True)
+        recovered.complaints[:0] = complaints
         return recovered
 
     def _open_log(self) -> None:
@@ -101,25 +107,17 @@ class Store(TablesJournal):
         return [f"the last commit was cut off: {frames} pages of it are dropped (nothing in it had been acknowledged)"]
 
     def _start_anew(self, recovered: Recovered) -> Recovered:
-        """Move what could be read into a new database and keep the damaged one aside."""
+        """Put what could be read into new files, set the damaged ones aside, and open the new ones."""
         if self._database is not None:
             self._database.close()
-        aside = set_aside(self._path, self._directory / journal_file.FILE_NAME)
-        recovered.complaints.append(f"the damaged files were set aside as {aside.name}; what could be read was kept")
+        first = max(recovered.next_block, self._mark.block + 1)
+        aside = salvage(self._path, self._directory / journal_file.FILE_NAME, recovered, first)
         self._database = opened(self._path, self._sync)
         self._open_log()
-        self._place = self._log.next_number = max(recovered.next_block, self._mark.block + 1)
-        write_tables(self._database, recovered.tables)
-        for mailbox in recovered.live.values():
-            for number, (_, entry) in list(mailbox.items()):
-                mailbox[number] = (self._place, entry)
-                self._pending.append(entry.encoded())
-                self._stored += 1
-                self._live += 1
-        self._numbers.update(recovered.last_numbers)
-        self.pending = bool(self._pending or self._numbers)
-        self.commit()
-        return recovered
+        anew = recover(self._database, self._journal, self._mark.block)
+        said = f"the damaged files were set aside as {aside.name}; what could be read was kept"
+        anew.complaints[:0] = [*recovered.complaints, said]
+        return anew
 
     def restore(self, engine: Engine) -> list[str]:
         """Fill an empty engine with what is stored, and listen to it from now on.
