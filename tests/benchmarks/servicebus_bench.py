@@ -1,6 +1,6 @@
 """The broker's cost beside its client's: CPU per message and rates, in memory and durable (both kinds), in one run.
 
-    python tests/benchmarks/servicebus_bench.py [--quick] [--only speed|size|churn] [--spread] [--churn-seconds N] [--output FILE]
+    python tests/benchmarks/servicebus_bench.py [--quick] [--only speed|size|churn] [--spread] [--output FILE]
 
 CPU times are those of the two processes (user and system); "per core" is what one fully used core of the broker does.
 Figures of one run compare with each other; the absolute ones belong to the machine.

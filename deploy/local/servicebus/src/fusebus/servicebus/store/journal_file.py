@@ -8,7 +8,7 @@ import secrets
 import struct
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -17,7 +17,8 @@ from fusebus.servicebus.store.marks import allocate
 
 FILE_NAME: Final = "journal"
 MAGIC: Final = b"\x00FBJ"
-MAPPED_BYTES: Final = 8 << 20  # of the file's start, in which most blocks go: a copy into memory, and no system call
+MAPPED_BYTES: Final = 64 << 20  # of the file's start, in which blocks go: a copy into memory, and no system call
+READY_BYTES: Final = 8 << 20  # of those: in memory from the start, and all that is mapped where the disk is small
 COPIED_BYTES: Final = 16 << 10  # a block of fewer is put behind its head, larger ones are written beside it
 MADV_POPULATE_WRITE: Final = 23  # since Linux 5.14
 _HEAD = struct.Struct("<4sIQQQI")  # magic, crc, the pass, block number, `base`, bytes of the data
@@ -41,6 +42,12 @@ class Pass:
     id: int
     base: int
     """The last block of which nothing is expected in the file: the database knows what is needed of all up to it."""
+    seed: int = field(init=False)
+    """What the checksums of its blocks begin with, beside each block's number."""
+
+    def __post_init__(self) -> None:
+        mixed = self.id ^ self.base * 0x9E3779B97F4A7C15
+        self.seed = (mixed ^ mixed >> 32) & 0xFFFFFFFF
 
 
 class JournalFile:
@@ -61,24 +68,23 @@ class JournalFile:
 
     def _mapped(self) -> tuple[mmap.mmap | None, int]:
         """Room on the disk is taken first: memory that stands for none could only be found missing by a signal."""
-        if self._synchronous or not MAPPED_BYTES:  # the first waits for the disk in any case
+        if self._synchronous:  # waits for the disk in any case
             return None, 0
-        try:
-            allocate(self._file, MAPPED_BYTES)
-            memory = mmap.mmap(self._file, MAPPED_BYTES)
-            with suppress(OSError):  # an older kernel: page by page, when they are used
-                memory.madvise(MADV_POPULATE_WRITE)
-            return memory, MAPPED_BYTES
-        except OSError:
-            return None, 0
+        for size in filter(None, (MAPPED_BYTES, min(MAPPED_BYTES, READY_BYTES))):
+            with suppress(OSError):
+                allocate(self._file, size)
+                memory = mmap.mmap(self._file, size)
+                with suppress(OSError):  # an older kernel: page by page, when they are used
+                    memory.madvise(MADV_POPULATE_WRITE, 0, min(size, READY_BYTES))
+                return memory, size
+        return None, 0
 
     def append(self, number: int, data: bytes) -> int:
         """Writes a block; returns where its data lie. Raises OSError, and then has written nothing."""
         size, start = len(data), self.size_bytes
         behind_head = start + _HEAD_BYTES
         end = behind_head + size
-        now = self.now
-        head = _pack_head(MAGIC, _crc(data, now.id, number, now.base), now.id, number, now.base, size)
+        head = self._head(number, data)
         if end > self._mapped_bytes:
             self._write(start, head, data)
         elif self._memory is not None:
@@ -89,6 +95,11 @@ class JournalFile:
                 self._memory[behind_head:end] = data
         self.size_bytes = end
         return behind_head
+
+    def _head(self, number: int, data: bytes) -> bytes:
+        now = self.now
+        crc = crc32(data, now.seed ^ number & 0xFFFFFFFF)
+        return _pack_head(MAGIC, crc, now.id, number, now.base, len(data))
 
     def _write(self, start: int, head: bytes, data: bytes) -> None:
         end = start + len(head) + len(data)
@@ -114,12 +125,16 @@ class JournalFile:
     def read(self, number: int, position: int, size: int) -> bytes:
         """The data of a block of this pass; raises OSError, UnreadableBlock."""
         found = os.pread(self._file, _HEAD_BYTES + size, position - _HEAD_BYTES)
-        if len(found) != _HEAD_BYTES + size or not _is_block(found, 0, number - 1):
+        head, data = found[:_HEAD_BYTES], found[_HEAD_BYTES:]
+        if len(data) != size or head != self._head(number, data):
             raise UnreadableBlock(f"{self.path}: block {number} at {position} was written, and now reads differently")
-        return found[_HEAD_BYTES:]
+        return data
 
     def rewind(self, following: Pass) -> None:
         """The next block goes to the start: all up to the new pass's `base` are in the database or not needed."""
+        used = min(self.size_bytes, self._mapped_bytes)
+        if self._memory is not None and used > READY_BYTES:
+            self._memory.madvise(mmap.MADV_DONTNEED, READY_BYTES, used - READY_BYTES)  # the file has it still
         self.size_bytes, self.now = 0, following
 
     def give_back(self) -> None:
@@ -141,36 +156,44 @@ class JournalFile:
         content = os.pread(self._file, os.fstat(self._file).st_size, 0)
         position = self.size_bytes = 0
         self.now, after = Pass(known.id or self.now.id, known.base), known.base
-        if _is_block(content, 0, after):
-            self.now.id = _HEAD.unpack_from(content)[2]
-        while (following := _next_block(content, position, after, self.now.id)) is not None:
-            if following > position:
-                complaints.append(f"journal: {following - position} bytes at {position} are damaged and left out")
-            _, _, _, after, self.now.base, size = _HEAD.unpack_from(content, following)
-            start = following + _HEAD_BYTES
-            position = self.size_bytes = start + size
-            yield after, start, content[start:position]
+        if (first := _block_at(content, 0)) is not None and first.number > after:
+            self.now = first.of
+        while (found := _next_block(content, position, after, self.now.id)) is not None:
+            start = found.start - _HEAD_BYTES
+            if start > position:
+                complaints.append(f"journal: {start - position} bytes at {position} are damaged and left out")
+            after, self.now = found.number, found.of
+            position = self.size_bytes = found.end
+            yield found.number, found.start, content[found.start : found.end]
 
 
-def _next_block(content: bytes, position: int, after: int, pass_id: int) -> int | None:
-    """Where the next whole block of the pass with a number above `after` begins."""
+@dataclass(slots=True)
+class _Found:
+    """A whole block in the file: of which pass, and where its data lie."""
+
+    of: Pass
+    number: int
+    start: int
+    end: int
+
+
+def _next_block(content: bytes, position: int, after: int, pass_id: int) -> _Found | None:
+    """The next whole block of the pass with a number above `after`."""
     while (position := content.find(MAGIC, position)) >= 0:
-        if _is_block(content, position, after) and _HEAD.unpack_from(content, position)[2] == pass_id:
-            return position
+        found = _block_at(content, position)
+        if found is not None and found.number > after and found.of.id == pass_id:
+            return found
         position += 1
     return None
 
 
-def _is_block(content: bytes, position: int, after: int) -> bool:
+def _block_at(content: bytes, position: int) -> _Found | None:
     start = position + _HEAD_BYTES
     if start > len(content):
-        return False
+        return None
     magic, crc, pass_id, number, base, size = _HEAD.unpack_from(content, position)
-    if magic != MAGIC or number <= after or start + size > len(content):
-        return False
-    return bool(crc == _crc(content[start : start + size], pass_id, number, base))
-
-
-def _crc(data: bytes, pass_id: int, number: int, base: int) -> int:
-    mixed = pass_id ^ number ^ base
-    return crc32(data, (mixed ^ mixed >> 32) & 0xFFFFFFFF)
+    if magic != MAGIC or start + size > len(content):
+        return None
+    of = Pass(pass_id, base)
+    whole = crc32(content[start : start + size], of.seed ^ number & 0xFFFFFFFF) == crc
+    return _Found(of, number, start, start + size) if whole else None

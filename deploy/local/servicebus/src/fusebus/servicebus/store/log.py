@@ -18,7 +18,7 @@ from fusebus.servicebus.store.tables import Statement
 
 REWIND_BYTES: Final = 4 << 20  # of the journal file: the fewer pages it uses, the nearer they are to the processor
 MAX_JOURNAL_BYTES: Final = 64 << 20  # then what is needed of it moves into the database, however much that is
-MOVABLE_SHARE: Final = 0.25  # of a journal file: if no more is needed, moving that is cheaper than a longer file
+MOVABLE_SHARE: Final = 1 / 16  # of a journal file: if no more is needed, moving that is cheaper than a longer file
 ROW_BYTES: Final = 64 << 10  # blocks are put together in rows up to this size; a damaged page costs one row
 MIN_BYTES_TO_TIDY: Final = 32 << 20  # of blocks in the database
 TIDY_BYTES: Final = 8 << 20  # of messages copied at one time out of rows of which little is needed
