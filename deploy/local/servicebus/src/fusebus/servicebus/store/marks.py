@@ -24,6 +24,15 @@ def allocate(file: int, size_bytes: int) -> None:
         os.pwrite(file, bytes(max(0, size_bytes - length)), length)
 
 
+def sync_names(directory: Path) -> None:
+    """Waits until the disk knows the names of the files in a directory; their content is another matter."""
+    opened = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(opened)
+    finally:
+        os.close(opened)
+
+
 class CommitMark:
     """The number of the last committed block, outside the database, so that a cut log is noticed."""
 

@@ -17,7 +17,7 @@ from fusebus.servicebus.store import entries, journal_file
 from fusebus.servicebus.store.database import FILE_NAME, Sync, opened, raise_unless_damaged, unfinished_frames
 from fusebus.servicebus.store.journal_file import JournalFile
 from fusebus.servicebus.store.log import Log
-from fusebus.servicebus.store.marks import CommitMark, Reserve
+from fusebus.servicebus.store.marks import CommitMark, Reserve, sync_names
 from fusebus.servicebus.store.recovery import IN_DATABASE, Recovered, recover
 from fusebus.servicebus.store.salvage import finish, salvage
 from fusebus.servicebus.store.tables import TablesJournal
@@ -72,6 +72,8 @@ class Store(TablesJournal):
             recovered = self._start_anew(recovered)
         self._log.adopt(recovered)
         self._place = self._log.next_number
+        if self._sync is Sync.POWER:
+            sync_names(self._directory)
         if finished is not None:
             recovered.complaints.insert(0, finished)
         if not self._reserve.take():
