@@ -26,11 +26,12 @@ class Metadata:
     def __init__(self) -> None:
         self.answers = [web.Response(status=503), web.Response(text="{"), web.json_response({"Events": []})]
         self.asked = 0
+        self.knows_its_name = True
 
     async def answer(self, request: web.Request) -> web.Response:
         assert request.headers["Metadata"] == "true"
         if request.path.endswith("/name"):
-            return web.Response(text="node_7")
+            return web.Response(text="node_7") if self.knows_its_name else web.Response(status=500)
         self.asked += 1
         if self.asked <= len(self.answers):
             return self.answers[self.asked - 1]
@@ -56,3 +57,11 @@ async def test_a_notice_of_eviction_is_a_stop_and_silence_is_not(metadata: tuple
     await asyncio.wait_for(watch(url, 0.01, stop.set), 10)
     assert stop.is_set()
     assert answers.asked == 4
+
+
+async def test_a_notice_is_heard_though_the_nodes_name_cannot_be_had(metadata: tuple[Metadata, str]) -> None:
+    answers, url = metadata
+    answers.knows_its_name = False
+    stop = asyncio.Event()
+    await asyncio.wait_for(watch(url, 0.01, stop.set), 10)
+    assert stop.is_set()

@@ -27,7 +27,7 @@ def test_enough_are_held_to_keep_the_model_busy_and_no_more_than_half_a_lock_all
 
 
 def test_the_pace_follows_what_images_take() -> None:
-    pace = Pace(most=64, batch=1, threads=2)
+    pace = Pace(most=64, batch=1, threads=2, downloads=64)
     assert pace.limit(60.0) == BEFORE_MEASURED
     quick = {"download": 0.02, "decode": 0.02, "model": 0.03, "annotate": 0.02, "upload": 0.03}
     for _ in range(50):
@@ -47,3 +47,15 @@ def test_where_the_codecs_are_slower_than_the_model_they_set_the_pace() -> None:
     pace.learn({"decode": 0.3, "annotate": 0.5, "model": 0.01}, 0.01)
     assert pace.times is not None
     assert pace.times.step == pytest.approx(0.4)
+
+
+def test_where_storage_is_slow_no_more_are_held_than_it_can_bring_in_half_a_lock() -> None:
+    pace = Pace(most=64, batch=1, threads=2, downloads=8, uploads=4)
+    pace.learn({"download": 8.0, "decode": 0.02, "annotate": 0.02, "upload": 0.1}, 0.03)
+    assert pace.times is not None
+    assert pace.times.step == pytest.approx(1.0), "eight at a time, each of eight seconds"
+    assert pace.limit(60.0) <= 22
+    pace = Pace(most=64, batch=1, threads=2, downloads=8, uploads=4)
+    pace.learn({"download": 0.1, "decode": 0.02, "annotate": 0.02, "upload": 8.0}, 0.03)
+    assert pace.times is not None
+    assert pace.times.step == pytest.approx(2.0)

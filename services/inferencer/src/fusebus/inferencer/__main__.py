@@ -2,34 +2,21 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-import logging
 import os
 import socket
 import sys
-from collections.abc import AsyncIterator, Coroutine
-from typing import Any, NamedTuple
-
-import msgspec
 
 from fusebus.blobs import Blobs
 from fusebus.bus import Bus
-from fusebus.contracts.messages import JobKind
 from fusebus.host import Life, run_service
-from fusebus.inferencer import eviction, telemetry
-from fusebus.inferencer.backends.providers import Accelerator
+from fusebus.inferencer import telemetry
 from fusebus.inferencer.codecs import Codecs
-from fusebus.inferencer.following import Follower
 from fusebus.inferencer.handler import Detect
-from fusebus.inferencer.loading import Loader, Running, open_folder
+from fusebus.inferencer.lifetimes import beside, consuming, notices, serving_models, stopping
 from fusebus.inferencer.policy import Pace
 from fusebus.inferencer.serving import Serving
 from fusebus.inferencer.settings import InferencerSettings
 from fusebus.inferencer.stages import Places, Stages
-from fusebus.models.registry import Registry
-
-_log = logging.getLogger(__name__)
 
 
 async def main(settings: InferencerSettings, life: Life) -> None:
@@ -45,14 +32,14 @@ async def main(settings: InferencerSettings, life: Life) -> None:
         life.health.liveness("bus", bus.is_alive)
         life.health.liveness("model", serving.is_alive)
         async with (
-            _beside(_stopping(handler.stages, life.stop), *_notices(settings, life.stop)),
-            _beside(codecs.warm_up(), bus.publisher().connect("results")),  # while the model is loaded
-            _consuming(settings, bus, handler, life.stop) as consuming,
-            _models(settings, serving, bus, blobs, worker, life.stop),
+            beside(stopping(handler.stages, life.stop), *notices(settings, life.stop)),
+            beside(codecs.warm_up(), bus.publisher().connect("results")),  # while the model is loaded
+            consuming(settings, bus, handler, life.stop) as consumer,
+            serving_models(settings, serving, bus, blobs, worker, life.stop),
         ):
             life.health.ready = True
-            consuming.begin.set()
-            await consuming.end
+            consumer.begin.set()
+            await consumer.end
     if serving.broken is not None:
         raise serving.broken  # a non-zero exit code: Batch and the dispatcher count it as a failed worker
 
@@ -68,7 +55,13 @@ def _handler(settings: InferencerSettings, blobs: Blobs, serving: Serving, codec
             uploads=settings.uploads,
         )
     )
-    pace = Pace(most=settings.slots, batch=batch, threads=threads)
+    pace = Pace(
+        most=settings.slots,
+        batch=batch,
+        threads=threads,
+        downloads=settings.downloads,
+        uploads=settings.uploads,
+    )
     telemetry.watch(stages, lambda: pace.chosen.number)
     return Detect(
         store=blobs,
@@ -81,125 +74,6 @@ def _handler(settings: InferencerSettings, blobs: Blobs, serving: Serving, codec
         jpeg_quality=settings.jpeg_quality,
         retry_seconds=settings.retry_seconds,
     )
-
-
-class _Consuming(NamedTuple):
-    begin: asyncio.Event
-    end: asyncio.Task[None]
-
-
-@contextlib.asynccontextmanager
-async def _consuming(
-    settings: InferencerSettings, bus: Bus, handler: Detect, stop: asyncio.Event
-) -> AsyncIterator[_Consuming]:
-    """The consumer, whose link opens at once; it receives from `begin` on. What ends the block ends it, too."""
-    begin = asyncio.Event()
-    consume = bus.consume(
-        "images",
-        JobKind.DETECT.value,
-        handler,
-        stop=stop,
-        slots=settings.slots,
-        limit=handler.pace.limit,
-        ready=begin,
-        idle_exit=settings.idle_exit_seconds,
-        settings=msgspec.structs.replace(settings.consumer, drain_seconds=settings.drain_seconds),
-    )
-    end = asyncio.create_task(consume)
-    try:
-        yield _Consuming(begin, end)
-    finally:
-        end.cancel()
-        await asyncio.gather(end, return_exceptions=True)
-
-
-async def _stopping(stages: Stages, stop: asyncio.Event) -> None:
-    """A stop lets no image begin any more."""
-    await stop.wait()
-    stages.close()
-
-
-def _notices(settings: InferencerSettings, stop: asyncio.Event) -> list[Coroutine[Any, Any, None]]:
-    """A notice of eviction is a stop."""
-    if not settings.scheduled_events:
-        return []
-    return [eviction.watch(settings.scheduled_events, settings.scheduled_events_seconds, stop.set)]
-
-
-def _log_failure(task: asyncio.Task[None]) -> None:
-    if not task.cancelled() and (error := task.exception()) is not None:
-        _log.error("%s ended", task.get_coro(), exc_info=error)
-
-
-@contextlib.asynccontextmanager
-async def _beside(*work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
-    """These run as long as the block lasts."""
-    tasks = [asyncio.create_task(one) for one in work]
-    for task in tasks:
-        task.add_done_callback(_log_failure)
-    try:
-        yield
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-
-
-@contextlib.asynccontextmanager
-async def _models(
-    settings: InferencerSettings, serving: Serving, bus: Bus, blobs: Blobs, worker: str, stop: asyncio.Event
-) -> AsyncIterator[None]:
-    """The folder's model for good, or what the registry says as long as the block lasts."""
-    running = Running(
-        provider=settings.provider,
-        intra_op_threads=settings.intra_op_threads,
-        max_batch=settings.max_batch,
-        max_pixels=round(settings.max_batch_megapixels * 1e6),
-        warm_up=settings.warm_up,
-        accelerator=Accelerator(
-            device=settings.device, cuda_graph=settings.cuda_graph, engine_cache=settings.engine_cache
-        ),
-    )
-    if not settings.follow_registry:
-        serving.switch(await open_folder(settings.model, running))
-        yield
-        return
-    registry = Registry(blobs, settings.models)
-    loader = Loader(
-        source=registry,
-        running=running,
-        cache=settings.models.cache,
-        seconds=settings.models.load_timeout_seconds,
-        memory_bytes=settings.models.load_memory_bytes,
-    )
-    follower = Follower(
-        registry=registry,
-        serving=serving,
-        load=loader,
-        open_own=lambda: open_folder(settings.model, running),
-        publish=bus.publisher().publish,
-        worker=worker,
-    )
-    await _unless_stopped(follower.start(), stop)
-    watch = asyncio.create_task(follower.follow(settings.models.watch_seconds))
-    try:
-        yield
-    finally:
-        watch.cancel()
-        await asyncio.gather(watch, return_exceptions=True)
-
-
-async def _unless_stopped(work: Coroutine[Any, Any, None], stop: asyncio.Event) -> None:
-    """Until the work or the process is to end: a large model may take minutes to load."""
-    task, stopped = asyncio.create_task(work), asyncio.create_task(stop.wait())
-    try:
-        await asyncio.wait({task, stopped}, return_when=asyncio.FIRST_COMPLETED)
-        if task.done():
-            task.result()
-    finally:
-        stopped.cancel()
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
 
 
 if __name__ == "__main__":

@@ -52,7 +52,7 @@ async def watch(url: str, seconds: float, stop: Callable[[], None]) -> None:
     async with aiohttp.ClientSession(headers={"Metadata": "true"}, timeout=timeout) as session:
         while True:
             try:
-                name = name or (await _get(session, f"{url}/{_NAME}")).decode().strip()
+                name = name or await _name(session, url)
                 notices = msgspec.json.decode(await _get(session, f"{url}/{_EVENTS}"), type=Notices)
             except (aiohttp.ClientError, TimeoutError, msgspec.DecodeError, UnicodeDecodeError) as error:
                 _log.debug("no notices of eviction could be read: %r", error)
@@ -62,6 +62,17 @@ async def watch(url: str, seconds: float, stop: Callable[[], None]) -> None:
                     stop()
                     return
             await asyncio.sleep(seconds)
+
+
+async def _name(session: Any, url: str) -> str:
+    """The node's own name; empty where it can't be had: better to end for another's notice than to miss one's own."""
+    import aiohttp
+
+    try:
+        return (await _get(session, f"{url}/{_NAME}")).decode().strip()
+    except (aiohttp.ClientError, TimeoutError, UnicodeDecodeError) as error:
+        _log.debug("the node's name could not be read: %r", error)
+        return ""
 
 
 async def _get(session: Any, url: str) -> bytes:

@@ -56,6 +56,9 @@ class Pace:
     batch: int = 4
     threads: int = 2
     """That decode and draw."""
+    downloads: int = 8
+    uploads: int = 8
+    """At a time, the settings: where storage is slow, these set the pace and not the model."""
     turn_seconds: float = 0.2
     """What a message waits for the loop of the consumer before and after its handling."""
     chosen: Slots = field(default=Slots(0, "nobody has asked yet"))
@@ -73,8 +76,10 @@ class Pace:
         if not self._means:
             return None
         path = sum(seconds for name, seconds in self._means.items() if name != "share") + self.turn_seconds
-        pixels = (self._means.get("decode", 0.0) + self._means.get("annotate", 0.0)) / self.threads
-        return Times(path=path, step=max(self._means["share"], pixels, 1e-4))
+        known = self._means.get
+        pixels = (known("decode", 0.0) + known("annotate", 0.0)) / self.threads
+        storage = max(known("download", 0.0) / self.downloads, known("upload", 0.0) / self.uploads)
+        return Times(path=path, step=max(known("share", 0.0), pixels, storage, 1e-4))
 
     def limit(self, lock_seconds: float) -> int:
         """How many images may be in hand now; `lock_seconds` as for `slots`. `chosen` has the reason."""
