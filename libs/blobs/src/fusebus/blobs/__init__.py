@@ -2,6 +2,7 @@
 
 from fusebus.blobs import layout
 from fusebus.blobs.client import BLOCK_BLOB, BlobProperties, Blobs, ListedBlob
+from fusebus.blobs.digest import DigestMismatch, require_digest
 from fusebus.blobs.errors import BlobChanged, BlobExists, BlobTooLarge, BlobVanished, StorageError, StorageUnavailable
 from fusebus.blobs.settings import BlobSettings
 
@@ -14,8 +15,10 @@ __all__ = [
     "BlobTooLarge",
     "BlobVanished",
     "Blobs",
+    "DigestMismatch",
     "ListedBlob",
     "StorageError",
     "StorageUnavailable",
     "layout",
+    "require_digest",
 ]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import logging
 import time
 from collections.abc import Callable
@@ -12,8 +11,17 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Protocol
 
-from fusebus.blobs import BlobChanged, BlobTooLarge, BlobVanished, StorageUnavailable, layout
+from fusebus.blobs import (
+    BlobChanged,
+    BlobTooLarge,
+    BlobVanished,
+    DigestMismatch,
+    StorageUnavailable,
+    layout,
+    require_digest,
+)
 from fusebus.bus import Context
+from fusebus.contracts.finals import Gone, failed, gone
 from fusebus.contracts.identity import analysis_id
 from fusebus.contracts.messages import (
     ImageAccepted,
@@ -34,15 +42,6 @@ from fusebus.convert.result import result_json
 from fusebus.host import log_fields
 
 _log = logging.getLogger(__name__)
-
-_EXPLANATIONS = {
-    RejectReason.BLOB_VANISHED: "The file was deleted before it could be converted; please upload it again.",
-    RejectReason.BLOB_CHANGED: "The file was replaced before it could be converted; the new version is taken instead.",
-}
-
-
-class DigestMismatch(Exception):
-    """The bytes are not those that were accepted."""
 
 
 class Store(Protocol):
@@ -82,9 +81,9 @@ class Convert:
             except BlobTooLarge as error:
                 return done(self._failed(work, "too_large", str(error)))
             except BlobVanished as error:
-                return done(self._rejected(work, RejectReason.BLOB_VANISHED, str(error)))
+                return done(self._gone(work, RejectReason.BLOB_VANISHED, str(error)))
             except BlobChanged as error:
-                return done(self._rejected(work, RejectReason.BLOB_CHANGED, str(error)))
+                return done(self._gone(work, RejectReason.BLOB_CHANGED, str(error)))
             except StorageUnavailable as error:
                 _log.warning("storage did not answer: %s", error)
                 return retry("storage_unavailable", error, attempt=context.attempt, first_seconds=self.retry_seconds)
@@ -126,9 +125,7 @@ class Convert:
 
     def _made(self, data: bytes, sha256: str) -> Converted:
         """In a thread: waits for memory and a core."""
-        found = hashlib.sha256(data).hexdigest()
-        if found != sha256:
-            raise DigestMismatch(f"the blob has SHA-256 {found}, accepted was {sha256}")
+        require_digest(data, sha256)
         memory = pixels_of(data) * BYTES_PER_PIXEL[self.target.format.value]
         with self.bench.pixels(memory), self.bench.core() as scratch:
             return convert(data, self.target, scratch)
@@ -140,25 +137,10 @@ class Convert:
         except BlobVanished as error:
             raise StorageUnavailable(f"container {place.container} is missing") from error
 
-    def _rejected(self, work: ImageAccepted, reason: RejectReason, detail: str) -> ImageRejected:
+    def _gone(self, work: ImageAccepted, reason: Gone, detail: str) -> ImageRejected:
         _log.info("rejected, %s: %s", reason.value, detail)
-        return ImageRejected(
-            upload_id=work.upload_id,
-            run_id=work.run_id,
-            supplier=work.supplier,
-            reason=reason,
-            explanation=_EXPLANATIONS[reason],
-            rejected_at=self.now(),
-            detail=detail,
-        )
+        return gone(work, reason, detail, self.now(), done="converted")
 
     def _failed(self, work: ImageAccepted, reason: str, description: str) -> ImageFailed:
         _log.error("failed, %s: %s", reason, description)
-        return ImageFailed(
-            upload_id=work.upload_id,
-            run_id=work.run_id,
-            supplier=work.supplier,
-            reason=reason,
-            description=description,
-            failed_at=self.now(),
-        )
+        return failed(work, reason, description, self.now())

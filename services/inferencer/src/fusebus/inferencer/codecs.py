@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Callable
 from functools import partial
@@ -14,6 +13,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from fusebus.blobs import require_digest
 from fusebus.inferencer.backends import Outputs
 from fusebus.inferencer.team import Team
 from fusebus.inferencer.urgency import Urgency, ordinary
@@ -42,10 +42,6 @@ Rank = tuple[int, Urgency]
 _LAST_WITHOUT_A_TURN = 4
 """EXIF orientations from 5 on swap width and height."""
 _CPU_LIMIT = Path("/sys/fs/cgroup/cpu.max")  # of a container: "<microseconds> <of so many>", or "max ..."
-
-
-class DigestMismatch(Exception):
-    """The bytes are not those that were accepted."""
 
 
 class Prepared(NamedTuple):
@@ -109,9 +105,7 @@ def prepare(data: bytes, sha256: str, size: int, most_pixels: int = 0) -> Prepar
 
     A picture of more than `most_pixels` (0: any) is halved until it is not, or the model would see less of it.
     """
-    found = hashlib.sha256(data).hexdigest()
-    if found != sha256:
-        raise DigestMismatch(f"the blob has SHA-256 {found}, accepted was {sha256}")
+    require_digest(data, sha256)
     header = inspect(data)
     shrink = shrink_for(header.width, header.height, most_pixels, size)
     pixels = decode(data, header.orientation, shrink)

@@ -11,8 +11,9 @@ from typing import Any
 
 import msgspec
 
-from fusebus.blobs import BlobChanged, BlobTooLarge, BlobVanished, StorageUnavailable, layout
+from fusebus.blobs import BlobChanged, BlobTooLarge, BlobVanished, DigestMismatch, StorageUnavailable, layout
 from fusebus.bus import Context
+from fusebus.contracts.finals import Gone, failed, gone
 from fusebus.contracts.identity import analysis_id
 from fusebus.contracts.messages import (
     ImageAccepted,
@@ -26,7 +27,7 @@ from fusebus.contracts.messages import (
 from fusebus.contracts.outcomes import Abandon, Outcome, done, retry
 from fusebus.host import log_fields
 from fusebus.inferencer import telemetry
-from fusebus.inferencer.codecs import Codecs, DigestMismatch, Rendered, prepare, render
+from fusebus.inferencer.codecs import Codecs, Rendered, prepare, render
 from fusebus.inferencer.model import ModelBroken, PictureFailed
 from fusebus.inferencer.policy import Pace
 from fusebus.inferencer.ports import Model, Models, Store
@@ -48,15 +49,9 @@ _DECODE_SOON, _ANNOTATE, _DECODE = range(3)
 class _Gone(Exception):
     """The blob is not any more what ingest accepted."""
 
-    def __init__(self, reason: RejectReason, detail: Exception) -> None:
+    def __init__(self, reason: Gone, detail: Exception) -> None:
         super().__init__(str(detail))
         self.reason = reason
-
-
-_EXPLANATIONS = {
-    RejectReason.BLOB_VANISHED: "The file was deleted before it could be analysed; please upload it again.",
-    RejectReason.BLOB_CHANGED: "The file was replaced before it could be analysed; the new version is taken instead.",
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,7 +84,7 @@ class Detect:
             except Closed:
                 return Abandon(reason="stopping before it was begun")
             except _Gone as error:
-                return done(self._rejected(work, error.reason, str(error)))
+                return done(self._gone(work, error.reason, str(error)))
             except ImageError as error:
                 return done(self._failed(work, error.reason, str(error)))
             except DigestMismatch as error:
@@ -168,28 +163,13 @@ class Detect:
         except BlobChanged as error:
             raise _Gone(RejectReason.BLOB_CHANGED, error) from error
 
-    def _rejected(self, work: ImageAccepted, reason: RejectReason, detail: str) -> ImageRejected:
+    def _gone(self, work: ImageAccepted, reason: Gone, detail: str) -> ImageRejected:
         _log.info("rejected, %s: %s", reason.value, detail)
-        return ImageRejected(
-            upload_id=work.upload_id,
-            run_id=work.run_id,
-            supplier=work.supplier,
-            reason=reason,
-            explanation=_EXPLANATIONS[reason],
-            rejected_at=self.now(),
-            detail=detail,
-        )
+        return gone(work, reason, detail, self.now(), done="analysed")
 
     def _failed(self, work: ImageAccepted, reason: str, description: str) -> ImageFailed:
         _log.error("failed, %s: %s", reason, description)
-        return ImageFailed(
-            upload_id=work.upload_id,
-            run_id=work.run_id,
-            supplier=work.supplier,
-            reason=reason,
-            description=description,
-            failed_at=self.now(),
-        )
+        return failed(work, reason, description, self.now())
 
 
 async def _both(first: Coroutine[Any, Any, None], second: Coroutine[Any, Any, None]) -> None:
