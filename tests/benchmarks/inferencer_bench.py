@@ -1,12 +1,13 @@
 """The inferencer beside its model, beside the loop that people write, and beside its own marks, in one run.
 
-    python tests/benchmarks/inferencer_bench.py [--quick] [--only PART ...] [--out FILE]
+    python tests/benchmarks/inferencer_bench.py [--quick] [--only PART ...] [--rounds N] [--timeline FILE] [--out FILE]
 
 Parts: `pipeline` (real Azurite, real broker, one worker process; the model sleeps 60 or 30 ms an image, or is the demo
 model), `sequential` (the usual loop, same services, same photographs), `photo` (CPU of a 12-megapixel photograph),
 `orchestration` (CPU of the stages with nothing to do), `memory` (resident memory up to 10,000 images), `start` (process
 to first analysed image). What a run leaves out keeps its figures of before. All of it shares the cores: how much of
-them each process took is printed.
+them each process took is printed. `--rounds` repeats `pipeline` and `sequential`, with half the images in each
+turn, all contenders one after the other, and takes medians: what else the machine does hits all of them.
 """
 
 from __future__ import annotations
@@ -21,8 +22,10 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
-from functools import lru_cache, partial
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from functools import lru_cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -45,6 +48,10 @@ from fusebus.vision import DEMO_MODEL, decode, resize_to_model
 PARTS = ("photo", "orchestration", "start", "pipeline", "sequential", "memory")
 TWO_MEGAPIXELS, SMALL, TWELVE_MEGAPIXELS = (1632, 1224), (640, 480), (4000, 3000)
 BOARDS = 40  # different photographs, in turn
+PIPELINES: tuple[tuple[float | None, int], ...] = ((60.0, 500), (30.0, 800), (None, 300))
+"""Milliseconds of the faked model, None for the demo model; and how many images."""
+SEQUENTIAL = {"pillow": "as people write it", "ours": "the same loop with our codecs"}
+SAMPLE_SECONDS = 0.1
 SHARE_MARKS = {60.0: 0.97, 30.0: 0.92}
 SEQUENTIAL_MARK, PHOTO_MARK_MS, ORCHESTRATION_MARK_MS, START_MARK_SECONDS = 3.5, 80.0, 0.1, 2.0
 MEMORY_MARK = 1.05  # resident at 10,000 images, of that at 1,000
@@ -52,6 +59,20 @@ LIBRARIES = ("numpy", "opencv-python-headless", "simplejpeg", "pyvips-binary", "
 HERE = Path(__file__).parent
 
 Rows = list[dict[str, Any]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Effort:
+    """How much a run does."""
+
+    quick: bool
+    rounds: int
+    memory_images: int
+    timeline: Path | None
+
+    def images(self, many: int) -> int:
+        """Of one turn: half as many where there are several, an eighth of it where a glance will do."""
+        return max(1, many // (8 if self.quick else 1) // (2 if self.rounds > 1 else 1))
 
 
 def row(what: str, value: float, unit: str, mark: float | None, at_most: bool = True, note: str = "") -> dict[str, Any]:
@@ -149,17 +170,25 @@ def alone(milliseconds: float | None) -> float:
     return statistics.median(taken)
 
 
-async def pipeline(services: Rig, quick: bool, found: dict[str, Any]) -> Rows:
+async def pipeline(services: Rig, effort: Effort, found: dict[str, Any]) -> Rows:
     """The model at 60 ms, at 30 ms, and the demo model."""
     works, rows = await services.photographs(TWO_MEGAPIXELS, BOARDS), []
+    turns: dict[float | None, list[dict[str, float]]] = {}
+    for turn in range(effort.rounds):
+        for model_ms, many in PIPELINES:
+            pause = SAMPLE_SECONDS if effort.timeline and (turn, model_ms) == (0, 30.0) else 0.0
+            count = effort.images(many)
+            await services.send(works, count)
+            async with watched_depth(services, pause) as depths:
+                diary = await services.run_worker(model_ms, sample_seconds=pause)
+            if effort.timeline and pause:
+                keep_timeline(effort.timeline, f"model of {model_ms:g} ms, 2 MP", alone(model_ms), diary, depths)
+            turns.setdefault(model_ms, []).append(summary(diary, model_ms))
+            waiting, _ = await services.left()
+            assert (waiting, len(diary["finals"])) == (0, count), (waiting, len(diary["finals"]))
     found["pipeline"] = {}
-    for model_ms, many in ((60.0, 500), (30.0, 800), (None, 300)):
-        count = many // 8 if quick else many
-        await services.send(works, count)
-        diary = await services.run_worker(model_ms)
-        said = summary(diary, model_ms)
-        waiting, _ = await services.left()
-        assert (waiting, said["images"]) == (0, count), (waiting, said["images"])
+    for model_ms, summaries in turns.items():
+        said = middle(summaries)
         name = "demo model" if model_ms is None else f"model of {model_ms:g} ms"
         found["pipeline"][name] = {key: round(value, 3) for key, value in said.items()}
         note = (
@@ -173,34 +202,78 @@ async def pipeline(services: Rig, quick: bool, found: dict[str, Any]) -> Rows:
     return rows
 
 
-async def sequential(services: Rig, quick: bool, found: dict[str, Any]) -> Rows:
+def middle(summaries: list[dict[str, float]]) -> dict[str, float]:
+    """The median of each figure."""
+    return {key: statistics.median(one[key] for one in summaries) for key in summaries[0]}
+
+
+@asynccontextmanager
+async def watched_depth(services: Rig, pause: float) -> AsyncIterator[list[tuple[float, int]]]:
+    """Times and how many messages wait for a worker, each half second; nothing where `pause` is 0."""
+    depths: list[tuple[float, int]] = []
+
+    async def watch() -> None:
+        while True:
+            depth = await services.bus.depth("images", "detect")
+            if depth is not None and depth.active is not None:
+                depths.append((time.time(), depth.active))
+            await asyncio.sleep(0.5)
+
+    watching = asyncio.create_task(watch()) if pause else None
+    try:
+        yield depths
+    finally:
+        if watching is not None:
+            watching.cancel()
+            await asyncio.gather(watching, return_exceptions=True)
+
+
+def keep_timeline(path: Path, what: str, seconds: float, diary: dict[str, Any], depths: list[Any]) -> None:
+    """What `plots.py` draws."""
+    kept = {key: diary[key] for key in ("calls", "finals", "stages", "samples")}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps({"what": what, "model_seconds": seconds, "depths": depths} | kept))
+
+
+async def sequential(services: Rig, effort: Effort, found: dict[str, Any]) -> Rows:
     """The loop that people write on the same services, and ours right before it."""
     works, rows = await services.photographs(TWO_MEGAPIXELS, BOARDS), []
-    count = 30 if quick else 300
-    await services.send(works, count)
-    ours = summary(await services.run_worker(30.0), 30.0)["per_second"]
-    found["sequential"] = {"worker": round(ours, 2)}
-    for kind, what in (("pillow", "as people write it"), ("ours", "the same loop with our codecs")):
-        few = 10 if quick else 60
-        await services.send(works, few + 1)
-        arguments = [sys.executable, str(HERE / "inferencer_sequential.py"), str(few), "30", kind]
-        process = await asyncio.create_subprocess_exec(
-            *arguments, env=services.environment, stdout=asyncio.subprocess.PIPE
-        )
-        output, _ = await process.communicate()
-        said = json.loads(output)
+    ours: list[float] = []
+    theirs: dict[str, list[dict[str, float]]] = {kind: [] for kind in SEQUENTIAL}
+    for _ in range(effort.rounds):
+        await services.send(works, effort.images(300))
+        ours.append(summary(await services.run_worker(30.0), 30.0)["per_second"])
+        for kind, said in theirs.items():
+            few = effort.images(60)
+            await services.send(works, few + 1)
+            said.append(await one_by_one(services, few, kind))
+    found["sequential"] = {"worker": round(statistics.median(ours), 2)}
+    for kind, what in SEQUENTIAL.items():
+        said = middle(theirs[kind])
         found["sequential"][kind] = said
-        note = f"{ours:.1f} against {said['per_second']:.1f} images/s; theirs {said['cpu_ms']:.0f} ms CPU an image"
+        note = (
+            f"{statistics.median(ours):.1f} against {said['per_second']:.1f} images/s; "
+            f"theirs {said['cpu_ms']:.0f} ms CPU an image"
+        )
         mark = SEQUENTIAL_MARK if kind == "pillow" else None
-        ratio = ours / said["per_second"]
+        ratio = statistics.median(our / one["per_second"] for our, one in zip(ours, theirs[kind], strict=True))
         rows.append(row(f"model of 30 ms, 2 MP: × sequential, {what}", ratio, "×", mark, at_most=False, note=note))
     return rows
 
 
-async def memory(services: Rig, quick: bool, found: dict[str, Any], memory_images: int = 10_000) -> Rows:
+async def one_by_one(services: Rig, count: int, kind: str) -> dict[str, float]:
+    """Rate and CPU of the loop in a process of its own."""
+    arguments = [sys.executable, str(HERE / "inferencer_sequential.py"), str(count), "30", kind]
+    process = await asyncio.create_subprocess_exec(*arguments, env=services.environment, stdout=asyncio.subprocess.PIPE)
+    output, _ = await process.communicate()
+    found: dict[str, float] = json.loads(output)
+    return found
+
+
+async def memory(services: Rig, effort: Effort, found: dict[str, Any]) -> Rows:
     """Small photographs and a model of no time: as many images as fit the run."""
     works = await services.photographs(SMALL, BOARDS)
-    count = 1000 if quick else memory_images
+    count = 1000 if effort.quick else effort.memory_images
     await services.send(works, count)
     started = time.perf_counter()
     diary = await services.run_worker(0.1)
@@ -212,17 +285,17 @@ async def memory(services: Rig, quick: bool, found: dict[str, Any], memory_image
     shown = ", ".join(f"{mb:.0f} MB at {images}" for images, mb in found["memory"]["resident_mb"].items())
     first = known[100]
     what = f"resident memory at {count} images ÷ at 100"
-    return [row(what, known[count] / first, "×", None if quick else MEMORY_MARK, note=shown)]
+    return [row(what, known[count] / first, "×", None if effort.quick else MEMORY_MARK, note=shown)]
 
 
 # From process to first image.
 
 
-async def start(services: Rig, quick: bool, found: dict[str, Any]) -> Rows:
+async def start(services: Rig, effort: Effort, found: dict[str, Any]) -> Rows:
     """Several starts with one image waiting; the medians."""
     works = await services.photographs((800, 600), 1)
     diaries, cpu = [], []
-    for _ in range(2 if quick else 7):
+    for _ in range(2 if effort.quick else 7):
         await services.send(works, 1)
         diaries.append(await services.run_worker(None))
         cpu.append(diaries[-1]["cpu"][-1])
@@ -267,17 +340,16 @@ def imports() -> dict[str, int]:
     return dict(sorted(taken.items(), key=lambda one: -one[1]))
 
 
-async def served(parts: list[str], quick: bool, found: dict[str, Any], memory_images: int) -> Rows:
+async def served(parts: list[str], effort: Effort, found: dict[str, Any]) -> Rows:
     """The parts that need services, on one set of them."""
-    chosen: dict[str, Any] = {"start": start, "pipeline": pipeline, "sequential": sequential}
-    chosen["memory"] = partial(memory, memory_images=memory_images)
+    chosen = {"start": start, "pipeline": pipeline, "sequential": sequential, "memory": memory}
     rows: Rows = []
     if not set(chosen) & set(parts):
         return rows
     async with rig() as services:
         for name in parts:
             if name in chosen:
-                made = await chosen[name](services, quick, found)
+                made = await chosen[name](services, effort, found)
                 show(made)
                 rows += [one | {"part": name} for one in made]
     return rows
@@ -288,9 +360,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="a few images of each: shows that it runs")
     parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS))
+    parser.add_argument("--rounds", type=int, default=1, help="turns of pipeline and sequential (default: %(default)s)")
+    parser.add_argument("--timeline", type=Path, help="part pipeline: where the images were when, for plots.py")
     parser.add_argument("--memory-images", type=int, default=10_000, help="of the part memory (default: %(default)s)")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/inferencer.json"))
     given = parser.parse_args()
+    effort = Effort(quick=given.quick, rounds=given.rounds, memory_images=given.memory_images, timeline=given.timeline)
     kept = json.loads(given.out.read_text()) if given.out.exists() else {"rows": [], "details": {}}
     found: dict[str, Any] = kept["details"]
     rows: Rows = [one for one in kept["rows"] if one["part"] not in given.only]
@@ -300,7 +375,7 @@ def main() -> None:
             made = alone_parts[name](given.quick)
             show(made)
             rows += [one | {"part": name} for one in made]
-    rows += asyncio.run(served(given.only, given.quick, found, given.memory_images))
+    rows += asyncio.run(served(given.only, effort, found))
     rows.sort(key=lambda one: PARTS.index(one["part"]))
     print()
     show(rows)

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+from machine import TICKS, machine_seconds
 
 from fusebus.blobs import Blobs, BlobSettings, layout
 from fusebus.bus import Bus, BusSettings
@@ -33,7 +34,6 @@ from fusebus.vision.boards import draw_board
 
 SEED = 100_000  # boards that the model never saw
 SUPPLIER = "bench"
-TICKS = os.sysconf("SC_CLK_TCK")
 IDLE_SECONDS = 3.0  # without work, until a worker ends
 WORKER = Path(__file__).parent / "inferencer_worker.py"
 
@@ -42,12 +42,6 @@ def cpu_seconds(process: int) -> float:
     """User and system time of a process with all its threads so far."""
     stat = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
     return (int(stat[11]) + int(stat[12])) / TICKS
-
-
-def machine_seconds() -> float:
-    """Busy seconds of all cores since the machine started, whoever used them."""
-    user, nice, system, _idle, _wait, *interrupts = map(int, Path("/proc/stat").read_text().split("\n")[0].split()[1:8])
-    return (user + nice + system + sum(interrupts)) / TICKS
 
 
 @dataclass(kw_only=True)
@@ -99,11 +93,20 @@ class Rig:
             outgoing.append(Outgoing(message=msgspec.structs.replace(work, upload_id=upload)))
         await self.bus.publisher().publish(outgoing)
 
-    async def run_worker(self, milliseconds: float | None, **settings: object) -> dict[str, Any]:
-        """One worker until nothing is left; its diary, with CPU seconds of storage, broker and others."""
+    async def run_worker(
+        self, milliseconds: float | None, *, under: Sequence[str] = (), sample_seconds: float = 0.0, **settings: object
+    ) -> dict[str, Any]:
+        """One worker until nothing is left; its diary, with CPU seconds of storage, broker and others.
+
+        `under`: the command that runs it, a profiler's say. `sample_seconds`: how often the diary notes where images
+        are; 0: never.
+        """
         diary = self.folder / f"diary-{time.time_ns()}.json"
         environment = self.environment | {f"FUSEBUS_INFERENCER_{key}".upper(): str(v) for key, v in settings.items()}
+        if sample_seconds:
+            environment["BENCH_SAMPLE_SECONDS"] = str(sample_seconds)
         arguments = [
+            *under,
             sys.executable,
             str(WORKER),
             str(diary),

@@ -3,7 +3,8 @@
     python inferencer_worker.py DIARY [MODEL_MILLISECONDS]
 
 The faked model sleeps so long for each picture, as a GPU would let the cores be, and finds the same four things in all.
-The diary (JSON) has the times of what happened (seconds since the epoch), CPU seconds and resident memory.
+The diary (JSON) has the times of what happened (seconds since the epoch), CPU seconds and resident memory; with
+BENCH_SAMPLE_SECONDS in the environment also, so often, how many images are in each stage and in front of it.
 """
 
 from __future__ import annotations
@@ -29,6 +30,8 @@ class Diary:
         self.finals: list[float] = []
         self.memory: list[tuple[int, int]] = []
         self.cpu: list[float] = []
+        self.stages: list[tuple[str, int]] = []  # name, places
+        self.samples: list[tuple[float, int, list[int], list[int]]] = []  # time, slots, in each stage, in front of it
 
     def first(self, name: str) -> None:
         """This happens for the first time, or not."""
@@ -45,6 +48,20 @@ class Diary:
         if len(self.finals) % 100 == 0:
             resident = int(Path("/proc/self/statm").read_text().split()[1]) * PAGE
             self.memory.append((len(self.finals), resident))
+
+    def watch(self, stages: Any, slots: Any, pause: float) -> None:
+        """Note where the images are, again and again. In the service's loop: its stages are no other thread's."""
+        import asyncio
+
+        loop = asyncio.get_running_loop()
+        self.stages = [(stage.name, stage.places) for stage in stages]
+
+        def note() -> None:
+            inside, waiting = [stage.inside for stage in stages], [stage.waiting for stage in stages]
+            self.samples.append((time.time(), slots(), inside, waiting))
+            loop.call_later(pause, note)
+
+        note()
 
     def write(self, path: Path) -> None:
         self.cpu.append(time.process_time())
@@ -118,7 +135,7 @@ def main() -> int:
     from fusebus.bus import publisher
     from fusebus.host import run_service
     from fusebus.inferencer import __main__ as service
-    from fusebus.inferencer import handler, loading
+    from fusebus.inferencer import handler, loading, telemetry
 
     diary.first("imported")
     plain_open, plain_call, plain_send = loading.open_backend, handler.Detect.__call__, publisher.Publisher.send
@@ -138,6 +155,8 @@ def main() -> int:
         diary.published()
 
     loading.open_backend, handler.Detect.__call__, publisher.Publisher.send = opened, called, sent  # type: ignore[method-assign]
+    if pause := float(os.environ.get("BENCH_SAMPLE_SECONDS", "0")):
+        telemetry.watch = lambda stages, slots: diary.watch(stages, slots, pause)
     observed = service.main
 
     async def lived(settings: Any, life: Any) -> None:

@@ -1,6 +1,7 @@
 """The broker's cost beside its client's: CPU per message and rates, in memory and durable (both kinds), in one run.
 
-    python tests/benchmarks/servicebus_bench.py [--quick] [--only speed|size|churn] [--spread] [--output FILE]
+    python tests/benchmarks/servicebus_bench.py [--quick | --scale SHARE] [--only speed|size|churn] [--spread]
+                                                [--output FILE]
 
 CPU times are those of the two processes (user and system); "per core" is what one fully used core of the broker does.
 Figures of one run compare with each other; the absolute ones belong to the machine.
@@ -124,6 +125,9 @@ def one_core() -> Iterator[None]:
 def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     made.add_argument("--quick", action="store_true", help="a tenth of the messages: shows that it runs")
+    made.add_argument(
+        "--scale", type=float, default=1.0, help="speed: this share of the messages (default: %(default)s)"
+    )
     made.add_argument("--only", choices=("speed", "size", "churn"))
     made.add_argument("--spread", action="store_true", help="speed: broker and client on whichever cores they get")
     made.add_argument("--churn-seconds", type=float, default=300.0, help="for each store (default: %(default)s)")
@@ -140,7 +144,7 @@ def main() -> None:
     if given.only in (None, "speed"):
         print(f"{HEAD}\n{' ' * 43}µs of CPU per message")
         with nullcontext() if given.spread else one_core():
-            figures = speed(0.1 if given.quick else 1.0)
+            figures = speed(0.1 if given.quick else given.scale)
         result["spread"] = given.spread
         result["speed"] = [asdict(figure) | {"per_core": figure.per_core} for figure in figures]
         result["verdicts"] = verdicts(figures)

@@ -1,4 +1,4 @@
-"""Benchmarks are scripts beside each other: their folder is where they find each other."""
+"""The benchmarks' own modules can be imported."""
 
 import sys
 from pathlib import Path
