@@ -6,7 +6,7 @@ PACKAGES := $(wildcard libs/* services/* deploy/local/*)
 STAMP := $(VENV)/.set-up
 
 .DEFAULT_GOAL := help
-.PHONY: help setup check test test-long test-model test-model-full train-demo test-broker-kills bench bench-gpu demo up lock clean
+.PHONY: help setup check test test-long test-model test-model-full train-demo test-broker-kills bench bench-compare bench-profile bench-long bench-gpu demo up lock clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 20
@@ -52,8 +52,17 @@ test-model-full: $(STAMP)  ## SAM 3 at full size, random weights: export, parity
 test-broker-kills: $(STAMP)  ## kill -9 of the durable broker at 100 random moments under load (some minutes)
 	BROKER_KILLS=100 $(BIN)/pytest -s tests/system/test_broker_kills.py
 
-bench: $(STAMP)  ## figures: prints tables, writes benchmarks/*.json
-	@for bench in tests/benchmarks/*_bench.py; do echo "== $$bench"; $(BIN)/python $$bench || exit 1; done
+bench: $(STAMP)  ## every benchmark in 15 minutes on 2 quiet cores: one table, benchmarks/results.json, plots in out/bench
+	$(BIN)/python tests/benchmarks/run_all.py
+
+bench-compare: $(STAMP)  ## the results at hand against the committed ones
+	$(BIN)/python tests/benchmarks/compare.py
+
+bench-profile: $(STAMP)  ## a flame graph of a worker: out/bench/worker.svg
+	$(BIN)/python tests/benchmarks/flame_graph.py out/bench/worker.svg
+
+bench-long: $(STAMP)  ## what takes an hour: all broker figures and its memory over time, 10,000 images, 5,000 conversions
+	$(BIN)/python tests/benchmarks/run_all.py --long
 
 bench-gpu: $(STAMP)  ## full-size SAM 3 on the first GPU (needs the extras of docs/performance.md), benchmarks/gpu.json
 	$(BIN)/python tests/benchmarks/bench_gpu.py

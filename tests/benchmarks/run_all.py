@@ -55,7 +55,7 @@ class Benchmark:
 
 
 def _benchmark(name: str, limit_seconds: float, *arguments: str) -> Benchmark:
-    option = "--output" if name == "servicebus" else "--out"
+    option = "--output" if name in ("scale", "servicebus") else "--out"
     return Benchmark(
         name=name,
         script=HERE / f"{name}_bench.py",

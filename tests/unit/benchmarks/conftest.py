@@ -1,4 +1,4 @@
-"""The benchmarks' own modules can be imported."""
+"""Benchmarks are scripts beside each other: their folder is where they find each other."""
 
 import sys
 from pathlib import Path

@@ -214,6 +214,19 @@ def test_conversions_are_rows_against_pillow_and_the_others():
     ].reached
 
 
+def test_a_queue_is_a_row_beside_the_fixed_share_and_what_it_loses_falls_short():
+    run = {"workers": 4, "seconds": 4.0, "ratio": 1.1, "lost": 0, "finals_twice": 0, "begun_again": 1}
+    runs = []
+    for scenario, lost, told in (("all healthy", 0, 0), ("one killed", 9, 1)):
+        runs.append(run | {"scenario": scenario, "way": "fixed share", "seconds": 6.0, "lost": lost})
+        runs.append(run | {"scenario": scenario, "way": "queue", "finals_twice": told})
+    healthy, killed, wrong = measures.scale({"rows": runs})
+    assert (healthy.peer, healthy.ratio, healthy.figure) == ("fixed share", 1.5, 1.5)
+    assert (killed.ratio, killed.figure) == (None, 4.0)
+    assert "never: 9 pictures lost" in killed.note
+    assert (wrong.value, wrong.reached) == (1.0, False)
+
+
 def test_a_file_of_something_else_is_refused():
     with pytest.raises(msgspec.ValidationError):
         decode(b'{"rows": []}')
