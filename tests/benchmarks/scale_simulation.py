@@ -179,6 +179,7 @@ def simulate(job: str = "detect", changed: Mapping[str, float] | None = None) ->
 def _report(job: str, changed: dict[str, float], given: Mapping[str, float], out: Outcome) -> Report:
     rate = node_rate(given, job)
     overall = given["images"] / out.seconds
+    busy = given["images"] / rate / out.node_seconds
     evictions = given["evictions_per_node_hour"] * out.node_seconds / HOUR
     sizes = {"ingest": "event_bytes", "workers": "accepted_bytes", "notifier": "final_bytes"}
     return Report(
@@ -189,9 +190,9 @@ def _report(job: str, changed: dict[str, float], given: Mapping[str, float], out
         saturates=max(out.bound, key=lambda name: out.bound[name]),
         used={name: round(share, 4) for name, share in out.used.items()},
         node_hours=out.node_seconds / HOUR,
-        nodes_busy=given["images"] / rate / out.node_seconds,
+        nodes_busy=busy,
         nodes_enough=min(int(given["nodes"]), math.ceil(overall / rate)),
-        done_twice=evictions * min(given["slots"], rate * given["lock_seconds"] / 2),
+        done_twice=evictions * min(given["slots"], rate * given["lock_seconds"] / 2) * busy,
         events_delivered_hours=out.empty_at["events"] / HOUR,
         longest_queue_gb=max(out.peak[stage] * given[size] for stage, size in sizes.items()) / 1e9,
         connections=given["nodes"] * given["worker_connections"] / given["namespaces"],
@@ -241,7 +242,7 @@ def ladder(job: str, changed: Mapping[str, float]) -> list[tuple[str, Report]]:
 
 def tiers(job: str, changed: Mapping[str, float]) -> list[tuple[str, Report]]:
     """The broker alone: everything else has no end."""
-    wide = {"suppliers": 1e6, "ingest_replicas": 1e6, "notifier_replicas": 1e6, "accounts": 1e6, **changed}
+    wide = {**changed, "suppliers": 1e6, "ingest_replicas": 1e6, "notifier_replicas": 1e6, "accounts": 1e6}
     chosen: list[tuple[str, dict[str, float]]] = [
         ("Standard", {}),
         ("Standard, settling costs no credit", {"settle_credits": 0}),

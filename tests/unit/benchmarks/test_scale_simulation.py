@@ -6,7 +6,7 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scale_figures import figures, values
 from scale_fluid import Stage, fill, run
@@ -106,6 +106,7 @@ STAGES = st.lists(
 ).map(lambda made: [Stage(**{**vars(one), "name": str(number)}) for number, one in enumerate(made)])
 
 
+@settings(deadline=None)  # a crowded machine is no fault
 @given(STAGES, AMOUNT, AMOUNT, st.lists(st.floats(0, 30), min_size=1, max_size=4))
 def test_work_is_conserved_and_no_limit_is_passed(
     made: list[Stage], first: float, second: float, ready: list[float]
@@ -123,6 +124,7 @@ def test_work_is_conserved_and_no_limit_is_passed(
     assert sum(out.bound.values()) == pytest.approx(out.seconds)
 
 
+@settings(deadline=None)  # a crowded machine is no fault
 @given(STAGES, AMOUNT, AMOUNT, st.lists(st.booleans(), min_size=8, max_size=8))
 def test_somebody_always_meets_a_limit(made: list[Stage], first: float, second: float, states: list[bool]) -> None:
     room, count = {"a": first, "b": second}, len(made)
