@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from fusebus.servicebus.store.checksum import crc32
+from fusebus.servicebus.store.marks import DataDirectoryInUse
 
 logger = logging.getLogger(__name__)
 
@@ -44,15 +45,11 @@ class Sync(Enum):
     """The machine's end too: the disk is waited for at each commit."""
 
 
-class DataDirectoryInUse(OSError):
-    """Another broker has the data directory open."""
-
-
 class UnknownFormat(OSError):
     """The files were written by a version that keeps them differently."""
 
 
-def opened(path: Path, sync: Sync) -> sqlite3.Connection:
+def opened(path: Path, sync: Sync, *, mode: str = "WAL") -> sqlite3.Connection:
     """The database with all its tables, locked against other processes.
 
     Raises DataDirectoryInUse, UnknownFormat, sqlite3.DatabaseError if it is damaged or no database at all, and OSError
@@ -62,7 +59,7 @@ def opened(path: Path, sync: Sync) -> sqlite3.Connection:
     try:
         database.execute(f"PRAGMA page_size={PAGE_BYTES}")  # takes effect only on a new file
         database.execute("PRAGMA locking_mode=EXCLUSIVE")
-        database.execute("PRAGMA journal_mode=WAL")
+        database.execute(f"PRAGMA journal_mode={mode}")
         database.execute(f"PRAGMA synchronous={'FULL' if sync is Sync.POWER else 'NORMAL'}")
         database.execute(f"PRAGMA wal_autocheckpoint={CHECKPOINT_PAGES}")
         database.execute("PRAGMA temp_store=MEMORY")
@@ -76,7 +73,7 @@ def opened(path: Path, sync: Sync) -> sqlite3.Connection:
             database.executescript(f"BEGIN IMMEDIATE; {_SCHEMA} PRAGMA user_version={FORMAT}; COMMIT;")
     except sqlite3.DatabaseError as error:
         database.close()
-        if error.sqlite_errorcode in LOCKED:
+        if error.sqlite_errorcode & 0xFF in LOCKED:
             raise DataDirectoryInUse(f"{path.parent} is in use by another broker") from error
         raise_unless_damaged(path, error)
         raise
@@ -109,7 +106,7 @@ def unfinished_frames(path: Path, database: sqlite3.Connection) -> int:
     written = sum(data[start + 8 : start + 16] == salts for start in range(32, len(data), frame_bytes))
     try:
         _, whole, _ = database.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
-    except sqlite3.OperationalError:  # no room: SQLite passes over them all the same, but does not say how many
+    except sqlite3.DatabaseError:  # no room, or damage: SQLite passes over them all the same, but does not say how many
         return 0
     return max(0, written - max(0, int(whole)))
 

@@ -8,9 +8,9 @@ import secrets
 import struct
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from fusebus.servicebus.store.checksum import crc32
 from fusebus.servicebus.store.marks import allocate
@@ -21,7 +21,9 @@ MAPPED_BYTES: Final = 64 << 20  # of the file's start, in which blocks go: a cop
 READY_BYTES: Final = 8 << 20  # of those: in memory from the start, and all that is mapped where the disk is small
 COPIED_BYTES: Final = 16 << 10  # a block of fewer is put behind its head, larger ones are written beside it
 MADV_POPULATE_WRITE: Final = 23  # since Linux 5.14
-_HEAD = struct.Struct("<4sIQQQI")  # magic, crc, the pass, block number, `base`, bytes of the data
+READ_BYTES: Final = 1 << 20  # at a time; of a disk that fails, so much is lost with one bad sector
+_HEAD = struct.Struct("<4sQIQQI")  # magic, the pass, crc, block number, `base`, bytes of the data
+_BEGINNING = struct.Struct("<4sQ")
 _pack_head, _HEAD_BYTES = _HEAD.pack, _HEAD.size
 _NO_HEAD = bytes(_HEAD_BYTES)
 
@@ -35,19 +37,17 @@ def new_pass() -> int:
     return secrets.randbits(62) + 1
 
 
-@dataclass(slots=True)
-class Pass:
+class Pass(NamedTuple):
     """From one rewinding of the file to the next."""
 
     id: int
     base: int
     """The last block of which nothing is expected in the file: the database knows what is needed of all up to it."""
-    seed: int = field(init=False)
-    """What the checksums of its blocks begin with, beside each block's number."""
 
-    def __post_init__(self) -> None:
+    def seed(self) -> int:
+        """What the checksums of its blocks begin with, beside each block's number."""
         mixed = self.id ^ self.base * 0x9E3779B97F4A7C15
-        self.seed = (mixed ^ mixed >> 32) & 0xFFFFFFFF
+        return (mixed ^ mixed >> 32) & 0xFFFFFFFF
 
 
 class JournalFile:
@@ -61,7 +61,7 @@ class JournalFile:
         """`synchronous` waits for the disk at each append. Raises OSError."""
         self.path = directory / FILE_NAME
         self.size_bytes = 0
-        self.now = Pass(new_pass(), 0)
+        self._begin(Pass(new_pass(), 0))
         self._synchronous = synchronous
         self._file = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600)
         self._memory, self._mapped_bytes = self._mapped()
@@ -71,13 +71,28 @@ class JournalFile:
         if self._synchronous:  # waits for the disk in any case
             return None, 0
         for size in filter(None, (MAPPED_BYTES, min(MAPPED_BYTES, READY_BYTES))):
-            with suppress(OSError):
-                allocate(self._file, size)
+            if self._allocated(size):
                 memory = mmap.mmap(self._file, size)
                 with suppress(OSError):  # an older kernel: page by page, when they are used
                     memory.madvise(MADV_POPULATE_WRITE, 0, min(size, READY_BYTES))
                 return memory, size
         return None, 0
+
+    def _allocated(self, size: int) -> bool:
+        """Whether the file has so much room now; not where the disk would have less left than that for others."""
+        before = os.fstat(self._file).st_size
+        disk = os.statvfs(self.path)
+        if disk.f_bavail * disk.f_frsize < 2 * size - before:
+            return before >= size
+        try:
+            allocate(self._file, size)
+        except OSError:
+            os.ftruncate(self._file, before)  # what could be had of it is there now, and of no use
+            return False
+        return True
+
+    def _begin(self, following: Pass) -> None:
+        self.now, self._seed = following, following.seed()
 
     def append(self, number: int, data: bytes) -> int:
         """Writes a block; returns where its data lie. Raises OSError, and then has written nothing."""
@@ -87,7 +102,8 @@ class JournalFile:
         head = self._head(number, data)
         if end > self._mapped_bytes:
             self._write(start, head, data)
-        elif self._memory is not None:
+        else:
+            assert self._memory is not None
             if size < COPIED_BYTES:
                 self._memory[start:end] = head + data
             else:
@@ -97,9 +113,8 @@ class JournalFile:
         return behind_head
 
     def _head(self, number: int, data: bytes) -> bytes:
-        now = self.now
-        crc = crc32(data, now.seed ^ number & 0xFFFFFFFF)
-        return _pack_head(MAGIC, crc, now.id, number, now.base, len(data))
+        pass_id, base = self.now
+        return _pack_head(MAGIC, pass_id, crc32(data, self._seed ^ number & 0xFFFFFFFF), number, base, len(data))
 
     def _write(self, start: int, head: bytes, data: bytes) -> None:
         end = start + len(head) + len(data)
@@ -133,9 +148,11 @@ class JournalFile:
     def rewind(self, following: Pass) -> None:
         """The next block goes to the start: all up to the new pass's `base` are in the database or not needed."""
         used = min(self.size_bytes, self._mapped_bytes)
+        self.size_bytes = 0
+        self._begin(following)
         if self._memory is not None and used > READY_BYTES:
-            self._memory.madvise(mmap.MADV_DONTNEED, READY_BYTES, used - READY_BYTES)  # the file has it still
-        self.size_bytes, self.now = 0, following
+            with suppress(OSError):  # memory that is locked stays; the file has it in any case
+                self._memory.madvise(mmap.MADV_DONTNEED, READY_BYTES, used - READY_BYTES)
 
     def give_back(self) -> None:
         """Releases what lies behind the last block of this pass."""
@@ -153,21 +170,38 @@ class JournalFile:
         `known` is the pass as the database has it; the file's first head, which no message can lie before, goes before
         that. What is not whole is passed over at the end, and said in `complaints` elsewhere.
         """
-        content = os.pread(self._file, os.fstat(self._file).st_size, 0)
+        content = self._content(complaints)
         position = self.size_bytes = 0
-        self.now, after = Pass(known.id or self.now.id, known.base), known.base
+        pass_id, after = known.id or self.now.id, known.base
         if (first := _block_at(content, 0)) is not None and first.number > after:
-            self.now = first.of
-        while (found := _next_block(content, position, after, self.now.id)) is not None:
+            pass_id = first.of.id
+        self._begin(Pass(pass_id, after))
+        while (found := _next_block(content, position, after, pass_id)) is not None:
             start = found.start - _HEAD_BYTES
             if start > position:
                 complaints.append(f"journal: {start - position} bytes at {position} are damaged and left out")
-            after, self.now = found.number, found.of
+            after = found.number
+            self._begin(found.of)
             position = self.size_bytes = found.end
             yield found.number, found.start, content[found.start : found.end]
+        if self._synchronous:  # a broker that was killed may have left what the disk does not have yet
+            os.fdatasync(self._file)
+
+    def _content(self, complaints: list[str]) -> bytes:
+        """The whole file, with zeros where the disk does not give it back."""
+        pieces: list[bytes] = []
+        for start in range(0, size := os.fstat(self._file).st_size, READ_BYTES):
+            expected = min(READ_BYTES, size - start)
+            try:
+                piece = os.pread(self._file, expected, start)
+            except OSError as error:
+                complaints.append(f"journal: {expected} bytes at {start} cannot be read: {error.strerror}")
+                piece = b""
+            pieces.append(piece.ljust(expected, b"\0"))
+        return b"".join(pieces)
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class _Found:
     """A whole block in the file: of which pass, and where its data lie."""
 
@@ -178,10 +212,12 @@ class _Found:
 
 
 def _next_block(content: bytes, position: int, after: int, pass_id: int) -> _Found | None:
-    """The next whole block of the pass with a number above `after`."""
-    while (position := content.find(MAGIC, position)) >= 0:
+    """The next whole block of the pass with a number above `after`. What others wrote into messages can't look like its
+    beginning, and so can't keep this busy."""
+    begins = _BEGINNING.pack(MAGIC, pass_id)
+    while (position := content.find(begins, position)) >= 0:
         found = _block_at(content, position)
-        if found is not None and found.number > after and found.of.id == pass_id:
+        if found is not None and found.number > after:
             return found
         position += 1
     return None
@@ -191,9 +227,9 @@ def _block_at(content: bytes, position: int) -> _Found | None:
     start = position + _HEAD_BYTES
     if start > len(content):
         return None
-    magic, crc, pass_id, number, base, size = _HEAD.unpack_from(content, position)
+    magic, pass_id, crc, number, base, size = _HEAD.unpack_from(content, position)
     if magic != MAGIC or start + size > len(content):
         return None
     of = Pass(pass_id, base)
-    whole = crc32(content[start : start + size], of.seed ^ number & 0xFFFFFFFF) == crc
+    whole = crc32(content[start : start + size], of.seed() ^ number & 0xFFFFFFFF) == crc
     return _Found(of, number, start, start + size) if whole else None

@@ -73,6 +73,9 @@ class Log:
         self.next_number = 1
         self.crowded = False
         """Whether it is time to ask `worth_moving`."""
+        self.unsure = False
+        """Whether the database may have a transaction that was reported as failed. It must be written next: a new
+        transaction takes the place of that one, while blocks in the journal file could be taken for older than it."""
         self.find: FindRecord | None = None
         """What the engine has under a mailbox's and a message's number; nothing is moved before it is set."""
         self.last_numbers: Callable[[], dict[int, int]] = dict
@@ -90,7 +93,7 @@ class Log:
         """Take it up where it ended."""
         self._dropped = recovered.dropped
         self.superseded += recovered.removed
-        self.next_number = max(recovered.next_block, self._mark.block + 1)
+        self.next_number = max(recovered.next_block, (self._mark.block or 0) + 1)
         live = recovered.live_by_block()
         for number, size in recovered.blocks.items():
             block = Block(number, size.size_bytes, size.stored, live.get(number, 0), size.position, size.mixed)
@@ -132,7 +135,7 @@ class Log:
         execute = self._database.execute
         sources = self._to_move() if moving else []
         rows = list(self._rows(sources))
-        dropping = moving or self._finished - self._dropped >= MIN_BLOCKS_TO_DROP
+        dropping = moving or self.unsure or self._finished - self._dropped >= MIN_BLOCKS_TO_DROP
         execute("BEGIN IMMEDIATE")
         for sql, parameters in statements:
             execute(sql, parameters)
@@ -143,13 +146,15 @@ class Log:
             data = self._removals() + (data or b"") or None
         if data is not None:
             self._insert(self.next_number, data)
-        following = Pass(new_pass(), self.next_number - 1) if moving else None
+        following = Pass(new_pass(), self.next_number - 1) if moving else self._journal.now
         numbers = self._save_numbers(following) if dropping else {}
+        self.unsure = self.crowded = True
         execute("COMMIT")
+        self.unsure = False
         self._saved_numbers |= numbers
         if dropping:
             self._dropped = self._finished
-        if following is not None:
+        if moving:
             self._moved(sources, rows)
             self._journal.rewind(following)
         if data is not None:
@@ -167,13 +172,11 @@ class Log:
     def _insert(self, number: int, data: bytes) -> None:
         self._database.execute("INSERT OR REPLACE INTO blocks VALUES (?, ?, ?)", (number, crc32(data), data))
 
-    def _save_numbers(self, following: Pass | None) -> dict[int, int]:
+    def _save_numbers(self, following: Pass) -> dict[int, int]:
         """Deletes finished blocks, and keeps what the log alone knew: numbers that were given out."""
         self._database.execute("DELETE FROM blocks WHERE id <= ?", (self._finished,))
         numbers = {key: last for key, last in self.last_numbers().items() if self._saved_numbers.get(key) != last}
-        numbers[DROPPED] = self._finished
-        if following is not None:
-            numbers |= {REWOUND: following.base, PASS: following.id}
+        numbers |= {DROPPED: self._finished, REWOUND: following.base, PASS: following.id}
         self._database.executemany("INSERT OR REPLACE INTO numbers VALUES (?, ?)", numbers.items())
         return numbers
 
@@ -204,7 +207,7 @@ class Log:
     # --- moving
 
     def _note_size(self) -> None:
-        self.crowded = self._journal.size_bytes > self._look_at or self._stored_bytes > self._tidy_at
+        self.crowded = self.unsure or self._journal.size_bytes > self._look_at or self._stored_bytes > self._tidy_at
 
     def worth_moving(self) -> bool:
         """Whether to move now; if not, `crowded` is set again later."""

@@ -1,8 +1,9 @@
-"""Two small files beside the database: what was last committed, and room on the disk kept for bad times."""
+"""Small files beside the database: whose it is, what was last committed, and room on the disk kept for bad times."""
 
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import mmap
 import os
 import struct
@@ -11,8 +12,31 @@ from typing import Final
 
 COMMIT_FILE: Final = "last-commit"
 RESERVE_FILE: Final = "reserve"
-_NUMBER = struct.Struct("<Q")
+LOCK_FILE: Final = "lock"
+_NUMBER = struct.Struct("<QQ")  # and once more with all bits turned, so that damage is noticed
 _put_number = _NUMBER.pack_into
+_ALL_BITS: Final = 0xFFFF_FFFF_FFFF_FFFF
+
+
+class DataDirectoryInUse(OSError):
+    """Another broker has the data directory open."""
+
+
+class Lock:
+    """A data directory is one broker's, from before anything in it is looked at until `close`."""
+
+    def __init__(self, directory: Path) -> None:
+        """Raises DataDirectoryInUse, OSError."""
+        self._file = (directory / LOCK_FILE).open("ab")
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            self._file.close()
+            raise DataDirectoryInUse(f"{directory} is in use by another broker") from error
+
+    def close(self) -> None:
+        """The next one may have it."""
+        self._file.close()
 
 
 def allocate(file: int, size_bytes: int) -> None:
@@ -20,8 +44,8 @@ def allocate(file: int, size_bytes: int) -> None:
     if hasattr(os, "posix_fallocate"):
         os.posix_fallocate(file, 0, size_bytes)
     else:  # macOS
-        length = os.fstat(file).st_size
-        os.pwrite(file, bytes(max(0, size_bytes - length)), length)
+        while (length := os.fstat(file).st_size) < size_bytes:
+            os.pwrite(file, bytes(min(size_bytes - length, 1 << 20)), length)
 
 
 def sync_names(directory: Path) -> None:
@@ -44,13 +68,16 @@ class CommitMark:
             self._memory = mmap.mmap(file.fileno(), mmap.PAGESIZE)
 
     @property
-    def block(self) -> int:
-        """0 before the first commit."""
-        return int(_NUMBER.unpack_from(self._memory)[0])
+    def block(self) -> int | None:
+        """0 before the first commit; None where the file is damaged."""
+        number, turned = _NUMBER.unpack_from(self._memory)
+        if number == turned == 0:
+            return 0
+        return int(number) if number ^ turned == _ALL_BITS else None
 
     def set(self, block: int) -> None:
         """Survives the end of this process at once."""
-        _put_number(self._memory, 0, block)
+        _put_number(self._memory, 0, block, block ^ _ALL_BITS)
 
     def close(self) -> None:
         """Releases the file."""

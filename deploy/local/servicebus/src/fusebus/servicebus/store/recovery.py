@@ -6,6 +6,7 @@ import sqlite3
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from heapq import merge
+from itertools import count
 from typing import Any, Final, TypeVar
 
 from fusebus.servicebus.amqp.types import CodecError
@@ -138,33 +139,47 @@ def _duplicate(row: tuple[Any, ...]) -> DuplicateImage:
     return DuplicateImage(entity, key, number, seen_at)
 
 
-def recover(database: sqlite3.Connection, journal: JournalFile, last_commit: int) -> Recovered:
-    """Reads everything; `last_commit` is the last block that was confirmed to have been written."""
+def recover(database: sqlite3.Connection, journal: JournalFile, last_commit: int | None) -> Recovered:
+    """Reads everything; `last_commit` is the last block that was confirmed to have been written, None if unknown."""
     reader = Reader(database)
     found = Recovered(complaints=reader.complaints)
     found.tables = {name: reader.rows(name) for name in ("entities", "rules", "sessions", "duplicates")}
-    found.last_numbers = dict(reader.rows("numbers"))
+    if last_commit is None:
+        found.complaints.append(
+            "the last commit's number is damaged: should the end of the log be cut off, nobody sees it"
+        )
+    found.last_numbers = _numbers(reader)
     found.dropped = found.last_numbers.pop(DROPPED, 0)
     begins = Pass(found.last_numbers.pop(PASS, 0), found.last_numbers.pop(REWOUND, 0))
     rewound = max(found.dropped, begins.base)
     newest = max(rewound, _replay(_blocks(reader, journal, begins, found.dropped), found))
     found.next_block = newest + 1
+    _look_for_gaps(found, rewound, journal.now.base, max(newest, last_commit or 0))
     found.damaged = bool(reader.complaints)
-    _look_for_gaps(found, rewound, journal.now.base, max(newest, last_commit))
     _drop_orphans(found)
     return found
 
 
 def _look_for_gaps(found: Recovered, rewound: int, base: int, last: int) -> None:
     """Every block above `base` must be there if it was not dropped, and the database must know of all up to `base`."""
-    missing = [number for number in range(max(base, found.dropped) + 1, last + 1) if number not in found.blocks]
-    lost = len(missing) + max(0, base - rewound)
-    if lost:
-        first = rewound + 1 if base > rewound else missing[0]
+    start = max(base, found.dropped)
+    there = {number for number in found.blocks if start < number <= last}
+    lost = last - start - len(there) + max(0, base - rewound)
+    if lost > 0:
+        first = rewound + 1 if base > rewound else next(n for n in count(start + 1) if n not in there)
         found.complaints.append(
-            f"log: {lost} commits (blocks {first} to {missing[-1] if missing else base}) are missing:"
+            f"log: {lost} commits (from block {first} on, the last was {max(base, last)}) are missing:"
             " what they held, acknowledged or not, may be lost"
         )
+
+
+def _numbers(reader: Reader) -> dict[int, int]:
+    """The last numbers; what is none is left out."""
+    rows = reader.rows("numbers")
+    whole = {key: last for key, last in rows if isinstance(key, int) and isinstance(last, int)}
+    if len(whole) < len(rows):
+        reader.complaints.append(f"table numbers: {len(rows) - len(whole)} rows hold no numbers and are left out")
+    return whole
 
 
 def _blocks(reader: Reader, journal: JournalFile, begins: Pass, dropped: int) -> Iterator[tuple[int, int, bytes]]:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import sqlite3
 import time
 from collections.abc import Iterable, Iterator
+from itertools import count
 from pathlib import Path
 from typing import Any, Final
 
 from fusebus.servicebus.store import entries
 from fusebus.servicebus.store.checksum import crc32
 from fusebus.servicebus.store.database import Sync, opened
+from fusebus.servicebus.store.marks import sync_names
 from fusebus.servicebus.store.recovery import DROPPED, REWOUND, Recovered
 
 ROW_BYTES: Final = 64 << 10  # of entries go into one row, as when blocks are moved
@@ -21,15 +23,19 @@ def salvage(path: Path, journal: Path, recovered: Recovered, first_block: int) -
     """Replaces the database by a new one with what was read, and empties `recovered` of its messages.
 
     Returns where the damaged files are now. The old database is renamed only when the new one is whole: before that a
-    crash leaves everything as it was, after it `finish` goes on.
+    crash leaves everything as it was, after it `finish` goes on. Raises OSError where there is no room for it.
     """
     made = _made(path)
     _remove(made)
-    database = opened(made, Sync.POWER)
     try:
-        _fill(database, recovered, first_block)
-    finally:
-        database.close()
+        database = opened(made, Sync.POWER, mode="DELETE")  # one file: nothing of it is left in a log beside it
+        try:
+            _fill(database, recovered, first_block)
+        finally:
+            database.close()
+    except sqlite3.Error as error:
+        raise OSError(f"what could be read of the damaged {path} cannot be written to {made}: {error}") from error
+    sync_names(path.parent)
     aside = _set_aside(path, journal)
     made.rename(path)
     return aside
@@ -57,7 +63,9 @@ def _remove(path: Path) -> None:
 
 def _set_aside(path: Path, journal: Path) -> Path:
     """Renames what is there of a damaged database (first), its log and the journal; returns the new path."""
-    aside = path.with_name(f"{path.name}.damaged-{time.strftime('%Y%m%d-%H%M%S')}-{time.monotonic_ns() % 1000:03}")
+    name = f"{path.name}.damaged-{time.strftime('%Y%m%d-%H%M%S')}"
+    names = (path.with_name(name + (f"-{number}" if number else "")) for number in count())
+    aside = next(each for each in names if not list(path.parent.glob(each.name + "*")))
     moves = [(path, aside)]
     moves += [(path.with_name(path.name + each), aside.with_name(aside.name + each)) for each in _LOG_SUFFIXES]
     for source, destination in [*moves, (journal, aside.with_name(aside.name + ".journal"))]:
@@ -67,21 +75,30 @@ def _set_aside(path: Path, journal: Path) -> Path:
 
 
 def _fill(database: sqlite3.Connection, recovered: Recovered, first_block: int) -> None:
+    """In one transaction."""
+    database.execute("BEGIN IMMEDIATE")
     for name, rows in recovered.tables.items():
-        database.execute("BEGIN IMMEDIATE")
-        _insert(database, name, rows)
-        database.execute("COMMIT")
+        refused = _insert(database, name, rows)
+        if refused:
+            recovered.complaints.append(f"table {name}: {refused} rows hold what cannot be kept, and are left out")
     last = first_block - 1
     for last, row in enumerate(_rows(recovered), first_block):
         _insert(database, "blocks", [(last, crc32(row), row)])
     numbers = recovered.last_numbers | {DROPPED: first_block - 1, REWOUND: last}
     _insert(database, "numbers", numbers.items())
+    database.execute("COMMIT")
 
 
-def _insert(database: sqlite3.Connection, table: str, rows: Iterable[tuple[Any, ...]]) -> None:
+def _insert(database: sqlite3.Connection, table: str, rows: Iterable[tuple[Any, ...]]) -> int:
+    """Returns how many the table refused: damage may read like anything."""
+    refused = 0
     for row in rows:
         places = ", ".join("?" * len(row))
-        database.execute(f"INSERT OR REPLACE INTO {table} VALUES ({places})", row)  # noqa: S608 - our own names
+        try:
+            database.execute(f"INSERT OR REPLACE INTO {table} VALUES ({places})", row)  # noqa: S608 - our own names
+        except sqlite3.IntegrityError:
+            refused += 1
+    return refused
 
 
 def _rows(recovered: Recovered) -> Iterator[bytes]:

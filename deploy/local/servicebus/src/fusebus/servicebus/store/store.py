@@ -17,7 +17,7 @@ from fusebus.servicebus.store import entries, journal_file
 from fusebus.servicebus.store.database import FILE_NAME, Sync, opened, raise_unless_damaged, unfinished_frames
 from fusebus.servicebus.store.journal_file import JournalFile
 from fusebus.servicebus.store.log import Log
-from fusebus.servicebus.store.marks import CommitMark, Reserve, sync_names
+from fusebus.servicebus.store.marks import CommitMark, Lock, Reserve, sync_names
 from fusebus.servicebus.store.recovery import IN_DATABASE, Recovered, recover
 from fusebus.servicebus.store.salvage import finish, salvage
 from fusebus.servicebus.store.tables import TablesJournal
@@ -45,6 +45,7 @@ class Store(TablesJournal):
         """Opens or makes the files. Raises DataDirectoryInUse, UnknownFormat, OSError (a full disk, for one)."""
         super().__init__()
         directory.mkdir(parents=True, exist_ok=True)
+        self._lock = Lock(directory)
         self.refusal: str | None = None
         self.on_pending: Callable[[], None] | None = None
         """Called when something is to be committed after a time when nothing was."""
@@ -68,6 +69,7 @@ class Store(TablesJournal):
     def _open(self) -> Recovered:
         finished = finish(self._path, self._directory / journal_file.FILE_NAME)
         recovered = self._read()
+        _tell(recovered.complaints)  # before anything is done about it
         if recovered.damaged:
             recovered = self._start_anew(recovered)
         self._log.adopt(recovered)
@@ -75,11 +77,10 @@ class Store(TablesJournal):
         if self._sync is Sync.POWER:
             sync_names(self._directory)
         if finished is not None:
+            _tell([finished])
             recovered.complaints.insert(0, finished)
         if not self._reserve.take():
             self._note_full("no room for the reserve")
-        for complaint in recovered.complaints:
-            logger.warning("%s", complaint)
         return recovered
 
     def _read(self) -> Recovered:
@@ -112,13 +113,17 @@ class Store(TablesJournal):
         """Put what could be read into new files, set the damaged ones aside, and open the new ones."""
         if self._database is not None:
             self._database.close()
-        first = max(recovered.next_block, self._mark.block + 1)
+        if hasattr(self, "_journal"):
+            self._journal.close()
+        first = max(recovered.next_block, (self._mark.block or 0) + 1)
+        known = len(recovered.complaints)
         aside = salvage(self._path, self._directory / journal_file.FILE_NAME, recovered, first)
         self._database = opened(self._path, self._sync)
         self._open_log()
         anew = recover(self._database, self._journal, self._mark.block)
-        said = f"the damaged files were set aside as {aside.name}; what could be read was kept"
-        anew.complaints[:0] = [*recovered.complaints, said]
+        recovered.complaints.append(f"the damaged files were set aside as {aside.name}; what could be read was kept")
+        _tell(recovered.complaints[known:] + anew.complaints)
+        anew.complaints[:0] = recovered.complaints
         return anew
 
     def restore(self, engine: Engine) -> list[str]:
@@ -142,6 +147,7 @@ class Store(TablesJournal):
         self._database.close()
         self._journal.close()
         self._mark.close()
+        self._lock.close()
 
     # --- engine.Journal: messages
 
@@ -288,12 +294,14 @@ class Store(TablesJournal):
         self._numbers = {}
         data = b"".join(self._pending)
         moving = self._log.crowded and self._log.worth_moving()
-        error = self._try_database(data, moving) if self._statements or moving else None
+        needed = bool(self._statements) or self._log.unsure
+        error = self._try_database(data, moving) if needed or moving else None
         if error is not None and moving:  # there may be room for this block, if not for what is to be moved
+            logger.warning("messages cannot be moved from the journal into the database for now: %s", error)
             self._log.postpone()
-            error = self._try_database(data, moving=False) if self._statements else None
-            moving = False
-        if error is None and not self._statements and not moving:
+            moving, needed = False, bool(self._statements) or self._log.unsure
+            error = self._try_database(data, moving=False) if needed else None
+        if error is None and not needed and not moving:
             try:
                 self._log.append(data, self._stored, self._live, self._mixed)
             except OSError as failure:
@@ -314,3 +322,8 @@ class Store(TablesJournal):
         assert self._database is not None
         if self._database.in_transaction:
             self._database.execute("ROLLBACK")
+
+
+def _tell(complaints: list[str]) -> None:
+    for complaint in complaints:
+        logger.warning("%s", complaint)
