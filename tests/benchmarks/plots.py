@@ -20,6 +20,7 @@ matplotlib.use("Agg")  # files only: no display is needed
 from matplotlib import pyplot
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 WINDOW_SECONDS = 1.0  # of the rate
 STEP_SECONDS = 0.1
@@ -79,7 +80,7 @@ def _stages(timeline: Timeline) -> Figure:
     for number, (axes, (name, places)) in enumerate(zip(panels, stages, strict=True)):
         inside, waiting = [one[2][number] for one in samples], [one[3][number] for one in samples]
         _stage(axes, times, inside, waiting, name, places)
-    panels[0].legend(loc="upper right", ncols=3)
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
     panels[-1].set(xlabel="seconds since the first model call", xlim=(0, end - start))
     figure.suptitle(f"{timeline['what']}: images in each stage")
     return figure
@@ -92,9 +93,10 @@ def _stage(
     axes.plot(times, waiting, drawstyle="steps-post", color=ORANGE, linewidth=1, label="in front of it")
     axes.axhline(places, color=GREY, linestyle="--", linewidth=1, label="places")
     full = sum(one >= places for one in inside) / max(1, len(inside))
-    axes.set_title(f"{name}: {places} places, all taken in {full:.0%} of the samples", loc="left", fontsize=9)
+    axes.set_title(f"{name}: {places} places, all taken in {100 * full:.0f} % of the samples", loc="left", fontsize=9)
     axes.set_ylim(0, max(places, *inside, *waiting, 1) * 1.15)
     axes.set_ylabel("images")
+    axes.yaxis.set_major_locator(MaxNLocator(integer=True))
 
 
 def _queue(timeline: Timeline) -> Figure:
@@ -106,18 +108,13 @@ def _queue(timeline: Timeline) -> Figure:
     above.set_ylim(bottom=0)
     samples = [one for one in timeline["samples"] if start <= one[0] <= end]
     times = [one[0] - start for one in samples]
-    held = [sum(one[2]) + sum(one[3]) - _counted_twice(one) for one in samples]
+    held = [sum(one[2]) + one[3][0] for one in samples]  # who waits further on keeps the place before
     below.plot(times, [one[1] for one in samples], color=GREY, linestyle="--", drawstyle="steps-post", label="slots")
     below.fill_between(times, held, step="post", color=BLUE, alpha=0.35, linewidth=0, label="held by the worker")
     below.set(xlabel="seconds since the first model call", ylabel="images", xlim=(0, end - start))
     below.set_ylim(bottom=0)
     below.legend(loc="lower right", ncols=2)
     return figure
-
-
-def _counted_twice(sample: Sequence[Any]) -> int:
-    """Who waits for a place keeps the one before; only in front of the first stage there is none."""
-    return sum(sample[3][1:])
 
 
 def main() -> None:
