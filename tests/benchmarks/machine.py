@@ -22,12 +22,13 @@ PROGRAMS = {"node": ["node", "--version"], "imagemagick": ["convert-im6.q16", "-
 
 def machine() -> Machine:
     """Read from the kernel."""
+    kernel = ".".join(platform.release().split(".")[:2])
     memory = re.search(r"MemTotal:\s+(\d+) kB", Path("/proc/meminfo").read_text())
     return Machine(
         processor=processor(Path("/proc/cpuinfo").read_text()),
         cores=len(os.sched_getaffinity(0)),
         memory_gib=round(int(memory[1]) / 2**20, 1) if memory else 0.0,
-        system=f"{platform.freedesktop_os_release().get('PRETTY_NAME', 'Linux')}, kernel {platform.release()}",
+        system=f"{platform.freedesktop_os_release().get('PRETTY_NAME', 'Linux')}, kernel {kernel}",
         python=platform.python_version(),
     )
 

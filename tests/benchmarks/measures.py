@@ -14,6 +14,8 @@ from results import Direction, Row
 
 Figures = dict[str, Any]
 PEERS = {"OpenCV": "OpenCV", "pyvips": "pyvips", "ImageMagick": "ImageMagick 6 (Debian)"}
+FILE_SIZE = re.compile(r" \((\d+(?:\.\d+)? MB)\)")
+RATE = re.compile(r"^(\d+(?:\.\d+)?) (?:images/s|against)")
 SQUEEZED = re.compile(r": (\d+(?:\.\d+)?) dB$")
 MARK = re.compile(r"([≥≤])\s*(\d+(?:\.\d+)?)")
 
@@ -133,12 +135,13 @@ def _inferencer_row(row: Figures) -> Row:
         of_peer = True
     elif row["unit"] == "dB":
         direction = "at least"
+    rate = RATE.search(row["note"]) if of_peer else None
     return Row(
         benchmark="inferencer",
         measure=what,
         direction=direction,
-        unit="" if of_peer else row["unit"],
-        value=None if of_peer else value,
+        unit="images/s" if rate else "" if of_peer else row["unit"],
+        value=float(rate[1]) if rate else None if of_peer else value,
         peer=peer,
         ratio=value if of_peer else None,
         mark=mark,
@@ -157,8 +160,8 @@ def vision(figures: Figures) -> list[Row]:
 
 def _vision_row(row: Figures) -> Row:
     mark, direction = marked(row["mark"])
-    squeezed = SQUEEZED.search(row["what"])
-    what = SQUEEZED.sub("", row["what"])
+    squeezed, file_size = SQUEEZED.search(row["what"]), FILE_SIZE.search(row["what"])
+    what = FILE_SIZE.sub("", SQUEEZED.sub("", row["what"]))
     if squeezed:
         note = f"{row['ours_ms']:.3g} ms, {row['ratio']:.1f} × faster than {row['peer']}"
         return Row(
@@ -181,6 +184,7 @@ def _vision_row(row: Figures) -> Row:
         ratio=row["ratio"],
         mark=mark,
         of="value" if of_ours else "ratio",
+        note=f"file of {file_size[1]}" if file_size else "",
     )
 
 

@@ -124,13 +124,13 @@ def table(rows: Sequence[Row]) -> str:
 
 
 def aligned(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
-    """A Markdown table whose columns stand below one another in a terminal too."""
-    widths = [max(len(line[at]) for line in (head, *lines)) for at in range(len(head))]
+    """A Markdown table whose columns stand below one another in a terminal too; the last one is as wide as it is."""
+    widths = [max(3, *(len(line[at]) for line in (head, *lines))) for at in range(len(head) - 1)] + [3]
 
     def one(cells: Iterable[str]) -> str:
         return "| " + " | ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)) + " |"
 
-    return "\n".join([one(head), one("-" * max(3, width) for width in widths), *(one(line) for line in lines)])
+    return "\n".join([one(head), one("-" * width for width in widths), *(one(line) for line in lines)])
 
 
 def _cells(row: Row) -> list[str]:

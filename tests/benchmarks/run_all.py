@@ -248,6 +248,8 @@ def parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure, print, write."""
     given = parser().parse_args(arguments)
+    # A shell's background job ignores it, and so would the benchmarks, which stop their servers when they hear it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     TIMELINE.unlink(missing_ok=True)
     results = run(chosen(given), OUT, lambda line: print(line, flush=True))
     errors = [drawn(TIMELINE, OUT)]
