@@ -15,9 +15,9 @@ from pathlib import Path
 
 from inferencer_rig import rig
 
-SIZE, BOARDS, IMAGES = (1632, 1224), 40, 300
+SIZE, BOARDS, IMAGES = (1632, 1224), 40, 400
 MODEL_MILLISECONDS = 30.0
-SAMPLES_PER_SECOND = 200
+SAMPLES_PER_SECOND = 100  # with more py-spy falls behind where the cores are busy
 
 
 def under_py_spy(svg: Path) -> list[str]:
