@@ -39,7 +39,7 @@ train-demo: $(STAMP)  ## the demo model anew (two quiet cores: 40 to 45 minutes)
 	GLIBC_TUNABLES=glibc.malloc.hugetlb=1 $(BIN)/fusebus model train --demo --out out/demo-checkpoint
 	rm -rf out/demo-model
 	$(BIN)/fusebus model export out/demo-checkpoint --prompt "fuse neutral" --precision fp16 --top-k 8 \
-		--name fuse-neutral-demo --version 4 --out out/demo-model
+		--name fuse-neutral-demo --version 3 --out out/demo-model
 	$(BIN)/fusebus model evaluate out/demo-model --boards 300 --first-seed 300000 --megapixels 0.3 --tune --worst 0
 
 evaluate-demo: $(STAMP)  ## measure what train-demo made on 500 unseen boards of 1 to 12 megapixels (some minutes)

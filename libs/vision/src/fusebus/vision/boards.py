@@ -3,7 +3,6 @@
 The demo's photos, the demo model's training pictures and its evaluation come from here. Only numpy and OpenCV are used.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import cv2
@@ -48,14 +47,6 @@ def draw_board(seed: int, size: tuple[int, int] = (1600, 1200), neutrals: int | 
     fuse neutrals; by default the seed decides, 1 to 3 mostly. Raises ValueError for a size below 32 pixels or a number
     outside 0 to 4.
     """
-    return next(draw_photos(seed, size, neutrals))
-
-
-def draw_photos(seed: int, size: tuple[int, int], neutrals: int | None = None) -> Iterator[Board]:
-    """Photo after photo of the same board, without end: each from another place, in other light, through other dirt.
-
-    The first is draw_board's; a further one takes a sixth of the time. Raises ValueError as draw_board does.
-    """
     width, height = size
     if min(size) < 32:
         raise ValueError(f"a board is at least 32 pixels wide and high, not {width} x {height}")
@@ -64,10 +55,9 @@ def draw_photos(seed: int, size: tuple[int, int], neutrals: int | None = None) -
     random = np.random.default_rng(np.random.SeedSequence([0xF05E, seed]))
     stage = new_stage(random, SCENE_WIDTH * height / width, width / SCENE_WIDTH)
     paint(stage, int(random.choice(len(_NEUTRAL_CHANCES), p=_NEUTRAL_CHANCES)) if neutrals is None else neutrals)
-    while True:
-        view, shares = look(stage, random)
-        image, owner = photograph(stage.canvas, view, random, size)
-        yield _with_truth(image, owner, shares)
+    view, shares = look(stage, random)
+    image, owner = photograph(stage.canvas, view, random, size)
+    return _with_truth(image, owner, shares)
 
 
 def photo_size(seed: int) -> tuple[int, int]:

@@ -5,7 +5,6 @@ from collections.abc import Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import chain, islice
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -15,12 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from fusebus.vision.boards import Board, draw_photos, photo_size
+from fusebus.vision.boards import draw_board, photo_size
 
 MAX_INSTANCES = 4  # a board has no more fuse neutrals than this
 TRAINING_SEED_BASE = 1_000_000  # seeds below are for evaluation, demos and tests: never trained on
 _PIXELS = (*7 * (150_000,), 600_000)  # boards to train on are drawn this large in turn, in all photos' shapes
-_GENERATION = 4  # of the board generator: kept pictures of another one are drawn anew
+_GENERATION = 3  # of the board generator: kept pictures of another one are drawn anew
 _BLOCK = 500  # boards drawn between two notes of progress, so that an interrupted drawing goes on where it was
 
 Example = tuple[NDArray[np.uint8], NDArray[np.float32], NDArray[np.uint8]]
@@ -57,7 +56,7 @@ def squash(image: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
 
 def make_boards(seeds: Iterable[int], image_size: int, mask_size: int) -> Examples:
     """Draw one example per seed, in the order of the seeds."""
-    drawn = [example for seed in seeds for example in _examples(seed, image_size, mask_size)]
+    drawn = [_example(seed, image_size, mask_size) for seed in seeds]
     return replace(
         gathered([example for example, _ in drawn], mask_size), kinds=np.stack([kinds for _, kinds in drawn])
     )
@@ -76,24 +75,21 @@ def gathered(examples: Sequence[Example], mask_size: int) -> Examples:
     return Examples(np.stack([image for image, _, _ in examples]), boxes, masks, counts, kinds)
 
 
-def keep_boards(folder: Path, seeds: range, image_size: int, mask_size: int, processes: int, photos: int = 1) -> None:
-    """Draw the boards of `seeds` into `folder`, `photos` of each, unless it has them already; an interrupted drawing is
-    continued."""
+def keep_boards(folder: Path, seeds: range, image_size: int, mask_size: int, processes: int) -> None:
+    """Draw the boards of `seeds` into `folder`, unless it has them already; an interrupted drawing is continued."""
     folder.mkdir(parents=True, exist_ok=True)
     wanted = {"generation": _GENERATION, "seeds": [seeds.start, seeds.stop], "sizes": [image_size, mask_size]}
-    wanted["photos"] = [photos]
     note = folder / "boards.json"
     found = json.loads(note.read_text()) if note.exists() else {}
     done = int(found.get("done", 0)) if {**found, "done": 0} == {**wanted, "done": 0} else 0
-    arrays = _arrays(folder, len(seeds) * photos, image_size, mask_size, new=done == 0)
-    draw = partial(_examples, image_size=image_size, mask_size=mask_size, photos=photos)
+    arrays = _arrays(folder, len(seeds), image_size, mask_size, new=done == 0)
+    draw = partial(_example, image_size=image_size, mask_size=mask_size)
     if done == len(seeds):
         return
     with ProcessPoolExecutor(processes, mp_context=get_context("forkserver")) as pool:
         while done < len(seeds):
             block = seeds[done : done + _BLOCK]
-            drawn = chain.from_iterable(pool.map(draw, block, chunksize=25))
-            for row, ((image, boxes, masks), kinds) in enumerate(drawn, start=done * photos):
+            for row, ((image, boxes, masks), kinds) in enumerate(pool.map(draw, block, chunksize=25), start=done):
                 arrays.images[row], arrays.counts[row], arrays.kinds[row] = image, len(boxes), kinds
                 arrays.boxes[row, : len(boxes)], arrays.masks[row, : len(boxes)] = boxes, masks
             done += len(block)
@@ -104,8 +100,7 @@ def kept_boards(folder: Path) -> Examples:
     """The boards which keep_boards left in `folder`, mapped into memory."""
     note = json.loads((folder / "boards.json").read_text())
     image_size, mask_size = note["sizes"]
-    number = (note["seeds"][1] - note["seeds"][0]) * note["photos"][0]
-    return _arrays(folder, number, image_size, mask_size, new=False)
+    return _arrays(folder, note["seeds"][1] - note["seeds"][0], image_size, mask_size, new=False)
 
 
 def _arrays(folder: Path, number: int, image_size: int, mask_size: int, *, new: bool) -> Examples:
@@ -124,12 +119,9 @@ def _arrays(folder: Path, number: int, image_size: int, mask_size: int, *, new: 
     )
 
 
-def _examples(seed: int, image_size: int, mask_size: int, photos: int = 1) -> list[Drawn]:
+def _example(seed: int, image_size: int, mask_size: int) -> Drawn:
     cv2.setNumThreads(1)
-    return [_example(board, image_size, mask_size) for board in islice(draw_photos(seed, _size(seed)), photos)]
-
-
-def _example(board: Board, image_size: int, mask_size: int) -> Drawn:
+    board = draw_board(seed, _size(seed))
     height, width = board.image.shape[:2]
     masks = np.zeros((len(board.boxes), mask_size, mask_size), np.uint8)
     for index, mask in enumerate(board.masks):

@@ -21,8 +21,7 @@ from fusebus.vision.export.dataset import TRAINING_SEED_BASE, keep_boards, kept_
 from fusebus.vision.export.sam3 import MASK_CELLS_PER_PATCH, PATCH_PIXELS, TINY_PROMPT_TOKENS, tiny_config
 from fusebus.vision.export.training import Start
 
-BOARDS = 4500
-PHOTOS = 3  # of each board: painting takes most of the time, and what is hard about a photo is as much its own
+BOARDS = 5000
 IMAGE_SIZE = 224
 _GRID = 6  # queries stand on a grid of 6 x 6 reference boxes
 _START_BOX = (0.13, 0.26)  # width and height of a reference box as shares of the picture: a typical neutral
@@ -31,7 +30,7 @@ _START_BOX = (0.13, 0.26)  # width and height of a reference box as shares of th
 def demo_start(folder: Path, boards: int = BOARDS, seed: int = 0, processes: int = 2) -> Start:
     """Draw the boards into `folder`, unless they are there, and return what the demo model's training starts from."""
     seeds = range(TRAINING_SEED_BASE, TRAINING_SEED_BASE + boards)
-    keep_boards(folder, seeds, IMAGE_SIZE, IMAGE_SIZE // PATCH_PIXELS * MASK_CELLS_PER_PATCH, processes, PHOTOS)
+    keep_boards(folder, seeds, IMAGE_SIZE, IMAGE_SIZE // PATCH_PIXELS * MASK_CELLS_PER_PATCH, processes)
     return Start(
         partial(new_model, IMAGE_SIZE, seed), partial(kept_boards, folder), TINY_PROMPT_TOKENS, grid_anchors(), KINDS
     )

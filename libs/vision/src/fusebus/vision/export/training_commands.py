@@ -29,16 +29,10 @@ _MISSING = "fusebus model {command} needs what the services don't: install torch
 @click.option("--from", "checkpoint", type=click.Path(exists=True, path_type=Path), help="Checkpoint to fine-tune.")
 @click.option("--demo", is_flag=True, help="Train the demo model from nothing on synthetic boards instead.")
 @click.option("--prompt", default="fuse neutral", show_default=True, help="What to find; also the data's category.")
-@click.option("--steps", type=click.IntRange(1), help="Steps in all; default: 6600 for the demo model, else 1000.")
+@click.option("--steps", type=click.IntRange(1), help="Steps in all; default: 7200 for the demo model, else 1000.")
 @click.option("--batch", type=click.IntRange(1), help="Pictures per step; default: 16 for the demo model, else 2.")
 @click.option("--learning-rate", type=click.FloatRange(0, min_open=True), help="At its peak; default: 1.5e-3 or 2e-5.")
-@click.option(
-    "--boards",
-    type=click.IntRange(1),
-    default=4500,
-    show_default=True,
-    help="With --demo: how many, three photos of each.",
-)
+@click.option("--boards", type=click.IntRange(1), default=5000, show_default=True, help="With --demo: how many.")
 @click.option("--seed", default=0, show_default=True, help="Of weights, order and variation.")
 @click.option("--processes", type=click.IntRange(1), help="Which share each batch; default: 2 for --demo, else 1.")
 @click.option("--checkpoint-seconds", default=60.0, show_default=True, help="Between two writes of the state.")
@@ -81,7 +75,7 @@ def train(
         from fusebus.vision.export.checkpoints import open_store
         from fusebus.vision.export.training import TrainingPlan
 
-        usual = (6600, 16, 1.5e-3, 2) if demo else (1000, 2, 2e-5, 1)
+        usual = (7200, 16, 1.5e-3, 2) if demo else (1000, 2, 2e-5, 1)
         plan = TrainingPlan(
             steps=steps or usual[0],
             batch=batch or usual[1],
@@ -89,7 +83,7 @@ def train(
             learning_rate=learning_rate or usual[2],
             processes=processes or usual[3],
             finish_steps=0 if steps or not demo else _DEMO_FINISH_STEPS,
-            kinds_share=0.33 if demo else 0.0,
+            kinds_share=0.3 if demo else 0.0,
             grid_share=0.55 if demo else 0.0,
             seed=seed,
             checkpoint_seconds=checkpoint_seconds,
