@@ -19,7 +19,7 @@ FILE_NAME: Final = "journal"
 MAGIC: Final = b"\x00FBJ"
 MAPPED_BYTES: Final = 64 << 20  # of the file's start, in which blocks go: a copy into memory, and no system call
 READY_BYTES: Final = 8 << 20  # of those: in memory from the start, and all that is mapped where the disk is small
-COPIED_BYTES: Final = 16 << 10  # a block of fewer is put behind its head, larger ones are written beside it
+COPIED_BYTES: Final = 16 << 10  # a block of fewer is copied; for a larger one a system call costs less than new pages
 MADV_POPULATE_WRITE: Final = 23  # since Linux 5.14
 READ_BYTES: Final = 1 << 20  # at a time; of a disk that fails, so much is lost with one bad sector
 _HEAD = struct.Struct("<4sQIQQI")  # magic, the pass, crc, block number, `base`, bytes of the data
@@ -66,17 +66,17 @@ class JournalFile:
         self._file = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600)
         self._memory, self._mapped_bytes = self._mapped()
 
-    def _mapped(self) -> tuple[mmap.mmap | None, int]:
+    def _mapped(self) -> tuple[mmap.mmap | bytearray, int]:
         """Room on the disk is taken first: memory that stands for none could only be found missing by a signal."""
         if self._synchronous:  # waits for the disk in any case
-            return None, 0
+            return bytearray(), 0
         for size in filter(None, (MAPPED_BYTES, min(MAPPED_BYTES, READY_BYTES))):
             if self._allocated(size):
                 memory = mmap.mmap(self._file, size)
                 with suppress(OSError):  # an older kernel: page by page, when they are used
                     memory.madvise(MADV_POPULATE_WRITE, 0, min(size, READY_BYTES))
                 return memory, size
-        return None, 0
+        return bytearray(), 0
 
     def _allocated(self, size: int) -> bool:
         """Whether the file has so much room now; not where the disk would have less left than that for others."""
@@ -100,15 +100,10 @@ class JournalFile:
         behind_head = start + _HEAD_BYTES
         end = behind_head + size
         head = self._head(number, data)
-        if end > self._mapped_bytes:
-            self._write(start, head, data)
+        if size < COPIED_BYTES and end <= self._mapped_bytes:
+            self._memory[start:end] = head + data
         else:
-            assert self._memory is not None
-            if size < COPIED_BYTES:
-                self._memory[start:end] = head + data
-            else:
-                self._memory[start:behind_head] = head
-                self._memory[behind_head:end] = data
+            self._write(start, head, data)
         self.size_bytes = end
         return behind_head
 
@@ -150,7 +145,7 @@ class JournalFile:
         used = min(self.size_bytes, self._mapped_bytes)
         self.size_bytes = 0
         self._begin(following)
-        if self._memory is not None and used > READY_BYTES:
+        if isinstance(self._memory, mmap.mmap) and used > READY_BYTES:
             with suppress(OSError):  # memory that is locked stays; the file has it in any case
                 self._memory.madvise(mmap.MADV_DONTNEED, READY_BYTES, used - READY_BYTES)
 
@@ -160,7 +155,7 @@ class JournalFile:
 
     def close(self) -> None:
         """Releases the file."""
-        if self._memory is not None:
+        if isinstance(self._memory, mmap.mmap):
             self._memory.close()
         os.close(self._file)
 
