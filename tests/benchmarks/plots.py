@@ -113,7 +113,7 @@ def _queue(timeline: Timeline) -> Figure:
     below.fill_between(times, held, step="post", color=BLUE, alpha=0.35, linewidth=0, label="held by the worker")
     below.set(xlabel="seconds since the first model call", ylabel="images", xlim=(0, end - start))
     below.set_ylim(bottom=0)
-    below.legend(loc="lower right", ncols=2)
+    figure.legend(*below.get_legend_handles_labels(), loc="outside lower center", ncols=2)
     return figure
 
 

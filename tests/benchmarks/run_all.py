@@ -71,11 +71,11 @@ USUAL = (
     _benchmark(
         "inferencer", 900, "--rounds", "3", "--memory-images", "1000", "--timeline", str(TIMELINE.relative_to(ROOT))
     ),
-    _benchmark("convert", 600, "--runs", "5", "--files", "500"),
-    _benchmark("scale", 400),
+    _benchmark("convert", 600, "--runs", "3", "--files", "500"),
+    _benchmark("scale", 500, "--pictures", "60"),
     _benchmark("vision", 300, "--runs", "7"),
     _benchmark("validation", 300, "--runs", "4", "--photos", "100", "--tries", "10"),
-    _benchmark("servicebus", 400, "--only", "speed", "--scale", "0.25"),
+    _benchmark("servicebus", 400, "--only", "speed", "--scale", "0.15"),
 )
 QUICK = (
     _benchmark("inferencer", 300, "--quick", "--timeline", str(TIMELINE.relative_to(ROOT))),
@@ -88,6 +88,7 @@ QUICK = (
 LONG = (
     _benchmark("inferencer", 3600, "--only", "memory"),
     _benchmark("convert", 1800, "--runs", "15", "--files", "5000"),
+    _benchmark("scale", 1200),
     _benchmark("servicebus", 5400),
 )
 
