@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -109,8 +110,8 @@ def test_a_cut_journal_is_reported_and_the_rest_is_served(durable: DurableBroker
             sender.send_messages(ServiceBusMessage(str(number)))
     durable.end(signal.SIGKILL)
     journal = durable.data / "journal"
-    with journal.open("r+b") as file:
-        file.truncate(journal.stat().st_size // 2)
+    written = len(journal.read_bytes().rstrip(b"\0"))  # behind it there is only room
+    os.truncate(journal, written // 2)
     durable.start()
     assert "commits" in durable.log()
     assert "are missing" in durable.log()
