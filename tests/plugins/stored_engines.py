@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import sqlite3
 import uuid
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +16,7 @@ from fusebus.servicebus.engine import (
     Engine,
     Message,
 )
-from fusebus.servicebus.store import Store
+from fusebus.servicebus.store import Store, database
 from fusebus.servicebus.wire_messages import engine_message
 
 
@@ -59,3 +60,14 @@ def texts(engine: Engine, path: str) -> list[str | None]:
 def token(delivery: Delivery) -> uuid.UUID:
     assert delivery.lock_token is not None
     return delivery.lock_token
+
+
+def spoil_a_table(directory: Path) -> None:
+    """The table of duplicates' root page: nothing in it is needed here, and SQLite notices."""
+    with sqlite3.connect(directory / database.FILE_NAME) as found:
+        page_bytes = found.execute("PRAGMA page_size").fetchone()[0]
+        (root,) = found.execute("SELECT rootpage FROM sqlite_master WHERE name = 'duplicates'").fetchone()
+    found.close()
+    with (directory / database.FILE_NAME).open("r+b") as file:
+        file.seek((root - 1) * page_bytes)
+        file.write(b"\xff" * page_bytes)

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from stored_engines import Clock, Running, message, texts, token
+from stored_engines import Clock, Running, message, spoil_a_table, texts, token
 
 from fusebus.servicebus.store import DataDirectoryInUse, Store, UnknownFormat, database, journal_file
 
@@ -273,17 +273,6 @@ def test_a_rescue_that_a_crash_interrupts_loses_nothing(
     assert len(list(aside.glob("*damaged*"))) >= 1
     assert again.crash().complaints == []
     again.store.close()
-
-
-def spoil_a_table(directory: Path) -> None:
-    """The table of duplicates' root page: nothing in it is needed here, and SQLite notices."""
-    with sqlite3.connect(directory / database.FILE_NAME) as found:
-        page_bytes = found.execute("PRAGMA page_size").fetchone()[0]
-        (root,) = found.execute("SELECT rootpage FROM sqlite_master WHERE name = 'duplicates'").fetchone()
-    found.close()
-    with (directory / database.FILE_NAME).open("r+b") as file:
-        file.seek((root - 1) * page_bytes)
-        file.write(b"\xff" * page_bytes)
 
 
 def test_a_full_disk_is_no_damage(running: Running) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from stored_engines import Clock, Running, message, texts
+from stored_engines import Clock, Running, message, spoil_a_table, texts
 
 from fusebus.servicebus.store import DataDirectoryInUse, Store, database, journal_file, marks
 
@@ -72,17 +72,6 @@ def test_a_rescue_without_room_changes_nothing_and_says_so(running: Running) -> 
     again = Running(aside, running.clock)
     assert len(texts(again.engine, "q")) == 300
     again.store.close()
-
-
-def spoil_a_table(directory: Path) -> None:
-    """The table of duplicates' root page: nothing in it is needed here, and SQLite notices."""
-    with sqlite3.connect(directory / database.FILE_NAME) as found:
-        page_bytes = found.execute("PRAGMA page_size").fetchone()[0]
-        (root,) = found.execute("SELECT rootpage FROM sqlite_master WHERE name = 'duplicates'").fetchone()
-    found.close()
-    with (directory / database.FILE_NAME).open("r+b") as file:
-        file.seek((root - 1) * page_bytes)
-        file.write(b"\xff" * page_bytes)
 
 
 def test_a_second_broker_touches_nothing(running: Running) -> None:
