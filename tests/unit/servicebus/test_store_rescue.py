@@ -74,6 +74,21 @@ def test_a_rescue_without_room_changes_nothing_and_says_so(running: Running) -> 
     again.store.close()
 
 
+def test_what_an_interrupted_rescue_left_is_not_taken_up_again(running: Running) -> None:
+    fill(running, 30)
+    running.store.checkpoint()
+
+    def interrupt(directory: Path) -> None:
+        spoil_a_table(directory)
+        for suffix in (".salvaged", ".salvaged-journal"):
+            (directory / (database.FILE_NAME + suffix)).write_bytes(b"half of it")
+
+    again = running.crash(interrupt)
+    assert len(texts(again.engine, "q")) == 30
+    assert list(again.directory.glob("*.salvaged*")) == []
+    assert again.crash().complaints == []
+
+
 def test_a_second_broker_touches_nothing(running: Running) -> None:
     fill(running, 3)
     (running.directory / (database.FILE_NAME + ".salvaged")).touch()  # what a rescue is about to put in place

@@ -12,10 +12,10 @@ from typing import Any, Final
 from fusebus.servicebus.store import entries
 from fusebus.servicebus.store.checksum import crc32
 from fusebus.servicebus.store.database import Sync, opened
+from fusebus.servicebus.store.log import ROW_BYTES
 from fusebus.servicebus.store.marks import sync_names
 from fusebus.servicebus.store.recovery import DROPPED, REWOUND, Recovered
 
-ROW_BYTES: Final = 64 << 10  # of entries go into one row, as when blocks are moved
 _LOG_SUFFIXES: Final = ("-wal", "-shm")
 
 
@@ -56,9 +56,10 @@ def _made(path: Path) -> Path:
     return path.with_name(path.name + ".salvaged")
 
 
-def _remove(path: Path) -> None:
-    for suffix in ("", *_LOG_SUFFIXES):
-        path.with_name(path.name + suffix).unlink(missing_ok=True)
+def _remove(made: Path) -> None:
+    """With what SQLite left beside it when it was interrupted."""
+    for suffix in ("-journal", ""):
+        made.with_name(made.name + suffix).unlink(missing_ok=True)
 
 
 def _set_aside(path: Path, journal: Path) -> Path:
