@@ -2,6 +2,7 @@
 
 from fusebus.ledger.client import Ledger
 from fusebus.ledger.errors import LedgerError, LedgerUnavailable
+from fusebus.ledger.fleet import Controls, Pause, Pin, PoolStatus, QuotaLine, Window
 from fusebus.ledger.rows import (
     CostOfMonth,
     CostSample,
@@ -23,6 +24,7 @@ from fusebus.ledger.rows import (
 from fusebus.ledger.settings import LedgerSettings
 
 __all__ = [
+    "Controls",
     "CostOfMonth",
     "CostSample",
     "Decision",
@@ -38,9 +40,14 @@ __all__ = [
     "LedgerUnavailable",
     "MailMarker",
     "MailState",
+    "Pause",
+    "Pin",
+    "PoolStatus",
+    "QuotaLine",
     "RunRow",
     "RunState",
     "UploadEntry",
     "UploadRow",
+    "Window",
     "Working",
 ]

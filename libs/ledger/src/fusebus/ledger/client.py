@@ -1,4 +1,4 @@
-"""The ledger as one object: uploads and runs, images, mails, decisions and costs over one account's tables."""
+"""The ledger as one object: uploads, runs, images, mails, decisions, costs and the fleet over one account."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from types import TracebackType
 from typing import Self
 
 from fusebus.ledger.decisions import DecisionLedger
+from fusebus.ledger.fleet import FleetLedger
 from fusebus.ledger.images import ImageLedger
 from fusebus.ledger.mails import MailLedger
 from fusebus.ledger.settings import LedgerSettings
@@ -13,7 +14,7 @@ from fusebus.ledger.tables import Tables
 from fusebus.ledger.uploads import UploadLedger
 
 
-class Ledger(UploadLedger, ImageLedger, MailLedger, DecisionLedger):
+class Ledger(UploadLedger, ImageLedger, MailLedger, DecisionLedger, FleetLedger):
     """An async context manager. Every method raises LedgerUnavailable (retry later) and LedgerError, never azure's."""
 
     def __init__(self, settings: LedgerSettings) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from datetime import UTC
+from datetime import UTC, datetime
 
 import msgspec
 
@@ -26,9 +26,10 @@ class DecisionLedger:
         name = f"{inverted(decision.decided_at)}:{content[:8]}"
         await self._tables.insert("decisions", Row(decision.pool, name, to_columns(decision)))
 
-    async def decisions(self, pool: str, limit: int = 20) -> list[Decision]:
-        """The newest decisions for a pool, newest first."""
-        rows = self._tables.query("decisions", pool, "0", ":", limit)
+    async def decisions(self, pool: str, limit: int = 20, at: datetime | None = None) -> list[Decision]:
+        """The newest decisions for a pool, newest first; with `at` only those made by then."""
+        start = inverted(at) if at else "0"
+        rows = self._tables.query("decisions", pool, start, ":", limit)
         return [from_columns(row.columns, Decision) async for row in rows]
 
     async def add_cost_sample(self, sample: CostSample) -> None:

@@ -212,6 +212,10 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True):
     nodes: int
     workers: int
     because: str
+    dedicated: int = 0
+    """Of `nodes`; the rest is Spot."""
+    mode: str = "acting"
+    """See PoolStatus."""
     facts: dict[str, str | int | float | bool] = {}
     """What it knew, by short name (letters, digits, single underscores); what was unknown is absent."""
 
