@@ -1,0 +1,156 @@
+"""Says what is left of a month's budget and which alerts are due; values in, values out, the time too."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+
+import msgspec
+
+from fusebus.costs.forecast import month_bounds
+
+SHARES = (0.5, 0.8, 0.9, 1.0)
+FORECAST = "forecast"
+WIND_DOWN_SECONDS = 900.0  # what a node still costs after buying stops: the images in hand, idle exit, removal
+
+
+class Alert(msgspec.Struct, frozen=True, kw_only=True):
+    """One thing to be told once."""
+
+    mark: str
+    """Names the alert within its month: who has told it writes that down."""
+    month: str
+    share: float
+    """Of the budget that is spent; for a forecast, what the forecast is of the budget."""
+    spent: float
+    forecast: float | None
+    """Of the whole month; None where there is none yet."""
+    budget: float
+    currency: str
+
+    @property
+    def foretold(self) -> bool:
+        """Whether it is about the forecast."""
+        return self.mark.startswith(FORECAST)
+
+
+class MonthSoFar(msgspec.Struct, frozen=True, kw_only=True):
+    """What is known of the month when the budget is looked at."""
+
+    month: str
+    """YYYY-MM, UTC."""
+    spent: float | None
+    """None where the books could not be read: unknown is not zero."""
+    forecast: float | None = None
+    burning_per_hour: float = 0.0
+    """Of all nodes that are there now."""
+    told: frozenset[str] = frozenset()
+    """Marks of the alerts that were told already, from the ledger: a restart tells none again."""
+
+
+class Verdict(msgspec.Struct, frozen=True, kw_only=True):
+    """What the policy and the people are to know."""
+
+    left: float | None
+    """Money for nodes that may still be bought this month: infinite without a cap, 0: buy nothing; None where it is
+    not known: then nothing new may be bought either, and what is there stays."""
+    alerts: tuple[Alert, ...]
+    because: str
+
+    @property
+    def may_buy(self) -> bool:
+        """Whether new nodes may be bought at all."""
+        return self.left is not None and self.left > 0
+
+
+class Budget(msgspec.Struct, frozen=True, kw_only=True):
+    """What a month may cost."""
+
+    amount: float
+    """0: there is no budget."""
+    currency: str
+    hard_cap: bool = True
+    """Whether a spent budget stops buying; without it, alerts are all that happens."""
+
+    def after(self, so_far: MonthSoFar) -> Verdict:
+        """The alerts that are due and were not told, and what is left."""
+        if self.amount <= 0:
+            return Verdict(left=math.inf, alerts=(), because="there is no budget")
+        if so_far.spent is None:
+            because = f"it is not known what {so_far.month} has cost so far: nothing new is bought"
+            return Verdict(left=None if self.hard_cap else math.inf, alerts=(), because=because)
+        alerts = tuple(alert for alert in self._crossed(so_far) if alert.mark not in so_far.told)
+        left, because = self._left(so_far, so_far.spent)
+        return Verdict(left=left, alerts=alerts, because=because)
+
+    def _left(self, so_far: MonthSoFar, spent: float) -> tuple[float, str]:
+        words = f"{spent:,.2f} of {self.amount:,.2f} {self.currency} spent in {so_far.month}"
+        if not self.hard_cap:
+            return math.inf, f"{words}; the budget is no cap"
+        winding_down = so_far.burning_per_hour * WIND_DOWN_SECONDS / 3600
+        left = max(0.0, self.amount - spent - winding_down)
+        if winding_down > 0:
+            words += f", {winding_down:,.2f} kept for ending what runs"
+        return left, f"{words}; {left:,.2f} left" if left else f"{words}; nothing left: no new nodes"
+
+    def _crossed(self, so_far: MonthSoFar) -> list[Alert]:
+        """All that hold now, told or not. A raised budget has marks of its own."""
+        assert so_far.spent is not None
+        of = f"of-{self.amount:g}-{self.currency}"
+        found = [
+            self._alert(f"{share:g}-{of}", share, so_far) for share in SHARES if so_far.spent >= share * self.amount
+        ]
+        if so_far.forecast is not None and so_far.forecast > self.amount:
+            found.append(self._alert(f"{FORECAST}-{of}", so_far.forecast / self.amount, so_far))
+        return found
+
+    def _alert(self, mark: str, share: float, so_far: MonthSoFar) -> Alert:
+        assert so_far.spent is not None
+        return Alert(
+            mark=mark,
+            month=so_far.month,
+            share=share,
+            spent=so_far.spent,
+            forecast=so_far.forecast,
+            budget=self.amount,
+            currency=self.currency,
+        )
+
+
+class Waiting(msgspec.Struct, frozen=True, kw_only=True):
+    """Images that are to be done by one deadline."""
+
+    images: int
+    deadline: datetime
+
+
+def what_happens(verdict: Verdict, month: str, waiting: Sequence[Waiting], now: datetime) -> str:
+    """What the budget does to the deadlines, in words; empty while it stops nothing."""
+    if verdict.may_buy:
+        return ""
+    resumes = month_bounds(month)[1]
+    images = sum(group.images for group in waiting)
+    words = (
+        f"{verdict.because}. Nodes that work end what they have and leave; buying goes on when the budget is raised, "
+        f"or with the new month on {resumes:%-d %B} 00:00 UTC."
+    )
+    if verdict.left is None:
+        words = f"{verdict.because}. What is there goes on; buying goes on as soon as the books can be read."
+        resumes = now
+    late = [group for group in waiting if group.images and group.deadline < resumes]
+    if not images:
+        return f"{words} Nothing waits."
+    if not late:
+        return f"{words} {images:,} images wait; none is due before."
+    first = min(group.deadline for group in late)
+    return (
+        f"{words} {images:,} images wait, {sum(group.images for group in late):,} of them are due before and will be "
+        f"late unless the nodes that are there finish them; the first are due on {first.astimezone(UTC):%-d %B %H:%M} "
+        f"UTC, {_span(resumes - first)} before."
+    )
+
+
+def _span(time: timedelta) -> str:
+    hours = time.total_seconds() / 3600
+    return f"{hours / 24:.1f} days" if hours >= 48 else f"{hours:.1f} hours"
