@@ -1,9 +1,11 @@
 """Uploads, runs, decisions and costs as rows in Azure Tables."""
 
 from fusebus.ledger.client import Ledger
+from fusebus.ledger.costs import SERVICES
 from fusebus.ledger.errors import LedgerError, LedgerUnavailable
 from fusebus.ledger.fleet import Controls, Pause, Pin, PoolStatus, QuotaLine, Window
 from fusebus.ledger.rows import (
+    BilledDay,
     CostOfMonth,
     CostSample,
     Decision,
@@ -24,6 +26,8 @@ from fusebus.ledger.rows import (
 from fusebus.ledger.settings import LedgerSettings
 
 __all__ = [
+    "SERVICES",
+    "BilledDay",
     "Controls",
     "CostOfMonth",
     "CostSample",

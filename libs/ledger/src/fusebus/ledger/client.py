@@ -5,6 +5,7 @@ from __future__ import annotations
 from types import TracebackType
 from typing import Self
 
+from fusebus.ledger.costs import CostLedger
 from fusebus.ledger.decisions import DecisionLedger
 from fusebus.ledger.fleet import FleetLedger
 from fusebus.ledger.images import ImageLedger
@@ -14,7 +15,7 @@ from fusebus.ledger.tables import Tables
 from fusebus.ledger.uploads import UploadLedger
 
 
-class Ledger(UploadLedger, ImageLedger, MailLedger, DecisionLedger, FleetLedger):
+class Ledger(UploadLedger, ImageLedger, MailLedger, DecisionLedger, FleetLedger, CostLedger):
     """An async context manager. Every method raises LedgerUnavailable (retry later) and LedgerError, never azure's."""
 
     def __init__(self, settings: LedgerSettings) -> None:

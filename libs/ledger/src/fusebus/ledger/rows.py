@@ -234,6 +234,25 @@ class CostSample(msgspec.Struct, frozen=True, kw_only=True):
     """True until the bill says the same."""
     detail: str = ""
     """Price and its source."""
+    vm_size: str = ""
+    serves: str = ""
+    """The job kind that the pool works for; empty: any."""
+    spot_node_seconds: float = 0.0
+    """Of `node_seconds`; the rest is dedicated."""
+    seconds_by_state: dict[str, float] = {}
+    """Of `node_seconds`, by what the node did: `starting`, `idle`, `running` and so on."""
+
+
+class BilledDay(msgspec.Struct, frozen=True, kw_only=True):
+    """What the bill says of one service on one day; it may still change for some days."""
+
+    day: str
+    """YYYY-MM-DD, UTC."""
+    service: str
+    """As the bill calls it, for example `Virtual Machines`."""
+    cost: float
+    currency: str
+    read_at: datetime
 
 
 class CostOfMonth(msgspec.Struct, frozen=True, kw_only=True):
