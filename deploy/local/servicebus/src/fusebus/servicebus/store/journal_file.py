@@ -24,7 +24,7 @@ MADV_POPULATE_WRITE: Final = 23  # since Linux 5.14
 READ_BYTES: Final = 1 << 20  # at a time; of a disk that fails, so much is lost with one bad sector
 _HEAD = struct.Struct("<4sQIQQI")  # magic, the pass, crc, block number, `base`, bytes of the data
 _BEGINNING = struct.Struct("<4sQ")
-_pack_head, _HEAD_BYTES = _HEAD.pack, _HEAD.size
+_put_head, _pack_head, _HEAD_BYTES = _HEAD.pack_into, _HEAD.pack, _HEAD.size
 _NO_HEAD = bytes(_HEAD_BYTES)
 
 
@@ -99,11 +99,13 @@ class JournalFile:
         size, start = len(data), self.size_bytes
         behind_head = start + _HEAD_BYTES
         end = behind_head + size
-        head = self._head(number, data)
         if size < COPIED_BYTES and end <= self._mapped_bytes:
-            self._memory[start:end] = head + data
+            memory, (pass_id, base) = self._memory, self.now
+            memory[behind_head:end] = data
+            crc = crc32(data, self._seed ^ number & 0xFFFFFFFF)
+            _put_head(memory, start, MAGIC, pass_id, crc, number, base, size)  # last: a head tells of whole data only
         else:
-            self._write(start, head, data)
+            self._write(start, self._head(number, data), data)
         self.size_bytes = end
         return behind_head
 

@@ -22,6 +22,7 @@ MOVABLE_SHARE: Final = 1 / 16  # of a journal file: if no more is needed, moving
 ROW_BYTES: Final = 64 << 10  # blocks are put together in rows up to this size; a damaged page costs one row
 MIN_BYTES_TO_TIDY: Final = 32 << 20  # of blocks in the database
 TIDY_BYTES: Final = 8 << 20  # of messages copied at one time out of rows of which little is needed
+FORGET_BLOCKS: Final = 64  # finished blocks at the old end are forgotten once in so many commits
 MIN_BLOCKS_TO_DROP: Final = 64  # dropping costs statements; a few finished blocks can wait
 
 FindRecord = Callable[[int, int], Record | None]
@@ -111,19 +112,23 @@ class Log:
 
     # --- writing
 
-    def append(self, data: bytes, stored: int, live: int, mixed: bool) -> None:
-        """A block into the journal file; raises OSError, and then nothing has happened. For the counts see Block."""
-        number, journal, order = self.next_number, self._journal, self._order
+    def append(self, data: bytes, stored: int, live: int, mixed: bool) -> int:
+        """A block into the journal file; raises OSError, and then nothing has happened. For the counts see Block.
+
+        Returns the number of the next one.
+        """
+        number, journal = self.next_number, self._journal
         position = journal.append(number, data)
         self._mark.set(number)
-        self.next_number = number + 1
         if live:  # of others nothing will have to be moved
             self.blocks[number] = block = Block(number, len(data), stored, live, position, mixed)
-            order.append(block)
+            self._order.append(block)
         if journal.size_bytes > self._look_at:
             self.crowded = True
-        if order and not order[0].live:
+        if not number % FORGET_BLOCKS:
             self._forget_finished()
+        self.next_number = number = number + 1
+        return number
 
     def to_database(
         self, data: bytes | None, stored: int, live: int, statements: Iterable[Statement], moving: bool
@@ -133,6 +138,7 @@ class Log:
         Raises sqlite3.Error, OSError, and then nothing has happened but that a transaction may be open.
         """
         execute = self._database.execute
+        self._forget_finished()
         sources = self._to_move() if moving else []
         rows = list(self._rows(sources))
         dropping = moving or self.unsure or self._finished - self._dropped >= MIN_BLOCKS_TO_DROP
@@ -214,9 +220,7 @@ class Log:
         if self.find is None:
             return False
         size = self._journal.size_bytes
-        needed = _live_bytes(block for block in self._order if not _stored(block))
-        sparse = self._sparse()
-        if size > MAX_JOURNAL_BYTES or sparse or (size > REWIND_BYTES and needed <= MOVABLE_SHARE * size):
+        if size > MAX_JOURNAL_BYTES or self._sparse() or (size > REWIND_BYTES and self._movable(MOVABLE_SHARE * size)):
             return True
         self.postpone()
         return False
@@ -226,6 +230,15 @@ class Log:
         self._look_at = self._journal.size_bytes + max(REWIND_BYTES, self._journal.size_bytes // 4)
         self._tidy_at = max(MIN_BYTES_TO_TIDY, self._stored_bytes * 5 // 4)
         self._note_size()
+
+    def _movable(self, most: float) -> bool:
+        """Whether at most so many bytes of the journal file are needed. Where many are, a few blocks tell."""
+        for block in reversed(self._order):
+            if not _stored(block):
+                most -= _live_bytes((block,))
+                if most < 0:
+                    return False
+        return True
 
     def _sparse(self) -> bool:
         """Whether less than half of what lies in the database is needed."""

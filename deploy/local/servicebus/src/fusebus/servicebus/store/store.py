@@ -243,18 +243,12 @@ class Store(TablesJournal):
         if self._statements or self._numbers or self._failed or self._log.crowded:
             return self._commit_with_care()
         try:
-            self._log.append(b"".join(self._pending), self._stored, self._live, self._mixed)
+            self._place = self._log.append(b"".join(self._pending), self._stored, self._live, self._mixed)
         except OSError:
             return self._commit_with_care()
-        self._committed()
-        return True
-
-    def _committed(self) -> None:
+        self._pending, self._last_message, self._stored, self._live = [], None, 0, 0
         self.pending = self._mixed = False
-        self._pending = []
-        self._last_message = None
-        self._place = self._log.next_number
-        self._stored = self._live = 0
+        return True
 
     def _commit_with_care(self) -> bool:
         if self._failed == self._said() and self._clock() < self._retry_at:
@@ -265,8 +259,10 @@ class Store(TablesJournal):
             self._note_full(str(error))
             error = self._try_write()
         if error is None:
-            self._failed = None
-            self._committed()
+            self._failed = self._last_message = None
+            self.pending = self._mixed = False
+            self._pending, self._stored, self._live = [], 0, 0
+            self._place = self._log.next_number
             return True
         self._note_full(str(error))
         self._failed, self._retry_at = self._said(), self._clock() + RETRY_SECONDS
