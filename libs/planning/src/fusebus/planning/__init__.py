@@ -1,0 +1,33 @@
+"""The policy that sizes the fleet: `decide`, its values, and the forecast that feeds it."""
+
+from fusebus.planning.demand import Demand, Due, KindDemand, Window
+from fusebus.planning.fleet import Fleet, NodeCounts, PoolState, Quantiles, Refusal
+from fusebus.planning.forecast import Arrivals
+from fusebus.planning.limits import Limits, Pin, Quota
+from fusebus.planning.plan import Late, Plan, PoolPlan
+from fusebus.planning.policy import decide, same
+from fusebus.planning.prices import PoolOffer, PriceChange, Prices
+
+__all__ = [
+    "Arrivals",
+    "Demand",
+    "Due",
+    "Fleet",
+    "KindDemand",
+    "Late",
+    "Limits",
+    "NodeCounts",
+    "Pin",
+    "Plan",
+    "PoolOffer",
+    "PoolPlan",
+    "PoolState",
+    "PriceChange",
+    "Prices",
+    "Quantiles",
+    "Quota",
+    "Refusal",
+    "Window",
+    "decide",
+    "same",
+]

@@ -1,0 +1,160 @@
+"""When nodes are missing: which to buy, and whether to wait with it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import msgspec
+
+from fusebus.planning.lines import Line
+from fusebus.planning.mixes import Choice, Wish, choose
+from fusebus.planning.plan import Late
+from fusebus.planning.prices import PriceChange
+from fusebus.planning.view import Verdict, View, said, seconds
+from fusebus.planning.work import Load, at_hand, finished_at, is_covered, on_the_line
+
+STILL_ARRIVING = 30.0  # seconds: two looks without an arrival end a delivery
+GAPS_OF_HOPE = 10.0  # after so many usual gaps without an arrival nothing more is expected to share a node
+WORTH_WAITING = 0.98  # a later price must save more than 2 % to be waited for
+
+
+def buy(view: View) -> Verdict | None:
+    """What is bought for the work at hand; None where the nodes at hand suffice."""
+    if is_covered(view.lines, view.work, view.limits.margin / 2, view.now):
+        return None
+    wish = Wish(work=view.work, limits=view.limits, start=view.now, now=view.now)
+    choice = choose(view.lines, wish, view.room)
+    words = _missing(view, choice)
+    waits = _waits(view, choice, wish) if choice.nodes else None
+    if waits:
+        why, until = waits
+        return Verdict(targets=view.kept, because=f"{words}; {why}", wait_until=until)
+    targets, done = take(view, choice)
+    return Verdict(targets=targets, because=f"{words}; {done}", late=_late(view, choice))
+
+
+def take(view: View, choice: Choice) -> tuple[dict[tuple[str, bool], int], str]:
+    """The targets with what was chosen, taken from the room; what a resize under way delays is left for later."""
+    targets, later, now = view.kept, [], []
+    for line, nodes in choice.adds:
+        used = view.work[-1].images * line.service.p50 / nodes if view.work else 0.0
+        view.room.take(line, nodes, min(used, view.limits.least_use))
+        if line.steady:
+            targets[line.key] += nodes
+            now.append((line, nodes))
+        else:
+            later.append((line, nodes))
+    words = [f"buys {said(now)}"] if now else []
+    words += [f"{said(later)} must wait for the resize under way"] if later else []
+    words += [] if choice.adds else ["nothing can be bought"]
+    return targets, "; ".join([*words, *dict.fromkeys(choice.said)])
+
+
+def _missing(view: View, choice: Choice) -> str:
+    """The sum in words."""
+    last, first = view.work[-1], view.work[0]
+    line = choice.adds[0][0] if choice.adds else view.lines[0] if view.lines else None
+    each = f" at {line.service.p50:.3g} s each" if line else ""
+    return (
+        f"{last.images} {view.kind.kind} images{each}, {view.kind.in_flight} in flight, the first due in "
+        f"{seconds(first.deadline - view.now)}, the last in {seconds(last.deadline - view.now)}: "
+        f"{view.ready} nodes ready and {view.coming} coming do not suffice"
+    )
+
+
+def _waits(view: View, choice: Choice, wish: Wish) -> tuple[str, float | None] | None:
+    """Why nothing is bought yet, and until when; None: it is time."""
+    return _for_spot(view, choice) or _to_settle(view) or _for_more(view, choice, wish) or _for_price(view, choice)
+
+
+def _for_spot(view: View, choice: Choice) -> tuple[str, float | None] | None:
+    """In a storm: as long as the work is on the line of uniform progress."""
+    lost = any(line.spot and line.kept and line.why_not for line in view.lines)
+    if not lost or any(line.spot for line, _ in choice.adds):
+        return None
+    boot = max(line.boot.p95 for line, _ in choice.adds)
+    if not on_the_line(view.kind, boot, view.limits.margin, view.now):
+        return None
+    return "the work is ahead of uniform progress: Spot may still come back", None
+
+
+def _to_settle(view: View) -> tuple[str, float | None] | None:
+    """A delivery under way is let end first, if there is time."""
+    kind, limits = view.kind, view.limits
+    slack = view.work[0].deadline - view.now - max((line.boot.p95 for line in view.lines), default=0.0)
+    if kind.quiet >= STILL_ARRIVING or kind.delivery_age is None or kind.delivery_age >= limits.settle:
+        return None
+    if slack < 8 * limits.settle:
+        return None
+    until = view.now + min(STILL_ARRIVING - kind.quiet, limits.settle - kind.delivery_age)
+    return f"images still arrive, for {kind.delivery_age:.0f} s now: waits for the whole delivery", until
+
+
+def _for_more(view: View, choice: Choice, wish: Wish) -> tuple[str, float | None] | None:
+    """One node can wait for more work to share its boot. Several can't: the work would need one more meanwhile."""
+    kind = view.kind
+    if choice.nodes != 1 or kind.gap is None or kind.quiet > GAPS_OF_HOPE * kind.gap:
+        return None
+    until = start_by(choice.adds[0][0], view.lines, wish)
+    if until <= view.now or kind.gap > until - view.now:
+        return None
+    words = f"more comes every {seconds(kind.gap)}: one node has time until {seconds(until - view.now)} from now"
+    return words, until
+
+
+def start_by(line: Line, lines: Sequence[Line], wish: Wish) -> float:
+    """The last moment to order one node; for Spot with time to fail and be replaced by a dedicated one."""
+    limits = wish.limits
+    reserve = line.boot.p95 + limits.fallback if line.spot else 0.0
+    latest = math.inf
+    for load in wish.work:
+        missing = load.images * limits.headroom - wish.base(lines, load.deadline)
+        if missing > 0:
+            needed = missing * line.seconds_per_image(missing * line.service.p50)
+            latest = min(latest, load.deadline - limits.margin - line.boot.p95 - reserve - needed)
+    return latest
+
+
+def _for_price(view: View, choice: Choice) -> tuple[str, float | None] | None:
+    """A price that is known to fall in time is waited for."""
+    for change in sorted(view.prices.changes, key=lambda change: change.at):
+        if change.at <= view.now or change.at >= view.work[0].deadline:
+            continue
+        lines = [_repriced(line, change) for line in view.lines]
+        wish = Wish(work=view.work, limits=view.limits, start=change.at, now=view.now)
+        later = choose(lines, wish, view.room)
+        if later.nodes and round(later.lacking) <= 0 and later.cost < choice.cost * WORTH_WAITING:
+            saved = f"{later.cost:.2f} instead of {choice.cost:.2f} {view.prices.currency}"
+            return f"a lower price comes in {seconds(change.at - view.now)}: {saved}", change.at
+    return None
+
+
+def _repriced(line: Line, change: PriceChange) -> Line:
+    price = change.price(line.spot)
+    return msgspec.structs.replace(line, price=price) if price and change.pool == line.offer.pool else line
+
+
+def _late(view: View, choice: Choice) -> tuple[Late, ...]:
+    """What is late even if all goes as it usually does (a median boot, no margin)."""
+    bought = {line.key: n for line, n in choice.adds}
+    crew = [_with(line, bought.get(line.key, 0)) for line in view.lines]
+    missing = [load.images - at_hand(crew, load.deadline, view.now) for load in view.work]
+    images = math.ceil(max(missing) - 1e-6)
+    if images <= 0:
+        return ()
+    by = max(0.0, *(_overdue(crew, load, view.now) for load in view.work))
+    why = "; ".join(dict.fromkeys(choice.said)) or "no node is ready early enough"
+    because = f"{images} of {view.work[-1].images} {view.kind.kind} images are late by up to {seconds(by)}: {why}"
+    return (Late(kind=view.kind.kind, images=images, seconds=by, because=because),)
+
+
+def _overdue(crew: Sequence[Line], load: Load, now: float) -> float:
+    return finished_at(crew, load.images, now) - load.deadline
+
+
+def _with(line: Line, nodes: int) -> Line:
+    if not nodes:
+        return line
+    later = line.boot.p50 if not line.coming else max(line.boot.p50, line.coming_in)
+    return msgspec.structs.replace(line, coming=line.coming + nodes, coming_in=later)

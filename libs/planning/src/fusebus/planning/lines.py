@@ -1,0 +1,153 @@
+"""A line: one pool at one price class, with all that counts when nodes of it are wanted."""
+
+from __future__ import annotations
+
+import math
+
+import msgspec
+
+from fusebus.planning.demand import KindDemand
+from fusebus.planning.fleet import PoolState, Quantiles
+from fusebus.planning.limits import Limits
+from fusebus.planning.prices import PoolOffer, Prices
+
+SECONDS_PER_HOUR = 3600.0
+P95_OVER_P50 = 1.2  # of an assumed service time
+SURELY_SOON = 60.0  # seconds: what a node that is later than its p95 still gets
+LONG_RESIZE = 180.0  # seconds: a pool that resizes longer than this is not waited for
+STORM_SHARE = 0.5  # of Spot nodes that work, so much is counted on in a storm
+
+Key = tuple[str, bool]  # pool, Spot
+
+
+class Line(msgspec.Struct, frozen=True, kw_only=True):
+    """Times in seconds, money per node and hour."""
+
+    offer: PoolOffer
+    spot: bool
+    price: float
+    service: Quantiles
+    boot: Quantiles
+    ready: int
+    coming: int
+    coming_in: float
+    kept: int
+    """Nodes that there are if nothing is changed."""
+    steady: bool
+    storm: bool
+    why_not: str
+    """Why nothing may be bought here now; empty: it may."""
+
+    @property
+    def key(self) -> Key:
+        """Pool and price class."""
+        return (self.offer.pool, self.spot)
+
+    @property
+    def name(self) -> str:
+        """For people."""
+        return f"{'Spot' if self.spot else 'dedicated'} {self.offer.vm_size}"
+
+    @property
+    def rate(self) -> float:
+        """Images a second of one node."""
+        return 1.0 / self.service.p50
+
+    @property
+    def cost_per_image(self) -> float:
+        """Of a node that always works."""
+        return self.price * self.service.p50 / SECONDS_PER_HOUR
+
+    @property
+    def boot_cost(self) -> float:
+        """Of one node, before it does anything."""
+        return self.price * self.boot.p50 / SECONDS_PER_HOUR
+
+    def seconds_per_image(self, seconds: float) -> float:
+        """That all but one in twenty nodes keep to within so long: the spread of a sum shrinks with its square root."""
+        spread = max(0.0, self.service.p95 - self.service.p50)
+        return self.service.p50 + spread / max(1.0, seconds / self.service.p50) ** 0.5 if seconds > 0 else math.inf
+
+    def whole_images(self, seconds: float) -> int:
+        """That one new node does in so long."""
+        return int(seconds / self.seconds_per_image(seconds)) if seconds > 0 else 0
+
+    def at_hand(self, seconds: float) -> float:
+        """Images that the nodes there and coming do within so long."""
+        if seconds <= 0:
+            return 0.0
+        share = STORM_SHARE if self.storm else 1.0
+        done = share * self.ready * seconds / self.service.p50
+        return done + share * self.coming * self.whole_images(seconds - self.coming_in)
+
+
+def lines_of(kind: KindDemand, states: dict[str, PoolState], prices: Prices, limits: Limits, now: float) -> list[Line]:
+    """Every line that does this kind, of pools that could be read; among equals the first offered comes first."""
+    found: list[Line] = []
+    for offer in prices.offers:
+        state = states.get(offer.pool)
+        if offer.kind != kind.kind or state is None:
+            continue
+        for spot in (True, False):
+            price = _price(offer, spot, prices, now)
+            if price is not None or state.counts(spot).billed:
+                found.append(_line(offer, spot, price, state, kind, limits, now))
+    return sorted(found, key=lambda line: line.cost_per_image)
+
+
+def _price(offer: PoolOffer, spot: bool, prices: Prices, now: float) -> float | None:
+    """With the changes that have come true."""
+    price = offer.price(spot)
+    for change in sorted(prices.changes, key=lambda change: change.at):
+        if change.pool == offer.pool and change.at <= now:
+            price = change.price(spot) or price
+    return price
+
+
+def _line(
+    offer: PoolOffer, spot: bool, price: float | None, state: PoolState, kind: KindDemand, limits: Limits, now: float
+) -> Line:
+    counts, storm = state.counts(spot), spot and in_storm(state, limits, now)
+    coming = state.coming(spot) + (0 if storm else counts.preempted)
+    elapsed = 0.0 if state.ordered_at is None else now - state.ordered_at
+    assumed = 1.0 / offer.images_per_second
+    kept = counts.target if not state.steady else counts.present - counts.broken
+    return Line(
+        offer=offer,
+        spot=spot,
+        price=price or 0.0,
+        service=kind.service.get(offer.pool) or Quantiles(assumed, assumed * P95_OVER_P50),
+        boot=state.boot,
+        ready=counts.ready,
+        coming=coming,
+        coming_in=max(state.boot.p95 - elapsed, SURELY_SOON),
+        kept=kept,
+        steady=state.steady,
+        storm=storm,
+        why_not=_why_not(spot, price, state, limits, now, storm),
+    )
+
+
+def in_storm(state: PoolState, limits: Limits, now: float) -> bool:
+    """Whether Spot nodes of this pool vanish one after the other."""
+    recent = state.evicted_at is not None and now - state.evicted_at < limits.storm_seconds
+    return recent and state.evicted >= limits.storm_evictions
+
+
+def _why_not(spot: bool, price: float | None, state: PoolState, limits: Limits, now: float, storm: bool) -> str:
+    if price is None:
+        return "not for sale"
+    if state.out_of_order:
+        return state.out_of_order
+    if "*" in limits.paused or state.name in limits.paused:
+        return "paused"
+    if spot and not limits.spot:
+        return "Spot is switched off"
+    if storm:
+        return f"{state.evicted} Spot nodes were lost within {limits.storm_seconds:.0f} s"
+    for refusal in state.refusals:
+        if refusal.spot == spot and now - refusal.at < limits.retry_refused:
+            return f"refused {now - refusal.at:.0f} s ago: {refusal.reason}"
+    if not state.steady and state.ordered_at is not None and now - state.ordered_at > LONG_RESIZE:
+        return f"resizing for {now - state.ordered_at:.0f} s"
+    return ""

@@ -1,0 +1,113 @@
+"""The cheapest nodes to buy so that work meets its deadlines: every line first once, then the others by price."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import msgspec
+
+from fusebus.planning.limits import Limits
+from fusebus.planning.lines import Line
+from fusebus.planning.room import Room
+from fusebus.planning.work import Load
+
+
+class Choice(msgspec.Struct, frozen=True):
+    """Nodes to buy."""
+
+    adds: tuple[tuple[Line, int], ...]
+    cost: float
+    """Of the boots and of the work, this mix doing its share."""
+    lacking: float
+    """Images that are late even so."""
+    said: tuple[str, ...] = ()
+    """What kept it from more, in words."""
+
+    @property
+    def nodes(self) -> int:
+        """Bought in all."""
+        return sum(count for _, count in self.adds)
+
+
+class Wish(msgspec.Struct, frozen=True, kw_only=True):
+    """What nodes are wanted for. Times in seconds since 1970."""
+
+    work: Sequence[Load]
+    limits: Limits
+    start: float
+    """When they would be ordered."""
+    now: float
+    not_before: float = 0.0
+    """The work is not there earlier (a scheduled window)."""
+
+    def time(self, line: Line, deadline: float) -> float:
+        """Seconds that a node of this line has for the work."""
+        ready = max(self.start + line.boot.p95, self.not_before)
+        return deadline - self.limits.margin - ready
+
+    def base(self, lines: Sequence[Line], deadline: float) -> float:
+        """Images that the nodes at hand do."""
+        return sum(line.at_hand(deadline - self.limits.margin - max(self.now, self.not_before)) for line in lines)
+
+
+def choose(lines: Sequence[Line], wish: Wish, room: Room) -> Choice:
+    """The cheapest mix of those that are late with the fewest images. Nothing is taken from `room`."""
+    usable = [line for line in lines if not line.why_not]
+    orders = [[first, *(line for line in usable if line is not first)] for first in usable]
+    found = [_fill(order, lines, wish, room.copy()) for order in orders]
+    barred = tuple(f"{line.name}: {line.why_not}" for line in lines if line.why_not)
+    if not found:
+        return Choice((), 0.0, _lacking([], lines, wish), barred)
+    best = min(found, key=lambda choice: (round(choice.lacking), choice.cost))
+    return msgspec.structs.replace(best, said=best.said + barred)
+
+
+def _fill(order: Sequence[Line], lines: Sequence[Line], wish: Wish, room: Room) -> Choice:
+    adds: list[tuple[Line, int]] = []
+    for line in order:
+        wanted, seconds = nodes_for(line, adds, lines, wish)
+        if wanted:
+            taken = room.take(line, wanted, seconds)
+            if taken:
+                adds.append((line, taken))
+    return Choice(tuple(adds), _cost(adds, lines, wish), _lacking(adds, lines, wish), tuple(room.said))
+
+
+def nodes_for(line: Line, adds: Sequence[tuple[Line, int]], lines: Sequence[Line], wish: Wish) -> tuple[int, float]:
+    """Nodes of this line that are still needed beside `adds`, and the seconds that each would be used."""
+    nodes, longest = 0, wish.limits.least_use
+    for load in wish.work:
+        seconds = max(wish.time(line, load.deadline), wish.limits.least_use)
+        missing = load.images * wish.limits.headroom - wish.base(lines, load.deadline) - _added(adds, load, wish)
+        if missing > 0:
+            # At least one image a node: what takes longer than there is time for is late, and done even so.
+            each = max(1, line.whole_images(seconds))
+            nodes, longest = max(nodes, math.ceil(missing / each - 1e-9)), max(longest, seconds)
+    used = wish.work[-1].images * line.service.p50 / nodes if nodes else 0.0
+    return nodes, min(longest, used)
+
+
+def _added(adds: Sequence[tuple[Line, int]], load: Load, wish: Wish) -> float:
+    """Images that the nodes chosen so far do, used for at least `least_use`."""
+    least = wish.limits.least_use
+    return sum(n * line.whole_images(max(wish.time(line, load.deadline), least)) for line, n in adds)
+
+
+def _lacking(adds: Sequence[tuple[Line, int]], lines: Sequence[Line], wish: Wish) -> float:
+    """Images that are late with these nodes: the most that is missing at any deadline."""
+    most = 0.0
+    for load in wish.work:
+        done = sum(n * line.whole_images(wish.time(line, load.deadline)) for line, n in adds)
+        most = max(most, load.images - wish.base(lines, load.deadline) - done)
+    return most
+
+
+def _cost(adds: Sequence[tuple[Line, int]], lines: Sequence[Line], wish: Wish) -> float:
+    """Boots, and all work shared by rate among the nodes at hand and the new ones."""
+    if not adds:
+        return 0.0
+    crew = [(line, float(n)) for line, n in adds] + [(line, float(line.ready + line.coming)) for line in lines]
+    rate = sum(line.rate * n for line, n in crew)
+    per_image = sum(line.rate * n * line.cost_per_image for line, n in crew) / rate
+    return sum(line.boot_cost * n for line, n in adds) + wish.work[-1].images * per_image

@@ -1,0 +1,63 @@
+"""One job kind as a decision sees it, and what is decided for it."""
+
+from __future__ import annotations
+
+import msgspec
+
+from fusebus.planning.demand import KindDemand
+from fusebus.planning.limits import Limits
+from fusebus.planning.lines import Key, Line
+from fusebus.planning.plan import Late
+from fusebus.planning.prices import Prices
+from fusebus.planning.room import Room
+from fusebus.planning.work import Load
+
+
+class View(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything that matters for one kind."""
+
+    kind: KindDemand
+    lines: list[Line]
+    work: list[Load]
+    idle_since: float | None
+    limits: Limits
+    prices: Prices
+    room: Room
+    """Shared with the other kinds: what one takes the next does not find."""
+    now: float
+
+    @property
+    def kept(self) -> dict[Key, int]:
+        """Nodes of every line if nothing is changed."""
+        return {line.key: line.kept for line in self.lines}
+
+    @property
+    def ready(self) -> int:
+        """Nodes that work or could at once."""
+        return sum(line.ready for line in self.lines)
+
+    @property
+    def coming(self) -> int:
+        """Nodes that will."""
+        return sum(line.coming for line in self.lines)
+
+
+class Verdict(msgspec.Struct, frozen=True, kw_only=True):
+    """What is decided for one kind."""
+
+    targets: dict[Key, int]
+    because: str
+    late: tuple[Late, ...] = ()
+    wait_until: float | None = None
+
+
+def seconds(value: float) -> str:
+    """A duration for people."""
+    if value < 600:
+        return f"{value:.0f} s"
+    return f"{value / 60:.0f} min" if value < 36_000 else f"{value / 3600:.1f} h"
+
+
+def said(line_counts: list[tuple[Line, int]]) -> str:
+    """Nodes with their prices, for people."""
+    return " and ".join(f"{n} {line.name} at {line.price:.3g} an hour" for line, n in line_counts)
