@@ -76,6 +76,18 @@ GROWN: dict[str, m.Message] = {
         rejected_at=WHEN,
         detail="300 scans",
     ),
+    "BudgetCrossed.v1.forecast": m.BudgetCrossed(
+        month="2026-11",
+        share=1.25,
+        spent=60.5,
+        budget=100.0,
+        currency="GBP",
+        crossed_at=WHEN,
+        mark="forecast-of-100-GBP",
+        forecast=125.0,
+        foretold=True,
+        consequence="Nothing is stopped.",
+    ),
 }
 """What was added to a message after its release, by the name of its golden file."""
 

@@ -1,6 +1,8 @@
 import asyncio
 from datetime import UTC, datetime
 
+import msgspec
+
 from fusebus.contracts.messages import (
     BudgetCrossed,
     FleetChanged,
@@ -28,6 +30,21 @@ async def test_each_share_of_a_months_budget_is_told_once(world):
         "Budget 2026-11: 50% spent",
         "Budget 2026-11: 80% spent",
     ]
+
+
+async def test_a_forecast_and_a_raised_budget_are_told_beside_the_shares_each_once(world):
+    spent = msgspec.structs.replace(crossed(1.0), mark="1-of-100-EUR", forecast=140.0, consequence="No new nodes.")
+    foretold = msgspec.structs.replace(spent, share=1.4, mark="forecast-of-100-EUR", foretold=True, consequence="")
+    raised = msgspec.structs.replace(crossed(0.5), budget=160, mark="0.5-of-160-EUR")
+    for message in (foretold, spent, foretold, raised, raised):
+        assert await world.take(message) == Done()
+    assert [str(mail["Subject"]) for mail in world.mailer.sent] == [
+        "Budget 2026-11: 140% foretold",
+        "Budget 2026-11: 100% spent",
+        "Budget 2026-11: 50% spent",
+    ]
+    assert "No new nodes." in world.mailer.sent[1].get_content()
+    assert "140.00 EUR for the whole month" in world.mailer.sent[0].get_content()
 
 
 async def test_an_alert_waits_for_the_ledger_as_finals_do(world):

@@ -248,16 +248,24 @@ class FleetChanged(Message, frozen=True, kw_only=True, tag="FleetChanged"):
 
 
 class BudgetCrossed(Message, frozen=True, kw_only=True, tag="BudgetCrossed"):
-    """The month's metered cost crossed a share of its budget."""
+    """The month's metered cost crossed a share of its budget, or its forecast is above the budget."""
 
     month: str
     """YYYY-MM."""
     share: float
-    """0.5, 0.8, 0.9 or 1.0."""
+    """0.5, 0.8, 0.9 or 1.0; of a forecast, what it is of the budget."""
     spent: float
     budget: float
     currency: str
     crossed_at: datetime
+    mark: str = ""
+    """Names the alert within its month, the same in every repeat; empty before marks came: `share` names it."""
+    forecast: float | None = None
+    """Of the whole month; None where there is none yet."""
+    foretold: bool = False
+    """The alert is about the forecast, not about what is spent."""
+    consequence: str = ""
+    """What the spent budget does to the deadlines, in words; empty while it stops nothing."""
     schema_version: int = 1
 
 
@@ -318,7 +326,7 @@ def work_id(message: Message) -> str:
         case FleetChanged():
             return f"{kind}/{message.pool}/{message.decided_at.isoformat()}"
         case BudgetCrossed():
-            return f"{kind}/{message.month}/{message.share}"
+            return f"{kind}/{message.month}/{message.mark or message.share}"
         case ModelChanged():
             return f"{kind}/{message.current}/{message.changed_at.isoformat()}"
         case ModelRefused():

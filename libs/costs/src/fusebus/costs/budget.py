@@ -97,7 +97,7 @@ class Budget(msgspec.Struct, frozen=True, kw_only=True):
     def _crossed(self, so_far: MonthSoFar) -> list[Alert]:
         """All that hold now, told or not. A raised budget has marks of its own."""
         assert so_far.spent is not None
-        of = f"of-{self.amount:g}-{self.currency}"
+        of = f"of-{self.amount:.10g}-{self.currency}"
         found = [
             self._alert(f"{share:g}-{of}", share, so_far) for share in SHARES if so_far.spent >= share * self.amount
         ]

@@ -84,22 +84,35 @@ def summary_mail(summary: Summary, thumbnails: Mapping[str, bytes], envelope: En
 
 
 def budget_mail(message: BudgetCrossed, envelope: Envelope, now: datetime) -> EmailMessage:
-    """The alert that a month's metered cost crossed a share of its budget."""
+    """The alert that a month's metered cost crossed a share of its budget, or that its forecast is above it."""
     share, month, currency = (
         f"{message.share:.0%}",
         display.one_line(message.month, 20),
         display.one_line(message.currency, 8),
     )
-    mail = _mail(f"Budget {month}: {share} spent", budget_key(message), envelope, now)
-    mail.set_content(
-        f"The metered cost of {month} crossed {share} of its budget.\n\n"
-        f"  Spent   {message.spent:,.2f} {currency} (metered by us, an estimate until the bill)\n"
-        f"  Budget  {message.budget:,.2f} {currency}\n"
-        f"  When    {period(message.crossed_at, message.crossed_at)}\n\n"
-        + ("Workers start no more until the budget is raised or the month ends.\n" if message.share >= 1 else ""),
-        cte="quoted-printable",
+    subject, first = (
+        (f"{share} foretold", f"The cost of {month} is expected to become {share} of its budget.")
+        if message.foretold
+        else (f"{share} spent", f"The metered cost of {month} crossed {share} of its budget.")
     )
+    mail = _mail(f"Budget {month}: {subject}", budget_key(message), envelope, now)
+    lines = [f"  Spent     {message.spent:,.2f} {currency} (metered by us, an estimate until the bill)"]
+    if message.forecast is not None:
+        lines.append(f"  Forecast  {message.forecast:,.2f} {currency} for the whole month, if it goes on as before")
+    lines += [
+        f"  Budget    {message.budget:,.2f} {currency}",
+        f"  When      {period(message.crossed_at, message.crossed_at)}",
+    ]
+    mail.set_content(f"{first}\n\n" + "\n".join(lines) + "\n" + _what_follows(message), cte="quoted-printable")
     return mail
+
+
+def _what_follows(message: BudgetCrossed) -> str:
+    if message.consequence:
+        return f"\n{display.one_line(message.consequence, 1_000)}\n"
+    if message.share >= 1 and not message.foretold and not message.mark:  # of a release without consequences
+        return "\nWorkers start no more until the budget is raised or the month ends.\n"
+    return ""
 
 
 def run_key(run_id: str) -> str:
@@ -109,7 +122,7 @@ def run_key(run_id: str) -> str:
 
 def budget_key(message: BudgetCrossed) -> str:
     """What a budget's alert is about; also its marker's key in the ledger."""
-    return f"budget-{message.month}-{message.share}"
+    return f"budget-{message.month}-{message.mark or message.share}"
 
 
 def message_id(key: str, envelope: Envelope) -> str:
