@@ -74,7 +74,11 @@ class Budget(msgspec.Struct, frozen=True, kw_only=True):
     """Whether a spent budget stops buying; without it, alerts are all that happens."""
 
     def after(self, so_far: MonthSoFar) -> Verdict:
-        """The alerts that are due and were not told, and what is left."""
+        """The alerts that are due and were not told, and what is left.
+
+        With a hard cap the budget counts as spent once the rest is needed to end what runs, and once that was told it
+        stays spent until it is raised or the month ends: buying must not flutter around the edge.
+        """
         if self.amount <= 0:
             return Verdict(left=math.inf, alerts=(), because="there is no budget")
         if so_far.spent is None:
@@ -88,21 +92,31 @@ class Budget(msgspec.Struct, frozen=True, kw_only=True):
         words = f"{spent:,.2f} of {self.amount:,.2f} {self.currency} spent in {so_far.month}"
         if not self.hard_cap:
             return math.inf, f"{words}; the budget is no cap"
-        winding_down = so_far.burning_per_hour * WIND_DOWN_SECONDS / 3600
-        left = max(0.0, self.amount - spent - winding_down)
-        if winding_down > 0:
-            words += f", {winding_down:,.2f} kept for ending what runs"
-        return left, f"{words}; {left:,.2f} left" if left else f"{words}; nothing left: no new nodes"
+        if ending := self._ending(so_far):
+            words += f", {ending:,.2f} kept for ending what runs"
+        left = self.amount - spent - ending
+        if left <= 0 or self._mark(1.0) in so_far.told:
+            return 0.0, f"{words}; the rest is not spent any more: no new nodes"
+        return left, f"{words}; {left:,.2f} left"
+
+    def _ending(self, so_far: MonthSoFar) -> float:
+        return so_far.burning_per_hour * WIND_DOWN_SECONDS / 3600 if self.hard_cap else 0.0
+
+    def _mark(self, share: float | str) -> str:
+        """A raised budget has marks of its own."""
+        head = share if isinstance(share, str) else f"{share:g}"
+        return f"{head}-of-{self.amount:.10g}-{self.currency}"
 
     def _crossed(self, so_far: MonthSoFar) -> list[Alert]:
-        """All that hold now, told or not. A raised budget has marks of its own."""
+        """All that hold now, told or not."""
         assert so_far.spent is not None
-        of = f"of-{self.amount:.10g}-{self.currency}"
+        spent = dict.fromkeys(SHARES, so_far.spent)
+        spent[1.0] += self._ending(so_far)
         found = [
-            self._alert(f"{share:g}-{of}", share, so_far) for share in SHARES if so_far.spent >= share * self.amount
+            self._alert(self._mark(share), share, so_far) for share in SHARES if spent[share] >= share * self.amount
         ]
         if so_far.forecast is not None and so_far.forecast > self.amount:
-            found.append(self._alert(f"{FORECAST}-{of}", so_far.forecast / self.amount, so_far))
+            found.append(self._alert(self._mark(FORECAST), so_far.forecast / self.amount, so_far))
         return found
 
     def _alert(self, mark: str, share: float, so_far: MonthSoFar) -> Alert:

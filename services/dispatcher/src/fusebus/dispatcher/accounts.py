@@ -1,0 +1,224 @@
+"""The dispatcher's money side: meters of all pools, samples into the ledger, the budget's verdict and its alerts.
+
+How the loop uses it, once a look:
+
+    accounts = Accounts(settings.costs, ledger, publisher, (PoolCosts("gpu", "Standard_NC4as_T4_v3", "detect"),))
+    await accounts.begin(now)                   # at the start and whenever leadership is gained
+    accounts.saw("gpu", pool.nodes, now)        # for each pool; None where it could not be read
+    verdict = await accounts.settle(now)        # `verdict.left` and `verdict.may_buy` are for the policy
+    await accounts.close(now)                   # at the end, or when leadership is lost
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import defaultdict
+from collections.abc import AsyncIterator, Iterable, Sequence
+from datetime import UTC, date, datetime
+from typing import Protocol
+
+import msgspec
+
+from fusebus.bus import BusError
+from fusebus.contracts.messages import BudgetCrossed
+from fusebus.contracts.outcomes import Outgoing
+from fusebus.costs import (
+    Alert,
+    MonthSoFar,
+    PriceError,
+    PriceList,
+    Rates,
+    Verdict,
+    Waiting,
+    forecast,
+    month_before,
+    month_of,
+    what_happens,
+)
+from fusebus.costs.settings import CostSettings
+from fusebus.dispatcher.meter import Node, NodeMeter
+from fusebus.host import SettingsError
+from fusebus.ledger import CostSample, LedgerError
+
+MOST_UNWRITTEN = 10_000  # samples that wait for the ledger; a week of one pool
+
+log = logging.getLogger(__name__)
+
+
+class Announcer(Protocol):
+    """The publisher."""
+
+    async def publish(self, outgoing: Sequence[Outgoing]) -> None:
+        """Send all, or raise BusError."""
+
+
+class AccountBooks(Protocol):
+    """The ledger, as far as it is needed here; raises LedgerError."""
+
+    async def add_cost_sample(self, sample: CostSample) -> None:
+        """Add it; a repeat adds nothing."""
+
+    def cost_samples(self, month: str) -> AsyncIterator[CostSample]:
+        """All of a month."""
+
+    async def budget_alerts(self, month: str) -> frozenset[str]:
+        """Marks of those that were told."""
+
+    async def note_budget_alert(self, month: str, mark: str, told_at: datetime) -> bool:
+        """Write down that it was told."""
+
+
+class PoolCosts(msgspec.Struct, frozen=True):
+    """What the meter must know of a pool."""
+
+    pool: str
+    vm_size: str
+    serves: str = ""
+    """The job kind; empty: any."""
+    region: str = ""
+    """Empty: that of the settings."""
+
+
+class Accounts:
+    """Keeps the month's sums in memory; the ledger is read by `begin`, and again until that has worked."""
+
+    def __init__(
+        self,
+        settings: CostSettings,
+        ledger: AccountBooks,
+        publisher: Announcer,
+        pools: Sequence[PoolCosts],
+        sample_seconds: float = 60.0,
+        prices: PriceList | None = None,
+    ) -> None:
+        """Raises SettingsError where a pool's VM size has no price: what it costs must be known to be capped."""
+        self._budget, self._ledger, self._publisher = settings.budget(), ledger, publisher
+        self._pools, self._sample_seconds = {pool.pool: pool for pool in pools}, sample_seconds
+        prices = prices or settings.prices()
+        self.rates = {pool.pool: _rates(prices, pool, settings) for pool in pools}
+        """By pool."""
+        self._meters: dict[str, NodeMeter] = {}
+        self._by_day: defaultdict[date, float] | None = None  # None: not read yet
+        self._told: dict[str, frozenset[str]] = {}
+        self._unwritten: list[CostSample] = []
+        self.waiting: tuple[Waiting, ...] = ()
+        """What waits by deadline, for the words of an alert; set by the loop."""
+
+    async def begin(self, now: datetime) -> None:
+        """Read the books: what this month and the one before cost, and what was told. Logs where they can't be."""
+        month = month_of(now)
+        by_day: defaultdict[date, float] = defaultdict(float)
+        counted_until: dict[str, datetime] = {}
+        try:
+            for one in (month_before(month), month):
+                async for sample in self._ledger.cost_samples(one):
+                    if sample.currency == self._budget.currency:
+                        by_day[sample.started_at.astimezone(UTC).date()] += sample.cost
+                    counted_until[sample.pool] = sample.ended_at
+            self._told = {month: await self._ledger.budget_alerts(month)}
+        except LedgerError as error:
+            log.warning("the books can't be read, so nothing new is bought under a budget: %s", error)
+            return
+        for sample in self._unwritten:
+            by_day[sample.started_at.astimezone(UTC).date()] += sample.cost
+        self._by_day = by_day
+        for name in self._pools:
+            if name not in self._meters:
+                self._meters[name] = self._meter(name, counted_until.get(name))
+
+    def saw(self, pool: str, nodes: Iterable[Node] | None, now: datetime) -> None:
+        """Count a pool's nodes until now; None where they could not be read: the last sight goes on costing."""
+        if pool not in self._meters:
+            self._meters[pool] = self._meter(pool, None)
+        self._keep(self._meters[pool].observe(nodes, self.rates[pool], now))
+
+    async def settle(self, now: datetime) -> Verdict:
+        """Write what is counted, tell what is due, and say what is left. Raises nothing of ledger or bus."""
+        if self._by_day is None:
+            await self.begin(now)
+        await self._write()
+        verdict = self.verdict(now)
+        await self._tell(verdict, now)
+        return verdict
+
+    def verdict(self, now: datetime) -> Verdict:
+        """What the budget says at this moment."""
+        month = month_of(now)
+        spent = foretold = None
+        if self._by_day is not None:
+            spent = sum(cost for day, cost in self._by_day.items() if f"{day:%Y-%m}" == month)
+            foretold = forecast(spent, self._by_day, now)
+        return self._budget.after(
+            MonthSoFar(
+                month=month,
+                spent=spent,
+                forecast=foretold,
+                burning_per_hour=sum(meter.burning_per_hour(self.rates[name]) for name, meter in self._meters.items()),
+                told=self._told.get(month, frozenset()),
+            )
+        )
+
+    async def close(self, now: datetime) -> None:
+        """Write what has been counted since the last samples; the books are read anew by the next `begin`."""
+        for name, meter in self._meters.items():
+            self._keep(meter.close(self.rates[name], now))
+        await self._write()
+        self._meters, self._by_day = {}, None
+
+    def _meter(self, pool: str, counted_until: datetime | None) -> NodeMeter:
+        facts = self._pools[pool]
+        return NodeMeter(pool, facts.vm_size, facts.serves, self._sample_seconds, counted_until)
+
+    def _keep(self, samples: list[CostSample]) -> None:
+        for sample in samples:
+            self._unwritten.append(sample)
+            if self._by_day is not None:
+                self._by_day[sample.started_at.astimezone(UTC).date()] += sample.cost
+        if len(self._unwritten) > MOST_UNWRITTEN:
+            lost = self._unwritten[:-MOST_UNWRITTEN]
+            self._unwritten = self._unwritten[-MOST_UNWRITTEN:]
+            log.error("%d cost samples are given up: the ledger takes none", len(lost))
+
+    async def _write(self) -> None:
+        """Samples that could not be written wait for the next look: sizing must not depend on the books."""
+        try:
+            while self._unwritten:
+                await self._ledger.add_cost_sample(self._unwritten[0])
+                self._unwritten.pop(0)
+        except LedgerError as error:
+            log.warning("%d cost samples wait to be written: %s", len(self._unwritten), error)
+
+    async def _tell(self, verdict: Verdict, now: datetime) -> None:
+        """Publish, then note: who dies between tells again, under the same id, and the notifier mails once."""
+        for alert in verdict.alerts:
+            consequence = "" if alert.foretold else what_happens(verdict, alert.month, self.waiting, now)
+            try:
+                await self._publisher.publish([Outgoing(message=_message(alert, consequence, now))])
+                await self._ledger.note_budget_alert(alert.month, alert.mark, now)
+            except (BusError, LedgerError) as error:
+                log.warning("the alert %s waits for the next look: %s", alert.mark, error)
+                return
+            log.warning("budget alert %s: %s", alert.mark, verdict.because)
+            self._told = {alert.month: self._told.get(alert.month, frozenset()) | {alert.mark}}
+
+
+def _message(alert: Alert, consequence: str, now: datetime) -> BudgetCrossed:
+    return BudgetCrossed(
+        month=alert.month,
+        share=alert.share,
+        spent=alert.spent,
+        budget=alert.budget,
+        currency=alert.currency,
+        crossed_at=now,
+        mark=alert.mark,
+        forecast=alert.forecast,
+        foretold=alert.foretold,
+        consequence=consequence,
+    )
+
+
+def _rates(prices: PriceList, pool: PoolCosts, settings: CostSettings) -> Rates:
+    try:
+        return prices.rates(pool.vm_size, pool.region or settings.region)
+    except PriceError as error:
+        raise SettingsError([f"FUSEBUS_COSTS_PRICE_FILE: {error}; pool {pool.pool} can't be metered"]) from error
