@@ -348,7 +348,7 @@ async def test_a_pool_is_deleted_through_its_poller(account: Account) -> None:
 
 async def test_an_unknown_call_says_so(account: Account) -> None:
     with pytest.raises(HttpResponseError) as refused:
-        await account.batch.reactivate_task("work", "one")
+        await account.batch.get_job_schedule("nightly")
     assert refused.value.status_code == 501
 
 

@@ -1,4 +1,4 @@
-"""What exists in a Batch account: pools, nodes, jobs, tasks and single runs, with their states and limits."""
+"""What exists in a Batch account: pools, nodes, jobs, tasks and single runs, with their states."""
 
 from __future__ import annotations
 
@@ -7,13 +7,21 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
+from fusebus.localbatch.limits import AccountLimits as AccountLimits  # read from here by its users
+
 
 class NodeState(StrEnum):
     """The node states of the data plane that occur here; values as on the wire."""
 
     STARTING = "starting"
+    WAITING_FOR_START_TASK = "waitingforstarttask"
+    START_TASK_FAILED = "starttaskfailed"
     IDLE = "idle"
     RUNNING = "running"
+    OFFLINE = "offline"  # no task, and it shall get none
+    REBOOTING = "rebooting"
+    REIMAGING = "reimaging"
+    UNUSABLE = "unusable"
     LEAVING = "leavingpool"
     PREEMPTED = "preempted"
 
@@ -30,8 +38,19 @@ class Deallocation(StrEnum):
     TASK_COMPLETION = "taskcompletion"
 
 
+class EventKind(StrEnum):
+    """What the platform announces to a machine; values as in the document of the metadata service."""
+
+    PREEMPT = "Preempt"
+    REBOOT = "Reboot"
+    REDEPLOY = "Redeploy"
+    FREEZE = "Freeze"
+
+
 class JobState(StrEnum):
     ACTIVE = "active"
+    DISABLING = "disabling"
+    DISABLED = "disabled"
     TERMINATING = "terminating"
     COMPLETED = "completed"
     DELETING = "deleting"
@@ -60,16 +79,26 @@ class BatchProblem(Exception):
         self.status, self.code, self.message = status, code, message
 
 
-@dataclass(frozen=True)
-class AccountLimits:
-    """How this account behaves. All times in seconds; `capacity` in nodes over all pools, None without limit."""
+@dataclass
+class Notice:
+    """One event of a node's Scheduled Events."""
 
-    boot_seconds: float = 2.0  # from the request to idle
-    allocation_share: float = 0.25  # part of boot_seconds in which the pool is Resizing and no node exists yet
-    leave_seconds: float = 0.2  # from the end of its task until a removed node is gone
-    preempted_seconds: float = 5.0  # until a preempted node is given back
-    terminate_grace_seconds: float = 10.0  # between SIGTERM and SIGKILL
-    capacity: int | None = None
+    id: str
+    kind: EventKind
+    not_before: float
+    seconds: float  # how long it lasts; negative: for good
+
+
+@dataclass
+class StartTaskInfo:
+    """The last run of a node's start task."""
+
+    started: float
+    ended: float | None = None
+    exit_code: int | None = None
+    failure: tuple[str, str] | None = None  # code, sentence
+    retries: int = 0
+    last_retry: float | None = None
 
 
 @dataclass
@@ -81,10 +110,25 @@ class Node:
     allocated: float
     due: float | None  # when `state` ends by itself
     billed_since: float | None
+    machine: int = 1  # counts the machines that bore this name: files are of one of them
+    boot_factor: float = 1.0  # this machine's share of luck: its boots take so many times the median
+    booted: float | None = None
     run: Run | None = None
+    start_run: StartRun | None = None
+    start_info: StartTaskInfo | None = None
+    schedulable: bool = True
     removing: bool = False  # no new task; gone once its task has ended
+    after_run: NodeState | None = None  # REBOOTING or REIMAGING, once its task has ended
+    notice: Notice | None = None
+    incarnation: int = 1  # of the document that tells of `notice`
+    evict_at: float | None = None  # when the market takes it, with a notice
+    errors: list[tuple[str, str]] = field(default_factory=list)  # code, sentence
     tasks_run: int = 0
     tasks_succeeded: int = 0
+
+    @property
+    def has_machine(self) -> bool:
+        return self.billed_since is not None
 
 
 @dataclass
@@ -97,9 +141,12 @@ class Pool:
     target_dedicated: int = 0
     target_spot: int = 0
     deallocation: Deallocation = Deallocation.REQUEUE
+    resize_timeout: float = 900.0  # seconds, of the current or last resize
     resize_started: float | None = None
     resize_errors: list[tuple[str, str]] = field(default_factory=list)  # of the last resize: code, sentence
     allocation_due: float | None = None  # when requested machines arrive
+    short: bool = False  # the market had too few machines; asked again until the timeout of the resize
+    stop_due: float | None = None  # stopping until then
     steady: bool = True
     steady_since: float = 0.0
     deleting: bool = False
@@ -110,6 +157,19 @@ class Pool:
     @property
     def etag(self) -> str:
         return f'W/"0x{self.version:08X}"'
+
+    @property
+    def size(self) -> str:
+        return str(self.properties.get("vmSize"))
+
+    @property
+    def allocation_state(self) -> str:
+        return "steady" if self.steady else "stopping" if self.stop_due is not None else "resizing"
+
+    @property
+    def gives_up_at(self) -> float | None:
+        """When a resize that waits for machines ends without them."""
+        return self.resize_started + self.resize_timeout if self.short and self.resize_started is not None else None
 
     def staying(self, dedicated: bool) -> list[Node]:
         """Nodes of one kind that are not on their way out."""
@@ -124,13 +184,16 @@ class Job:
     created: float
     state: JobState = JobState.ACTIVE
     since: float = 0.0
+    previous: tuple[JobState, float] | None = None
+    version: int = 1
+    modified: float = 0.0
     ended: float | None = None
     end_reason: str | None = None
     tasks: dict[str, Task] = field(default_factory=dict)
 
     @property
     def etag(self) -> str:
-        return f'W/"0x{int(self.since * 1e6):X}"'
+        return f'W/"0x{self.version:08X}"'
 
 
 @dataclass
@@ -142,8 +205,10 @@ class Task:
     created: float
     max_retries: int  # -1: for ever
     wall_clock_seconds: float | None
+    retention_seconds: float  # from its end until its files go
     state: TaskState = TaskState.ACTIVE
     since: float = 0.0
+    version: int = 1
     previous: tuple[TaskState, float] | None = None
     started: float | None = None
     ended: float | None = None
@@ -155,10 +220,12 @@ class Task:
     last_requeue: float | None = None
     pool_id: str | None = None
     node_id: str | None = None
+    machine: int = 0  # of the node, where it ran last
+    files_gone: bool = False  # the time of retention is over
 
     @property
     def etag(self) -> str:
-        return f'W/"0x{int(self.since * 1e6):X}"'
+        return f'W/"0x{self.version:08X}"'
 
 
 @dataclass
@@ -174,11 +241,42 @@ class Run:
     kill_at: float | None = None
 
 
+@dataclass
+class StartRun:
+    """One execution of a start task on a node."""
+
+    id: int
+    pool: Pool
+    node: Node
+
+
+@dataclass(frozen=True)
+class Upload:
+    """Files that go to storage when a task has ended."""
+
+    pattern: str  # relative to the task's working folder; `**` for any depth
+    container_url: str  # with a signature that may write
+    path: str  # of the blob, or the prefix of several
+    condition: str  # tasksuccess, taskfailure, taskcompletion
+
+
 @dataclass(frozen=True)
 class StartProcess:
     run_id: int
     job_id: str
     task_id: str
+    command_line: str
+    environment: Mapping[str, str]
+    uploads: tuple[Upload, ...] = ()
+
+
+@dataclass(frozen=True)
+class StartNodeProcess:
+    """A start task: its output lies with the node."""
+
+    run_id: int
+    pool_id: str
+    node_id: str
     command_line: str
     environment: Mapping[str, str]
 
@@ -195,4 +293,10 @@ class DropFiles:
     task_id: str
 
 
-Instruction = StartProcess | SignalProcess | DropFiles
+@dataclass(frozen=True)
+class DropNodeFiles:
+    pool_id: str
+    node_id: str
+
+
+Instruction = StartProcess | StartNodeProcess | SignalProcess | DropFiles | DropNodeFiles

@@ -1,44 +1,20 @@
-"""Pools and their nodes: sizes, allocation, booting, leaving, quota and the meter; no I/O, the clock is given."""
+"""Pools: sizes, resizes with their timeouts and errors, quota and market, removal, the meter; no I/O."""
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-from fusebus.localbatch.entities import (
-    BILLED_STATES,
-    AccountLimits,
-    BatchProblem,
-    Deallocation,
-    Instruction,
-    Node,
-    NodeState,
-    Pool,
-    Run,
-    SignalProcess,
-    StopReason,
-)
-from fusebus.localbatch.values import checked_id, deallocation
+from fusebus.localbatch.entities import BatchProblem, Deallocation, Node, NodeState, Pool
+from fusebus.localbatch.machines import Machines
+from fusebus.localbatch.quota import quota_room
+from fusebus.localbatch.values import checked_id, deallocation, seconds, whole_number
 
-QUOTA_CODES = {True: "AccountCoreQuotaReached", False: "AccountLowPriorityCoreQuotaReached"}  # by `dedicated`
+MAX_NODES_REMOVED = 100  # in one call: Batch's own limit
 
 
-class PoolState:
+class PoolState(Machines):
     """The fleet half of an account; `BatchState` adds the jobs."""
-
-    def __init__(self, limits: AccountLimits, clock: Callable[[], float]) -> None:
-        self.limits = limits
-        self.clock = clock  # seconds since 1970
-        self.pools: dict[str, Pool] = {}
-        self.runs: dict[int, Run] = {}
-        self._numbers = itertools.count(1)
-        self._instructions: list[Instruction] = []
-
-    def pool(self, pool_id: str) -> Pool:
-        if pool_id not in self.pools:
-            raise BatchProblem(404, "PoolNotFound", f"The specified pool {pool_id} does not exist.")
-        return self.pools[pool_id]
 
     def create_pool(self, pool_id: str, properties: Mapping[str, Any], *, only_new: bool = False) -> Pool:
         """Create, or write over the given properties of an existing pool."""
@@ -49,8 +25,11 @@ class PoolState:
             return self.update_pool(pool_id, properties)
         if not properties.get("vmSize"):
             raise BatchProblem(400, "InvalidRequestBody", "vmSize is required.")
+        if len(self.pools) >= self.limits.max_pools:
+            raise BatchProblem(409, "PoolQuotaReached", "Pool quota for the account has been reached.")
         now = self.clock()
-        pool = Pool(pool_id, {}, created=now, modified=now, version=next(self._numbers), steady_since=now)
+        # The size is there from the start: the first resize asks for it.
+        pool = Pool(pool_id, {"vmSize": properties["vmSize"]}, now, now, next(self._numbers), steady_since=now)
         self.pools[pool_id] = pool
         try:
             return self.update_pool(pool_id, properties)
@@ -71,55 +50,55 @@ class PoolState:
         self._touch(pool)
         return pool
 
-    def stop_resize(self, pool_id: str) -> Pool:
-        """Give up what has not been allocated yet: the target becomes what is there."""
+    def stop_resize(self, pool_id: str, if_match: str | None = None) -> Pool:
+        """Give up what has not been allocated yet and keep nodes that still run a task; the target stays as it was."""
         pool = self.pool(pool_id)
-        if pool.allocation_due is not None:
-            pool.allocation_due = None
-            pool.target_dedicated, pool.target_spot = len(pool.staying(True)), len(pool.staying(False))
-            pool.resize_errors.append(("ResizeStopped", "Desired number of nodes could not be allocated: stopped."))
+        self._check_etag(pool, if_match)
+        if pool.steady or pool.deleting:
+            raise BatchProblem(409, "OperationInvalidForCurrentState", f"The pool {pool_id} is not being resized.")
+        if pool.stop_due is None:
+            if pool.allocation_due is not None or pool.short:
+                pool.resize_errors.append(("ResizeStopped", "Desired number of nodes could not be allocated: stopped."))
+            pool.allocation_due, pool.short = None, False
+            pool.stop_due = self.clock() + self.limits.stop_seconds
+            for node in pool.nodes.values():
+                node.removing = node.removing and node.state is NodeState.LEAVING
             self._touch(pool)
         return pool
 
-    def delete_pool(self, pool_id: str) -> None:
+    def delete_pool(self, pool_id: str, if_match: str | None = None) -> None:
         pool = self.pool(pool_id)
-        pool.deleting, pool.allocation_due, pool.steady = True, None, False
-        self._remove(pool, [node for node in pool.nodes.values() if not node.removing], Deallocation.REQUEUE)
+        self._check_etag(pool, if_match)
+        if pool.deleting:
+            raise BatchProblem(409, "PoolBeingDeleted", f"The specified pool {pool_id} is being deleted.")
+        pool.deleting, pool.allocation_due, pool.short, pool.steady = True, None, False, False
+        # Also those that were to leave after their task: nobody waits for it any more.
+        going = [node for node in pool.nodes.values() if node.state is not NodeState.LEAVING]
+        self._remove(pool, going, Deallocation.REQUEUE)
 
     def remove_nodes(
-        self, pool_id: str, node_ids: Iterable[str], option: Deallocation, if_match: str | None = None
+        self,
+        pool_id: str,
+        node_ids: Iterable[str],
+        option: Deallocation,
+        if_match: str | None = None,
+        timeout: str | None = None,
     ) -> Pool:
         """Take named nodes out of a steady pool, and off its target."""
         pool = self.pool(pool_id)
         self._check_etag(pool, if_match)
         self._check_steady(pool)
+        timeout_seconds = self._resize_timeout(timeout)
         nodes = [self.node(pool_id, node_id) for node_id in dict.fromkeys(node_ids)]
-        if not 1 <= len(nodes) <= 100:
-            raise BatchProblem(400, "InvalidPropertyValue", "Between 1 and 100 nodes can be removed at once.")
-        pool.target_dedicated -= sum(node.dedicated for node in nodes)
-        pool.target_spot -= sum(not node.dedicated for node in nodes)
-        pool.target_dedicated, pool.target_spot = max(0, pool.target_dedicated), max(0, pool.target_spot)
-        self._begin_resize(pool, option)
+        if not 1 <= len(nodes) <= MAX_NODES_REMOVED:
+            message = f"Between 1 and {MAX_NODES_REMOVED} nodes can be removed at once."
+            raise BatchProblem(400, "InvalidPropertyValue", message)
+        pool.target_dedicated = max(0, pool.target_dedicated - sum(node.dedicated for node in nodes))
+        pool.target_spot = max(0, pool.target_spot - sum(not node.dedicated for node in nodes))
+        self._begin_resize(pool, option, timeout_seconds)
         self._remove(pool, nodes, option)
         self._touch(pool)
         return pool
-
-    def node(self, pool_id: str, node_id: str) -> Node:
-        node = self.pool(pool_id).nodes.get(node_id)
-        if node is None:
-            raise BatchProblem(404, "NodeNotFound", f"The specified node {node_id} does not exist.")
-        return node
-
-    def preempt(self, pool_id: str, node_id: str) -> None:
-        """Take a Spot node's machine away without notice; Batch gives one back later and runs its task again."""
-        node = self.node(pool_id, node_id)
-        if node.dedicated or node.removing or node.state is NodeState.PREEMPTED:
-            raise BatchProblem(409, "NodeStateInvalid", "Only a Spot node that is in use can be preempted.")
-        if node.run is not None:
-            node.run.stopping = StopReason.REQUEUED
-            self._signal(node.run, kill=True)
-            node.run = None  # the machine is gone at once, whenever its process is seen to have ended
-        self._enter(self.pool(pool_id), node, NodeState.PREEMPTED, self.limits.preempted_seconds)
 
     def billed_node_seconds(self, pool_id: str) -> dict[bool, float]:
         """Node-seconds that cost money so far, by `dedicated`."""
@@ -137,48 +116,68 @@ class PoolState:
         for pool in list(self.pools.values()):
             self._allocate_due(pool, now)
             for node in list(pool.nodes.values()):
-                self._step_node(pool, node, now)
-            self._settle(pool)
+                self.step_node(pool, node, now)
+            self._settle(pool, now)
 
     def _allocate_due(self, pool: Pool, now: float) -> None:
-        if pool.allocation_due is None or now < pool.allocation_due:
-            return
-        pool.allocation_due = None
+        if pool.allocation_due is not None and now >= pool.allocation_due:
+            pool.allocation_due = None
+            error = self._refused_resize(pool)
+            if error is None:
+                self._allocate(pool, now)
+            else:
+                pool.resize_errors.append(error)
+        elif pool.short:
+            self._allocate(pool, now)
+        if pool.short and pool.gives_up_at is not None and now >= pool.gives_up_at:
+            pool.short = False
+            self._report_timeout(pool)
+
+    def _refused_resize(self, pool: Pool) -> tuple[str, str] | None:
+        if pool.size.lower() in self.faults.missing_sizes:
+            return "UnsupportedVMSize", f"The VM size {pool.size} is not available in this region."
+        return self.faults.resize_fault(pool.id)
+
+    def _allocate(self, pool: Pool, now: float) -> None:
+        """As many nodes as quota and market have; `short` when only the market is in the way."""
+        pool.short = False
         for dedicated, target in ((True, pool.target_dedicated), (False, pool.target_spot)):
             wanted = target - len(pool.staying(dedicated))
-            here = sum(len(other.nodes) for other in self.pools.values())
-            room = wanted if self.limits.capacity is None else max(0, self.limits.capacity - here)
-            for _ in range(min(wanted, room)):
+            room, reason = quota_room(self.pools.values(), self.quota, pool.size, dedicated)
+            if room is not None and wanted > room:
+                wanted = room
+                if reason not in pool.resize_errors:
+                    pool.resize_errors.append(reason)
+            market = self._market_room(pool, dedicated)
+            if market is not None and wanted > market:
+                wanted, pool.short = market, True
+            for _ in range(wanted):
                 self._add_node(pool, dedicated, now)
-            if wanted > room:
+
+    def _report_timeout(self, pool: Pool) -> None:
+        for dedicated, target in ((True, pool.target_dedicated), (False, pool.target_spot)):
+            if target > len(pool.staying(dedicated)):
                 kind = "dedicated" if dedicated else "Spot/low-priority"
-                message = f"The account has reached its quota of {self.limits.capacity} nodes: {kind} target {target}."
-                pool.resize_errors.append((QUOTA_CODES[dedicated], message))
+                message = f"Desired number of {kind} nodes could not be allocated as the resize timeout was reached"
+                pool.resize_errors.append(("AllocationTimedout", message))
 
     def _add_node(self, pool: Pool, dedicated: bool, now: float) -> None:
         pool.nodes_made += 1
         node_id = f"tvm-{pool.id}-{pool.nodes_made:04d}"
-        boot = self.limits.boot_seconds * (1 - self.limits.allocation_share)
-        pool.nodes[node_id] = Node(node_id, dedicated, NodeState.STARTING, now, now, now + boot, billed_since=now)
+        spread = self.limits.boot_spread if self.faults.boot_spread is None else self.faults.boot_spread
+        factor = self._chance(node_id, "boot").lognormvariate(0, spread)
+        node = Node(node_id, dedicated, NodeState.STARTING, now, now, None, billed_since=now, boot_factor=factor)
+        node.due = now + self._boot_seconds(node) * (1 - self.limits.allocation_share)
+        pool.nodes[node_id] = node
 
-    def _step_node(self, pool: Pool, node: Node, now: float) -> None:
-        """What happens to a node by the passing of time alone."""
-        if node.due is None or now < node.due:
-            return
-        match node.state:
-            case NodeState.STARTING:
-                self._enter(pool, node, NodeState.IDLE)
-            case NodeState.PREEMPTED:
-                self._enter(pool, node, NodeState.STARTING, self.limits.boot_seconds)
-            case NodeState.LEAVING:
-                self._meter(pool, node, billed=False)
-                del pool.nodes[node.id]
-
-    def _settle(self, pool: Pool) -> None:
+    def _settle(self, pool: Pool, now: float) -> None:
         """A resize is over when nothing is to come and nobody is leaving."""
         if pool.deleting and not pool.nodes:
             del self.pools[pool.id]
-        resizing = pool.allocation_due is not None or any(node.removing for node in pool.nodes.values())
+        if pool.stop_due is not None and now >= pool.stop_due:
+            pool.stop_due = None
+        waiting = pool.allocation_due is not None or pool.short or pool.stop_due is not None
+        resizing = waiting or any(node.removing for node in pool.nodes.values())
         if not pool.steady and not resizing and not pool.deleting:
             pool.steady, pool.steady_since = True, self.clock()
 
@@ -186,58 +185,46 @@ class PoolState:
 
     def _resize(self, pool: Pool, scale: Mapping[str, Any]) -> None:
         self._check_steady(pool)
-        dedicated, spot = int(scale.get("targetDedicatedNodes") or 0), int(scale.get("targetLowPriorityNodes") or 0)
+        dedicated = whole_number(scale.get("targetDedicatedNodes"), "targetDedicatedNodes")
+        spot = whole_number(scale.get("targetLowPriorityNodes"), "targetLowPriorityNodes")
         if dedicated < 0 or spot < 0:
             raise BatchProblem(400, "InvalidPropertyValue", "A target must not be negative.")
         option = deallocation(scale.get("nodeDeallocationOption"))
+        timeout = self._resize_timeout(scale.get("resizeTimeout"))
         pool.target_dedicated, pool.target_spot = dedicated, spot
         for kind, target in ((True, dedicated), (False, spot)):
             nodes = pool.staying(kind)
             if target != len(nodes):
-                self._begin_resize(pool, option)
+                self._begin_resize(pool, option, timeout)
             if target > len(nodes):
-                pool.allocation_due = self.clock() + self.limits.boot_seconds * self.limits.allocation_share
+                median = self.limits.boot_seconds if self.faults.boot_seconds is None else self.faults.boot_seconds
+                pool.allocation_due = self.clock() + median * self.limits.allocation_share
             # Batch chooses by itself; it prefers nodes without a task.
             by_loss = sorted(nodes, key=lambda node: (node.run is not None, -node.allocated))
             self._remove(pool, by_loss[: max(0, len(nodes) - target)], option)
 
-    def _begin_resize(self, pool: Pool, option: Deallocation) -> None:
+    def _resize_timeout(self, given: str | None) -> float:
+        timeout = seconds(given)
+        if timeout is None:
+            return self.limits.resize_timeout_seconds
+        if timeout < self.limits.minimum_resize_timeout_seconds:
+            least = self.limits.minimum_resize_timeout_seconds
+            raise BatchProblem(400, "InvalidPropertyValue", f"resizeTimeout must be at least {least:g} seconds.")
+        return timeout
+
+    def _begin_resize(self, pool: Pool, option: Deallocation, timeout: float) -> None:
         pool.steady, pool.resize_started, pool.resize_errors = False, self.clock(), []
-        pool.deallocation = option
+        pool.deallocation, pool.resize_timeout = option, timeout
 
     def _remove(self, pool: Pool, nodes: Iterable[Node], option: Deallocation) -> None:
         for node in nodes:
             node.removing = True
+            self._drop_start_run(node)
             if node.run is None:
-                self._enter(pool, node, NodeState.LEAVING, self.limits.leave_seconds)
+                self._settle_node(pool, node)
             elif option is not Deallocation.TASK_COMPLETION:
                 self._enter(pool, node, NodeState.LEAVING)
-                requeue = option is Deallocation.REQUEUE
-                self._stop(node.run, StopReason.REQUEUED if requeue else StopReason.TERMINATED)
-
-    def _enter(self, pool: Pool, node: Node, state: NodeState, for_seconds: float | None = None) -> None:
-        node.state, node.since = state, self.clock()
-        node.due = None if for_seconds is None else node.since + for_seconds
-        # A preempted node that is removed has no machine to give back.
-        no_machine = state is NodeState.LEAVING and node.billed_since is None
-        self._meter(pool, node, billed=state in BILLED_STATES and not no_machine)
-
-    def _meter(self, pool: Pool, node: Node, billed: bool) -> None:
-        now = self.clock()
-        if node.billed_since is not None:
-            pool.billed_seconds[node.dedicated] += now - node.billed_since
-        node.billed_since = now if billed else None
-
-    def _stop(self, run: Run, reason: StopReason) -> None:
-        """SIGTERM now, SIGKILL after the grace; an earlier reason stays."""
-        if run.stopping is None:
-            run.stopping, run.kill_at = reason, self.clock() + self.limits.terminate_grace_seconds
-            self._signal(run, kill=False)
-
-    def _signal(self, run: Run, kill: bool) -> None:
-        if kill:
-            run.kill_at = None
-        self._instructions.append(SignalProcess(run.id, kill))
+                self._stop_for(node.run, option)
 
     def _touch(self, pool: Pool) -> None:
         pool.version, pool.modified = next(self._numbers), self.clock()
@@ -249,5 +236,7 @@ class PoolState:
 
     @staticmethod
     def _check_steady(pool: Pool) -> None:
+        if pool.deleting:
+            raise BatchProblem(409, "PoolBeingDeleted", f"The specified pool {pool.id} is being deleted.")
         if not pool.steady:
             raise BatchProblem(409, "PoolBeingResized", "The specified pool is being resized.")

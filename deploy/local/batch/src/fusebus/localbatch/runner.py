@@ -10,11 +10,19 @@ import shlex
 import shutil
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from fusebus.localbatch.entities import DropFiles, Instruction, SignalProcess, StartProcess
+from fusebus.localbatch.entities import (
+    DropFiles,
+    DropNodeFiles,
+    Instruction,
+    SignalProcess,
+    StartNodeProcess,
+    StartProcess,
+)
+from fusebus.localbatch.uploads import upload_outputs
 
 # A task sees the variables it was given, and these of the machine: a node has no other secrets or settings to leak.
 INHERITED = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "VIRTUAL_ENV")
@@ -22,7 +30,8 @@ PR_SET_PDEATHSIG = 1  # prctl(2): the signal that the kernel sends a process whe
 # Loaded before any fork: a library must not be loaded between fork and exec.
 _libc = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
 
-Ended = Callable[[int, int | None, tuple[str, str] | None], None]  # run id, exit code, why it could not start
+Ended = Callable[[int, int | None, tuple[str, str] | None], None]  # run id, exit code, what went wrong around it
+NodeEnvironment = Callable[[str, str], Mapping[str, str]]  # what a node's processes see of it; of pool and node
 
 
 @dataclass
@@ -35,24 +44,31 @@ class _Running:
 class ProcessRunner:
     """Carries out the instructions of the state machine; tells `ended` of every process that is gone."""
 
-    def __init__(self, work_dir: Path, ended: Ended) -> None:
+    def __init__(self, work_dir: Path, ended: Ended, of_node: NodeEnvironment = lambda pool, node: {}) -> None:
         self.work_dir = work_dir
         self._ended = ended
+        self._of_node = of_node
         self._running: dict[int, _Running] = {}
 
     def carry_out(self, instruction: Instruction) -> None:
         match instruction:
-            case StartProcess():
+            case StartProcess() | StartNodeProcess():
                 coroutine = self._run(instruction)
                 self._running[instruction.run_id] = _Running(asyncio.get_running_loop().create_task(coroutine))
             case SignalProcess(run_id=run_id, kill=kill):
                 self._signal(run_id, signal.SIGKILL if kill else signal.SIGTERM)
             case DropFiles(job_id=job_id, task_id=task_id):
                 shutil.rmtree(self.task_dir(job_id, task_id), ignore_errors=True)
+            case DropNodeFiles(pool_id=pool_id, node_id=node_id):
+                shutil.rmtree(self.node_dir(pool_id, node_id), ignore_errors=True)
 
     def task_dir(self, job_id: str, task_id: str) -> Path:
         """Holds stdout.txt, stderr.txt (all attempts, appended) and the working folder `wd`."""
         return self.work_dir / "tasks" / job_id / task_id
+
+    def node_dir(self, pool_id: str, node_id: str) -> Path:
+        """Holds `startup` (the start task's output and its `wd`) and `shared`."""
+        return self.work_dir / "nodes" / pool_id / node_id
 
     async def stop(self, grace_seconds: float) -> None:
         """SIGTERM to every task, SIGKILL to those that are still there after the grace."""
@@ -63,7 +79,7 @@ class ProcessRunner:
             if tasks:
                 await asyncio.wait(tasks, timeout=limit)
 
-    async def _run(self, start: StartProcess) -> None:
+    async def _run(self, start: StartProcess | StartNodeProcess) -> None:
         exit_code, problem = None, None
         try:
             process = await self._spawn(start)
@@ -78,15 +94,17 @@ class ProcessRunner:
             exit_code = code if code >= 0 else 128 - code  # by a signal: as a shell and Batch say it
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(process.pid, signal.SIGKILL)  # what the task left behind ends with it
+            if isinstance(start, StartProcess) and start.uploads:
+                folder = self.task_dir(start.job_id, start.task_id)
+                problem = await upload_outputs(start.uploads, folder, folder / "wd", exit_code == 0)
         del self._running[start.run_id]
         self._ended(start.run_id, exit_code, problem)
 
-    async def _spawn(self, start: StartProcess) -> asyncio.subprocess.Process:
-        folder = self.task_dir(start.job_id, start.task_id)
+    async def _spawn(self, start: StartProcess | StartNodeProcess) -> asyncio.subprocess.Process:
+        folder, own = self._place(start)
         work = folder / "wd"
         work.mkdir(parents=True, exist_ok=True)
         inherited = {name: os.environ[name] for name in INHERITED if name in os.environ}
-        own = {"AZ_BATCH_TASK_DIR": str(folder), "AZ_BATCH_TASK_WORKING_DIR": str(work)}
         with (folder / "stdout.txt").open("ab") as stdout, (folder / "stderr.txt").open("ab") as stderr:
             return await asyncio.create_subprocess_exec(
                 *shlex.split(start.command_line),  # no shell: like Batch on Linux
@@ -94,10 +112,27 @@ class ProcessRunner:
                 stdout=stdout,
                 stderr=stderr,
                 cwd=work,
-                env={**inherited, **start.environment, **own},
+                env={**inherited, **own, **start.environment, "AZ_BATCH_TASK_WORKING_DIR": str(work)},
                 start_new_session=True,
                 preexec_fn=_die_with_parent(os.getpid()),
             )
+
+    def _place(self, start: StartProcess | StartNodeProcess) -> tuple[Path, dict[str, str]]:
+        """The folder of a process, and what its node tells it."""
+        pool_id, node_id = start.environment["AZ_BATCH_POOL_ID"], start.environment["AZ_BATCH_NODE_ID"]
+        root = self.node_dir(pool_id, node_id)
+        shared = root / "shared"
+        shared.mkdir(parents=True, exist_ok=True)
+        own = {
+            **self._of_node(pool_id, node_id),
+            "AZ_BATCH_NODE_ROOT_DIR": str(root),
+            "AZ_BATCH_NODE_SHARED_DIR": str(shared),
+            "AZ_BATCH_NODE_STARTUP_DIR": str(root / "startup"),
+        }
+        if isinstance(start, StartNodeProcess):
+            return root / "startup", own
+        folder = self.task_dir(start.job_id, start.task_id)
+        return folder, {**own, "AZ_BATCH_TASK_DIR": str(folder)}
 
     def _signal(self, run_id: int, number: signal.Signals) -> None:
         running = self._running.get(run_id)

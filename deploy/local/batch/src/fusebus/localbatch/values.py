@@ -34,3 +34,18 @@ def seconds(duration: str | None) -> float | None:
     days, hours, minutes, rest = (float(part or 0) for part in match.groups())
     total = days * 86400 + hours * 3600 + minutes * 60 + rest
     return total if total < UNLIMITED_SECONDS else None
+
+
+def whole_number(value: object, name: str) -> int:
+    """A number that may be missing (0); refuses anything else."""
+    if value is None:
+        return 0
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise BatchProblem(400, "InvalidPropertyValue", f"{name} must be a whole number.")
+    return value
+
+
+def settings_of(settings: object) -> dict[str, str]:
+    """The variables of an `environmentSettings` list."""
+    found = settings if isinstance(settings, list) else []
+    return {str(setting["name"]): str(setting.get("value") or "") for setting in found}

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from email.utils import formatdate
+from enum import StrEnum
 from typing import Any
 
-from fusebus.localbatch.entities import Job, JobState, Node, NodeState, Pool, Task, TaskState
+from fusebus.localbatch.entities import Job, JobState, Node, Pool, StartTaskInfo, Task, TaskState
 
-RESIZE_TIMEOUT = "PT15M"  # Batch's default; allocation here takes seconds
 DEALLOCATION_NAMES = {"requeue": "Requeue", "terminate": "Terminate", "taskcompletion": "TaskCompletion"}  # in ARM
 
 
@@ -20,19 +21,19 @@ def arm_pool(pool: Pool, resource_id: str) -> dict[str, Any]:
         **pool.properties,
         "provisioningState": "Deleting" if pool.deleting else "Succeeded",
         "provisioningStateTransitionTime": time_text(pool.created),
-        "allocationState": "Steady" if pool.steady else "Resizing",
+        "allocationState": pool.allocation_state.capitalize(),
         "allocationStateTransitionTime": time_text(_allocation_since(pool)),
         "creationTime": time_text(pool.created),
         "lastModified": time_text(pool.modified),
         "currentDedicatedNodes": _count(pool, dedicated=True),
         "currentLowPriorityNodes": _count(pool, dedicated=False),
         "taskSlotsPerNode": 1,
-        "scaleSettings": {"fixedScale": {**_targets(pool), "resizeTimeout": RESIZE_TIMEOUT}},
+        "scaleSettings": {"fixedScale": {**_targets(pool), "resizeTimeout": _duration(pool.resize_timeout)}},
     }
     if pool.resize_started is not None:
         properties["resizeOperationStatus"] = {
             **_targets(pool),
-            "resizeTimeout": RESIZE_TIMEOUT,
+            "resizeTimeout": _duration(pool.resize_timeout),
             "nodeDeallocationOption": DEALLOCATION_NAMES[pool.deallocation],
             "startTime": time_text(pool.resize_started),
         }
@@ -44,7 +45,11 @@ def arm_pool(pool: Pool, resource_id: str) -> dict[str, Any]:
 
 
 def pool_view(pool: Pool, base: str) -> dict[str, Any]:
+    configuration = (pool.properties.get("deploymentConfiguration") or {}).get("virtualMachineConfiguration")
+    optional = {name: pool.properties.get(name) for name in ("displayName", "startTask", "metadata")}
+    optional["virtualMachineConfiguration"] = configuration
     return {
+        **{name: value for name, value in optional.items() if value is not None},
         "id": pool.id,
         "url": f"{base}/pools/{pool.id}",
         "eTag": pool.etag,
@@ -52,10 +57,10 @@ def pool_view(pool: Pool, base: str) -> dict[str, Any]:
         "creationTime": time_text(pool.created),
         "state": "deleting" if pool.deleting else "active",
         "stateTransitionTime": time_text(pool.created),
-        "allocationState": "steady" if pool.steady else "resizing",
+        "allocationState": pool.allocation_state,
         "allocationStateTransitionTime": time_text(_allocation_since(pool)),
         "vmSize": pool.properties.get("vmSize"),
-        "resizeTimeout": RESIZE_TIMEOUT,
+        "resizeTimeout": _duration(pool.resize_timeout),
         "resizeErrors": [{"code": code, "message": message} for code, message in pool.resize_errors],
         "currentDedicatedNodes": _count(pool, dedicated=True),
         "currentLowPriorityNodes": _count(pool, dedicated=False),
@@ -63,6 +68,20 @@ def pool_view(pool: Pool, base: str) -> dict[str, Any]:
         "enableAutoScale": False,
         "taskSlotsPerNode": 1,
     }
+
+
+def account_pool_properties(body: dict[str, Any]) -> dict[str, Any]:
+    """The ARM properties of a pool that the data plane describes."""
+    same = ("vmSize", "displayName", "startTask", "metadata", "taskSlotsPerNode", "networkConfiguration")
+    properties = {name: body[name] for name in same if name in body}
+    if "virtualMachineConfiguration" in body:
+        properties["deploymentConfiguration"] = {"virtualMachineConfiguration": body["virtualMachineConfiguration"]}
+    scale = ("targetDedicatedNodes", "targetLowPriorityNodes", "resizeTimeout", "nodeDeallocationOption")
+    if body.get("enableAutoScale"):
+        properties["scaleSettings"] = {"autoScale": {"formula": body.get("autoScaleFormula")}}
+    elif any(name in body for name in scale):
+        properties["scaleSettings"] = {"fixedScale": {name: body[name] for name in scale if name in body}}
+    return properties
 
 
 def node_counts(pool: Pool) -> dict[str, Any]:
@@ -82,7 +101,7 @@ def node_view(node: Node, pool: Pool, base: str) -> dict[str, Any]:
         "id": node.id,
         "url": url,
         "state": node.state.value,
-        "schedulingState": "disabled" if node.removing else "enabled",
+        "schedulingState": "enabled" if node.schedulable and not node.removing else "disabled",
         "stateTransitionTime": time_text(node.since),
         "allocationTime": time_text(node.allocated),
         "ipAddress": "127.0.0.1",
@@ -96,33 +115,82 @@ def node_view(node: Node, pool: Pool, base: str) -> dict[str, Any]:
         "virtualMachineInfo": {},
     }
     if node.run is not None:
-        task = node.run.task
-        recent = {
-            "taskUrl": _task_url(task, base),
-            "jobId": task.job.id,
-            "taskId": task.id,
-            "taskState": task.state.value,
-        }
-        view["recentTasks"] = [recent]
-    if node.state is not NodeState.STARTING:
-        view["lastBootTime"] = time_text(node.allocated)
+        view["recentTasks"] = [_recent(node.run.task, base)]
+    if node.booted is not None:
+        view["lastBootTime"] = time_text(node.booted)
+    if node.errors:
+        view["errors"] = [{"code": code, "message": message} for code, message in node.errors]
+    if pool.properties.get("startTask"):
+        view["startTask"] = pool.properties["startTask"]
+    if node.start_info is not None:
+        view["startTaskInfo"] = _start_info(node.start_info)
     return view
+
+
+def _recent(task: Task, base: str) -> dict[str, Any]:
+    return {
+        "taskUrl": _task_url(task, base),
+        "jobId": task.job.id,
+        "taskId": task.id,
+        "taskState": task.state.value,
+        "executionInfo": _execution(task),
+    }
+
+
+def _start_info(info: StartTaskInfo) -> dict[str, Any]:
+    view: dict[str, Any] = {
+        "state": "running" if info.ended is None else "completed",
+        "startTime": time_text(info.started),
+        "retryCount": info.retries,
+    }
+    if info.last_retry is not None:
+        view["lastRetryTime"] = time_text(info.last_retry)
+    if info.ended is not None:
+        view |= {"endTime": time_text(info.ended), "result": "success" if info.failure is None else "failure"}
+    if info.exit_code is not None:
+        view["exitCode"] = info.exit_code
+    if info.failure is not None:
+        view["failureInfo"] = _failure(*info.failure)
+    return view
+
+
+def scheduled_events(node: Node) -> dict[str, Any]:
+    """The document of the instance metadata service, version 2020-07-01."""
+    document: dict[str, Any] = {"DocumentIncarnation": node.incarnation, "Events": []}
+    if node.notice is not None:
+        notice = node.notice
+        event = {
+            "EventId": notice.id,
+            "EventStatus": "Scheduled",
+            "EventType": notice.kind.value,
+            "ResourceType": "VirtualMachine",
+            "Resources": [node.id],
+            "NotBefore": formatdate(notice.not_before, usegmt=True),
+            "Description": "Virtual machine is going to be affected.",
+            "EventSource": "Platform",
+            "DurationInSeconds": int(notice.seconds),
+        }
+        document["Events"].append(event)
+    return document
 
 
 def job_view(job: Job, base: str) -> dict[str, Any]:
     execution: dict[str, Any] = {"startTime": time_text(job.created), "poolId": job.pool_id}
     if job.ended is not None and job.state is JobState.COMPLETED:
         execution |= {"endTime": time_text(job.ended), "terminateReason": job.end_reason}
-    return {
+    view = {
+        "priority": 0,
+        "onAllTasksComplete": "noaction",
         **job.body,
         "url": f"{base}/jobs/{job.id}",
         "eTag": job.etag,
         "creationTime": time_text(job.created),
-        "lastModified": time_text(job.since),
+        "lastModified": time_text(job.modified),
         "state": job.state.value,
         "stateTransitionTime": time_text(job.since),
         "executionInfo": execution,
     }
+    return view | _previous(job.previous)
 
 
 def task_view(task: Task, base: str) -> dict[str, Any]:
@@ -137,8 +205,7 @@ def task_view(task: Task, base: str) -> dict[str, Any]:
         "requiredSlots": 1,
         "executionInfo": _execution(task),
     }
-    if task.previous is not None:
-        view |= {"previousState": task.previous[0].value, "previousStateTransitionTime": time_text(task.previous[1])}
+    view |= _previous(task.previous)
     if task.node_id is not None:
         node_url = f"{base}/pools/{task.pool_id}/nodes/{task.node_id}"
         view["nodeInfo"] = {
@@ -146,7 +213,7 @@ def task_view(task: Task, base: str) -> dict[str, Any]:
             "nodeUrl": node_url,
             "poolId": task.pool_id,
             "nodeId": task.node_id,
-            "taskRootDirectory": f"workitems/{task.job.id}/{task.id}",
+            "taskRootDirectory": f"workitems/{task.job.id}/job-1/{task.id}",
         }
     return view
 
@@ -179,9 +246,22 @@ def _execution(task: Task) -> dict[str, Any]:
         if task.exit_code is not None:
             execution["exitCode"] = task.exit_code
         if task.failure is not None:
-            code, message = task.failure
-            execution["failureInfo"] = {"category": "usererror", "code": code, "message": message}
+            execution["failureInfo"] = _failure(*task.failure)
     return execution
+
+
+def _failure(code: str, message: str) -> dict[str, str]:
+    return {"category": "usererror", "code": code, "message": message}
+
+
+def _previous(previous: tuple[StrEnum, float] | None) -> dict[str, str]:
+    if previous is None:
+        return {}
+    return {"previousState": previous[0].value, "previousStateTransitionTime": time_text(previous[1])}
+
+
+def _duration(seconds: float) -> str:
+    return f"PT{seconds:g}S"
 
 
 def _task_url(task: Task, base: str) -> str:
