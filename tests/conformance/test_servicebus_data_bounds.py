@@ -1,9 +1,11 @@
 """What clients that misbehave may cost: half-open, silent, deaf, oversized and never settling ones."""
 
 import asyncio
+import gc
 import logging
 import resource
 import socket
+import weakref
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -308,3 +310,25 @@ async def test_a_client_that_asks_much_at_once_and_reads_gets_every_answer(start
         for number in range(100):
             _, payload = await client.message()
             assert sections.parse_message(payload).properties["correlation_id"] == f"id-{number}"
+
+
+async def test_a_connection_that_ended_is_gone_before_any_collection(start: Start) -> None:
+    """What it had read last is up to 256 KB, and the collector comes seldom: memory would grow with every client."""
+    async with start() as broker:
+        fill(broker, 5)
+        gc.collect()
+        gc.disable()
+        try:
+            async with (
+                ServiceBusClient.from_connection_string(broker.connection_string) as client,
+                client.get_queue_receiver("work") as receiver,
+            ):
+                async with client.get_queue_sender("work") as sender:
+                    await sender.send_messages(ServiceBusMessage("one more"))
+                messages = await receiver.receive_messages(max_message_count=3, max_wait_time=ANSWER_SECONDS)
+                await receiver.complete_message(messages[0])
+                opened = [weakref.ref(connection) for connection in broker.gateway.connections]
+            assert opened
+            await until(lambda: all(connection() is None for connection in opened))
+        finally:
+            gc.enable()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import weakref
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -27,7 +28,7 @@ class Claims:
     """One connection's verified tokens, by the address each was put for; links without one left are detached."""
 
     def __init__(self, connection: Connection) -> None:
-        self._connection = connection
+        self._connection: Connection = weakref.proxy(connection)  # which has this: both shall go at once
         self._clock = connection.gateway.clock
         self._by_address: dict[str, sas.Claim] = {}
         self._timer: asyncio.TimerHandle | None = None

@@ -98,8 +98,13 @@ class Connection(asyncio.Protocol):
         self.claims.close()
         if self._timer is not None:
             self._timer.cancel()
+            self._timer = None
         for session in list(self._sessions.values()):
             self.forget(session)
+        # Nothing refers to itself by way of this any more: it goes now, with what it had read last, and is not left to
+        # the collector, which comes seldom.
+        self._handlers.clear()
+        self._transport = None
 
     def pause_writing(self) -> None:
         self._set_paused(True)

@@ -98,6 +98,7 @@ class EntityReceiver(Outbound):
     def closed(self) -> None:
         if self._consumer is not None:
             self._consumer.detach()
+            self._consumer = None  # which has this
         if self._held_back is not None:
             self._held_back.cancel()
         for number in self._locks:  # the locks themselves stay until they expire
@@ -111,7 +112,8 @@ class EntityReceiver(Outbound):
     # --- deliveries
 
     def _deliver(self, delivery: Delivery) -> None:
-        assert self._consumer is not None
+        consumer = self._consumer  # perhaps the last delivery of one that ends by it
+        assert consumer is not None
         token = delivery.lock_token
         encoded = encoded_delivery(delivery)
         number = self.transfer(None if token is None else token.bytes_le, encoded, self._settled)
@@ -120,7 +122,7 @@ class EntityReceiver(Outbound):
             self.session.unsettled[number] = self
         self._burst_bytes += len(encoded)
         if self._burst_bytes > MAX_BURST_BYTES:
-            self._consumer.set_credit(0)
+            consumer.set_credit(0)
         if self.more_to_come() and not self._burst_planned:
             self._burst_planned = True
             asyncio.get_running_loop().call_soon(self._next_burst)

@@ -104,6 +104,7 @@ class Session:
         self.unsettled.clear()
         self.connection.hold(-sum(map(len, self._waiting)))
         self._waiting.clear()
+        self._handlers.clear()  # which refer to this session: it shall go now
 
     def end(self, refusal: Refusal) -> None:
         """Ends the session from this side."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import weakref
 from typing import TYPE_CHECKING
 
 from fusebus.servicebus.amqp.performatives import Error
@@ -18,7 +19,7 @@ class Watch:
     """Ends its connection when a bound is reached."""
 
     def __init__(self, connection: Connection) -> None:
-        self._connection = connection
+        self._connection: Connection = weakref.proxy(connection)  # which has this: both shall go at once
         self._bounds = connection.gateway.bounds
         self._tallies = connection.gateway.tallies
         self._loop = asyncio.get_running_loop()
