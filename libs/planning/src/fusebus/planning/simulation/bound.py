@@ -1,0 +1,183 @@
+"""A cost that no policy can undercut, even one that knows all arrivals, evictions and prices in advance.
+
+The method. Cut any schedule at the moments without a billed node: into *periods*. As all images of a kind have the same
+relative deadline, they can be exchanged so that each period does a contiguous run of arrivals (images i to j). A period
+costs at least
+
+- A: its work at the lowest price per image that is for sale in the images' time, plus one boot for each node that it
+  needs: the densest stretch of its work (images of u to v have from the arrival of u to the deadline of v) fixes how
+  many images a second must be done, and whole nodes are counted, in the mix of pools with the cheapest boots;
+- B: one node, at the lowest price, from its boot before the deadline of i to the arrival of j.
+
+The greater of both is the period's cost; dynamic programming finds the cheapest partition into periods. Boot n takes as
+long for the bound as for every policy: at least the lowest mean of the first n drawn boots, over all n that are not
+fewer than any schedule needs. Left out, so that the bound may be lower than what is possible: quotas, evictions beyond
+storms, that a node does one image after the other, looks, and that neighbours in a period share nodes imperfectly.
+Many arrivals are put together (earliest arrival, latest deadline) so that at most `MOST_GROUPS` are left.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import msgspec
+
+from fusebus.planning.prices import PoolOffer
+from fusebus.planning.simulation.scenario import Draws, Lump, Scenario
+
+SECONDS_PER_HOUR = 3600.0
+MOST_GROUPS = 1200
+MOST_BOOTS = 400  # so many drawn boots stand for all further ones
+HOPELESS = 4.0  # boots: a period that idles longer than this and twice its work is never best
+
+
+class Group(msgspec.Struct, frozen=True):
+    """Arrivals that are taken together. `work`: average images; prices: the lowest in its time."""
+
+    first: float
+    last: float
+    work: float
+    per_image: float
+    per_second: float
+    """Of the cheapest node."""
+
+
+def lower_bound(scenario: Scenario, draws: Draws) -> float:
+    """Money, in the currency of the offers."""
+    return sum(_of_kind(scenario, draws, kind) for kind in scenario.kinds)
+
+
+def _of_kind(scenario: Scenario, draws: Draws, kind: str) -> float:
+    groups = _groups(scenario, draws, kind)
+    if not groups:
+        return 0.0
+    offers = [offer for offer in scenario.offers if offer.kind == kind]
+    fewest = math.ceil(max(group.work for group in groups) / scenario.deadline / _fastest(offers, scenario) - 1e-9)
+    return _cheapest_partition(groups, scenario, offers, _shortest_boot(draws, max(1, fewest)))
+
+
+def _shortest_boot(draws: Draws, fewest: int) -> float:
+    total, best = 0.0, math.inf
+    for number in range(max(MOST_BOOTS, fewest)):
+        total += draws.boot(number)
+        if number + 1 >= fewest:
+            best = min(best, total / (number + 1))
+    return best
+
+
+def _fastest(offers: Sequence[PoolOffer], scenario: Scenario) -> float:
+    return max(offer.images_per_second for offer in offers) / scenario.service.p50
+
+
+def _groups(scenario: Scenario, draws: Draws, kind: str) -> list[Group]:
+    """The kind's arrivals, in order, coarse enough to be quick."""
+    numbered, first = list[tuple[Lump, float]](), 0
+    for lump in scenario.lumps:
+        if lump.kind == kind:
+            numbered.append((lump, draws.hardness(first, lump.images)))
+        first += lump.images
+    numbered.sort(key=lambda pair: pair[0].at)
+    size = _bucket([lump.at for lump, _ in numbered], scenario.deadline)
+    found: list[list[tuple[Lump, float]]] = []
+    for lump, work in numbered:
+        if found and lump.at - found[-1][0][0].at < size:
+            found[-1].append((lump, work))
+        else:
+            found.append([(lump, work)])
+    offers = [offer for offer in scenario.offers if offer.kind == kind]
+    return [_group(members, scenario, offers) for members in found]
+
+
+def _bucket(times: Sequence[float], deadline: float) -> float:
+    """Seconds that are put together, so that few enough groups are left; 0: none."""
+    size = 0.0
+    while len({int(at // size) if size else at for at in times}) > MOST_GROUPS:
+        size = size * 1.5 if size else deadline / 200
+    return size
+
+
+def _group(members: Sequence[tuple[Lump, float]], scenario: Scenario, offers: Sequence[PoolOffer]) -> Group:
+    first, last = members[0][0].at, members[-1][0].at
+    begin, end = first - scenario.boot.p95 * 1.5, last + scenario.deadline
+    best = [(offer, _lowest(scenario, offer, begin, end)) for offer in offers]
+    return Group(
+        first,
+        last,
+        sum(work for _, work in members),
+        min(price * scenario.service.p50 / offer.images_per_second for offer, price in best) / SECONDS_PER_HOUR,
+        min(price for _, price in best) / SECONDS_PER_HOUR,
+    )
+
+
+def _lowest(scenario: Scenario, offer: PoolOffer, begin: float, end: float) -> float:
+    """Price per hour at the best moment between two: at the beginning, after a change or after a storm."""
+    moments = [begin, *(change.at for change in scenario.changes), *(until for _, until in scenario.storms)]
+    prices = [
+        scenario.price(offer, spot, at)
+        for at in moments
+        if begin <= at < end
+        for spot in (True, False)
+        if not spot or scenario.has_spot(at)
+    ]
+    return min((price for price in prices if price is not None), default=math.inf)
+
+
+def _cheapest_partition(groups: list[Group], scenario: Scenario, offers: Sequence[PoolOffer], boot: float) -> float:
+    """Backwards: best[i] is the least cost of groups i and later."""
+    count = len(groups)
+    best, densest = [0.0] * (count + 1), [0.0] * count
+    boots = _BootCosts(scenario, offers, boot)
+    for i in range(count - 1, -1, -1):
+        best[i] = _from(i, groups, scenario, best, densest, boots)
+    return best[0]
+
+
+def _from(
+    i: int, groups: list[Group], scenario: Scenario, best: list[float], densest: list[float], boots: _BootCosts
+) -> float:
+    """The cheapest first period that begins with group i."""
+    work = money = 0.0
+    lowest = least = math.inf
+    for j in range(i, len(groups)):
+        group = groups[j]
+        work += group.work
+        money += group.work * group.per_image
+        lowest = min(lowest, group.per_second)
+        densest[j] = max(densest[j], work / (group.last + scenario.deadline - groups[i].first))
+        busy = money + boots.cost(densest[j], lowest)
+        waits = max(0.0, group.first - groups[i].last - scenario.deadline)
+        least = min(least, max(busy, lowest * (waits + boots.boot)) + best[j + 1])
+        if lowest * waits > 2 * busy + HOPELESS * lowest * boots.boot:
+            break
+    return least
+
+
+class _BootCosts:
+    """The cheapest boots of whole nodes that together do so many images a second."""
+
+    def __init__(self, scenario: Scenario, offers: Sequence[PoolOffer], boot: float) -> None:
+        self.boot = boot
+        self._cheapest = min(_lowest(scenario, offer, -math.inf, math.inf) for offer in offers)
+        speeds = [
+            (_lowest(scenario, offer, -math.inf, math.inf) / self._cheapest, offer.images_per_second) for offer in offers
+        ]
+        self._kinds = [(share, rate / scenario.service.p50) for share, rate in sorted(speeds)]
+        self._known: dict[int, float] = {}
+
+    def cost(self, rate: float, per_second: float) -> float:
+        """Money for the boots; `per_second`: of the cheapest node."""
+        least = max(1, math.ceil(rate / self._kinds[0][1] - 1e-9))
+        if least not in self._known:
+            self._known[least] = self._nodes((least - 1) * self._kinds[0][1] + 1e-9)
+        return self._known[least] * self.boot * per_second
+
+    def _nodes(self, rate: float) -> float:
+        """In cheapest nodes: of those, or one kind of the others for a part of the rate."""
+        cheap = self._kinds[0][1]
+        found = float(max(1, math.ceil(rate / cheap - 1e-9)))
+        for share, fast in self._kinds[1:]:
+            for others in range(1, math.ceil(rate / fast) + 1):
+                rest = max(0.0, rate - others * fast)
+                found = min(found, others * share + math.ceil(rest / cheap - 1e-9))
+        return found
