@@ -32,6 +32,9 @@ class CostSettings(msgspec.Struct, frozen=True, kw_only=True):
     hard_cap: Annotated[
         bool, Meta(description="A spent budget stops buying nodes; deadlines are then missed, and it is said which.")
     ] = True
+    keep_days: Annotated[
+        float, Meta(ge=0, description="How long pictures and results are kept: their storage is charged on arrival.")
+    ] = 90.0
     retail_prices_url: Annotated[str, Meta(description="The Azure Retail Prices API; it needs no login.")] = (
         RETAIL_PRICES_URL
     )

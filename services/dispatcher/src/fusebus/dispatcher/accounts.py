@@ -38,7 +38,7 @@ from fusebus.costs import (
 from fusebus.costs.settings import CostSettings
 from fusebus.dispatcher.meter import Node, NodeMeter
 from fusebus.host import SettingsError
-from fusebus.ledger import CostSample, LedgerError
+from fusebus.ledger import SERVICES, CostSample, LedgerError
 
 MOST_UNWRITTEN = 10_000  # samples that wait for the ledger; a week of one pool
 
@@ -101,6 +101,8 @@ class Accounts:
         self._by_day: defaultdict[date, float] | None = None  # None: not read yet
         self._told: dict[str, frozenset[str]] = {}
         self._unwritten: list[CostSample] = []
+        self.services_days: frozenset[date] = frozenset()
+        """Days of this month and the one before whose storage and messages are in the books."""
         self.waiting: tuple[Waiting, ...] = ()
         """What waits by deadline, for the words of an alert; set by the loop."""
 
@@ -109,19 +111,22 @@ class Accounts:
         month = month_of(now)
         by_day: defaultdict[date, float] = defaultdict(float)
         counted_until: dict[str, datetime] = {}
+        services_days: set[date] = set()
         try:
             for one in (month_before(month), month):
                 async for sample in self._ledger.cost_samples(one):
                     if sample.currency == self._budget.currency:
                         by_day[sample.started_at.astimezone(UTC).date()] += sample.cost
                     counted_until[sample.pool] = sample.ended_at
+                    if sample.pool == SERVICES:
+                        services_days.add(sample.started_at.astimezone(UTC).date())
             self._told = {month: await self._ledger.budget_alerts(month)}
         except LedgerError as error:
             log.warning("the books can't be read, so nothing new is bought under a budget: %s", error)
             return
         for sample in self._unwritten:
             by_day[sample.started_at.astimezone(UTC).date()] += sample.cost
-        self._by_day = by_day
+        self._by_day, self.services_days = by_day, frozenset(services_days)
         for name in self._pools:
             if name not in self._meters:
                 self._meters[name] = self._meter(name, counted_until.get(name))
@@ -131,6 +136,19 @@ class Accounts:
         if pool not in self._meters:
             self._meters[pool] = self._meter(pool, None)
         self._keep(self._meters[pool].observe(nodes, self.rates[pool], now))
+
+    async def add_services(self, sample: CostSample) -> None:
+        """Take in what storage and messages of a day cost; once for each day."""
+        day = sample.started_at.astimezone(UTC).date()
+        if self._by_day is not None and day not in self.services_days:
+            self.services_days |= {day}
+            self._keep([sample])
+            await self._write()
+
+    @property
+    def opened(self) -> bool:
+        """Whether the books could be read."""
+        return self._by_day is not None
 
     async def settle(self, now: datetime) -> Verdict:
         """Write what is counted, tell what is due, and say what is left. Raises nothing of ledger or bus."""
