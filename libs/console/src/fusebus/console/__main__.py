@@ -10,6 +10,9 @@ import click
 
 from fusebus.console.check import check
 from fusebus.console.commands import status, upload
+from fusebus.console.costs import cost
+from fusebus.console.estimate import estimate
+from fusebus.console.prices import prices
 from fusebus.host import SettingsError
 
 EXIT_USAGE = 2
@@ -52,6 +55,8 @@ def fusebus() -> None:
 fusebus.add_command(upload)
 fusebus.add_command(status)
 fusebus.add_command(check)
+for command in (cost, prices, estimate):
+    fusebus.add_command(command)
 
 
 def main() -> None:
