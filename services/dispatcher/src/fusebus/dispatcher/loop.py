@@ -1,4 +1,4 @@
-"""The story of one look: read the queue and the fleet, decide, say what changed, take the steps, meter the cost."""
+"""The story of one look: see the queues and pools, decide, write down what changed, take the steps, meter the cost."""
 
 from __future__ import annotations
 
@@ -6,73 +6,38 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
-from typing import Protocol
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 
-from fusebus.bus import BusError, Depth
-from fusebus.contracts.messages import FleetChanged, JobKind
-from fusebus.contracts.outcomes import Outgoing
-from fusebus.dispatcher.adapters import FleetError
-from fusebus.dispatcher.meter import Meter
-from fusebus.dispatcher.policy import Demand, Fleet, Limits, Plan, Step, decide, steps
-from fusebus.dispatcher.rate import Rate
-from fusebus.dispatcher.settings import DispatcherSettings
-from fusebus.ledger import CostSample, Decision, LedgerError
+from fusebus.bus import BusError
+from fusebus.costs import Verdict, Waiting
+from fusebus.dispatcher import planner
+from fusebus.dispatcher.accounts import Accounts, PoolCosts
+from fusebus.dispatcher.errors import FleetError, LostLeadership, PoolBusy, PoolChanged
+from fusebus.dispatcher.eyes import Eyes
+from fusebus.dispatcher.facts import Facts
+from fusebus.dispatcher.memory import Memory
+from fusebus.dispatcher.orders import Orders, obey
+from fusebus.dispatcher.ports import Announcer, Books, Depths, Leader, Nodes
+from fusebus.dispatcher.reports import decision_on, status_of
+from fusebus.dispatcher.seen import PoolSeen
+from fusebus.dispatcher.settings import DispatcherSettings, PoolSettings
+from fusebus.dispatcher.steps import Target, steps
+from fusebus.dispatcher.voice import Voice
+from fusebus.ledger import LedgerError
 
-TOPIC = "images"
+SHADOW_SUFFIX = ":shadow"
+"""Onto a pool's name in the ledger: what a shadow would have done stands beside what was done."""
 LIVENESS_LOOKS = 5  # missed looks after which the process counts as stuck
 LIVENESS_SECONDS = 120.0  # at least
 STOP_SECONDS = 10.0  # for the look under way when told to stop
+MOST_LOGS_PER_LOOK = 3  # of broken nodes and failed workers: a look stays short
 
 log = logging.getLogger(__name__)
 
 
-class Depths(Protocol):
-    """The bus, as far as it is needed here."""
-
-    async def depth(self, topic: str, subscription: str) -> Depth | None:
-        """How much waits; None where it could not be read."""
-
-
-class Announcer(Protocol):
-    """The publisher."""
-
-    async def publish(self, outgoing: Sequence[Outgoing]) -> None:
-        """Send all, or raise BusError."""
-
-
-class Books(Protocol):
-    """The ledger, as far as it is needed here; raises LedgerError."""
-
-    async def write_decision(self, decision: Decision) -> None:
-        """Add it; a repeat adds nothing."""
-
-    async def decisions(self, pool: str, limit: int = 20) -> list[Decision]:
-        """The newest first."""
-
-    async def add_cost_sample(self, sample: CostSample) -> None:
-        """Add it; a repeat adds nothing."""
-
-
-class Nodes(Protocol):
-    """The Batch pool; raises FleetError."""
-
-    async def ensure(self) -> None:
-        """Make what is missing."""
-
-    async def read(self, now: datetime) -> Fleet:
-        """As it is."""
-
-    async def quota_nodes(self) -> int | None:
-        """What the account may have, if that is known."""
-
-    async def carry_out(self, step: Step) -> None:
-        """Do one step."""
-
-
 class Dispatcher:
-    """Keeps between looks only what can be lost: the measured rate, the cost sample under way, the last decision."""
+    """Keeps between looks only what can be lost: see Memory, Voice, and the cost samples under way."""
 
     def __init__(
         self,
@@ -81,18 +46,24 @@ class Dispatcher:
         publisher: Announcer,
         ledger: Books,
         fleet: Nodes,
+        leader: Leader,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._settings = settings
-        self._bus, self._publisher, self._ledger, self._fleet = bus, publisher, ledger, fleet
+        self._pools = {pool.name: pool for pool in settings.all_pools}
+        self._ledger, self._fleet, self._leader = ledger, fleet, leader
         self._clock = clock
-        self._rate = Rate(seconds_per_image=settings.assumed_seconds_per_image)
-        self._meter = Meter(
-            settings.pool, settings.price_per_node_hour, settings.currency, settings.cost_sample_seconds
+        self._eyes = Eyes(settings, bus, ledger, fleet)
+        self._memory = Memory(settings)
+        self._voice = Voice(ledger, publisher, SHADOW_SUFFIX if settings.shadow else "")
+        self._accounts = Accounts(
+            settings.costs,
+            ledger,
+            publisher,
+            [PoolCosts(pool.name, pool.vm_size, pool.job_kind.value, pool.region) for pool in self._pools.values()],
+            settings.cost_sample_seconds,
         )
-        self._last: Decision | None = None
-        self._unsaid: Decision | None = None  # decided, not yet both written and published
-        self._unwritten: list[CostSample] = []
+        self._office: int | None = None  # the term for which the books were opened
         self._looked = time.monotonic()
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -108,11 +79,13 @@ class Dispatcher:
                 await look
             self._looked = time.monotonic()
             await asyncio.wait({stopping}, timeout=self._settings.interval_seconds)
-        await self._record(self._meter.close(self._clock()))
+        await self._leave_office()
 
     async def _look_and_log(self) -> None:
         try:
             await self.look()
+        except LostLeadership as error:
+            log.warning("nothing more is done in this look: %s", error)
         except (FleetError, LedgerError, BusError) as error:
             log.warning("this look failed, the next one tries again: %s", error)
 
@@ -122,98 +95,159 @@ class Dispatcher:
         return time.monotonic() - self._looked < limit
 
     async def begin(self) -> None:
-        """Make what is missing, and remember the last decision so that a restart does not repeat it."""
-        await self._fleet.ensure()
-        found = await self._ledger.decisions(self._settings.pool, 1)
-        self._last = found[0] if found else None
+        """Make what is missing. Raises FleetError."""
+        if not self._settings.shadow:
+            await self._fleet.ensure()
 
-    async def look(self) -> Plan:
-        """One look. Raises FleetError, LedgerError, BusError; whatever was not said is said by the next."""
+    async def look(self) -> dict[str, Target]:
+        """One look: the targets by pool, empty while another dispatcher leads.
+
+        Raises LostLeadership, LedgerError, BusError; whatever was not said is said by the next. What Batch refuses of
+        one pool is logged, shown in its status, and leaves the others alone.
+        """
+        term = self._term()
+        if term is None:
+            await self._leave_office()
+            return {}
         now = self._clock()
-        depth = await self._bus.depth(TOPIC, JobKind.DETECT.value)
-        fleet = await self._read(now)
-        active = None if depth is None else depth.active
-        self._rate = self._rate.observe(time.monotonic(), active, fleet.running)
-        demand = Demand(depth=active, seconds_per_image=self._rate.seconds_per_image, measured=self._rate.measured)
-        limits = await self._limits()
-        plan = decide(fleet, demand, limits, now)
-        self._note(plan, fleet, demand, limits, now)
+        await self._take_office(term, now)
+        facts = await self._eyes.look(now)
+        self._memory.observe(facts, time.monotonic())
+        budget = await self._count(facts)
+        await self._listen(facts)
+        targets = self._decide(facts, budget)
+        problems = dict(facts.problems)
         try:
-            for step in steps(plan, fleet):
-                log.info("%s, because %s", step, plan.because)
-                await self._fleet.carry_out(step)
+            problems |= await self._act(term, facts, targets)
         finally:
-            await self._say()
-        return plan
+            await self._show(term, facts, targets, problems)
+            await self._voice.say()
+        return targets
 
-    async def _read(self, now: datetime) -> Fleet:
-        """The fleet, metered; without sight of it the last number of nodes goes on costing."""
-        try:
-            fleet = await self._fleet.read(now)
-        except FleetError:
-            await self._record(self._meter.observe(now, None))
-            raise
-        await self._record(self._meter.observe(now, fleet.billed))
-        return fleet
+    def _term(self) -> int | None:
+        return 0 if self._settings.shadow else self._leader.term()
 
-    async def _limits(self) -> Limits:
-        settings = self._settings
-        return Limits(
-            max_nodes=settings.max_nodes,
-            quota_nodes=await self._fleet.quota_nodes(),
-            deadline_seconds=settings.deadline_seconds,
-            boot_seconds=settings.boot_seconds,
-            retry_resize_seconds=settings.retry_resize_seconds,
-            most_failures=settings.most_failures,
+    async def _take_office(self, term: int, now: datetime) -> None:
+        """Once in a term: what the leader before decided is what stands, and its accounts go on."""
+        if self._office != term:
+            await self._voice.remember(list(self._pools))
+            await self._accounts.begin(now)
+            self._office = term
+
+    async def _leave_office(self) -> None:
+        """Write what is counted; whoever leads next counts on from there."""
+        if self._office is not None and not self._settings.shadow:
+            await self._accounts.close(self._clock())
+        self._office = None
+
+    def _decide(self, facts: Facts, budget: Verdict) -> dict[str, Target]:
+        """The policy's targets, with people's orders, the ceiling and the breaker above them."""
+        plan = planner.plan(self._settings, facts, self._memory, self._accounts.rates, budget)
+        for late in plan.late:
+            log.warning("late: %s", late.because)
+        wanted = planner.targets(plan)
+        targets = {}
+        for name, seen in facts.pools.items():
+            orders = self._orders(self._pools[name], facts)
+            targets[name] = obey(wanted[name], seen, orders, self._memory.pools[name].breaker, facts.now)
+            if not targets[name].hold or orders.mode != "acting":
+                decision = decision_on(self._pools[name], targets[name], seen, facts, self._memory, self._mode(orders))
+                if self._voice.note(name, decision):
+                    log.info("pool %s: %d nodes, because %s", name, targets[name].nodes, targets[name].because)
+        return targets
+
+    def _orders(self, pool: PoolSettings, facts: Facts) -> Orders:
+        controls = facts.controls
+        return Orders(
+            known=controls is not None,
+            kill_switch=self._settings.kill_switch,
+            pause=controls.pause_of(pool.name) if controls else None,
+            pin=controls.pins.get(pool.name) if controls else None,
+            max_nodes=pool.max_nodes,
+            may_spot=pool.may_spot,
+            may_dedicated=pool.may_dedicated,
         )
 
-    def _note(self, plan: Plan, fleet: Fleet, demand: Demand, limits: Limits, now: datetime) -> None:
-        """Keep a decision that differs from the last one until it has been said."""
-        before = (self._last.nodes, self._last.workers) if self._last else (0, 0)
-        if plan.hold or (plan.nodes, plan.workers) == before:
-            return
-        facts: dict[str, str | int | float | bool | None] = {
-            "depth": demand.depth,
-            "seconds_per_image": round(demand.seconds_per_image, 3),
-            "measured": demand.measured,
-            "busy": fleet.busy,
-            "idle": len(fleet.idle),
-            "coming": fleet.coming,
-            "max_nodes": limits.max_nodes,
-            "quota_nodes": limits.quota_nodes,
-        }
-        self._last = self._unsaid = Decision(
-            pool=self._settings.pool,
-            decided_at=now,
-            nodes=plan.nodes,
-            workers=plan.workers,
-            because=plan.because,
-            facts={name: value for name, value in facts.items() if value is not None},
-        )
+    def _mode(self, orders: Orders) -> str:
+        return "shadow" if self._settings.shadow else orders.mode
 
-    async def _say(self) -> None:
-        """Write, then publish; both may be repeated without effect, so a failure leaves them for the next look."""
-        decision = self._unsaid
-        if decision is None:
-            return
-        await self._ledger.write_decision(decision)
-        changed = FleetChanged(
-            pool=decision.pool,
-            nodes=decision.nodes,
-            workers=decision.workers,
-            because=decision.because,
-            decided_at=decision.decided_at,
-        )
-        await self._publisher.publish([Outgoing(message=changed)])
-        self._unsaid = None
+    async def _act(self, term: int, facts: Facts, targets: dict[str, Target]) -> dict[str, str]:
+        """Take every pool's steps; what went wrong, by pool. Raises LostLeadership."""
+        if self._settings.shadow:
+            return {}
+        problems = {}
+        for name, target in targets.items():
+            seen = facts.pools[name]
+            try:
+                if not await self._in_office(term, seen):
+                    continue
+                for step in steps(target, seen):
+                    self._must_lead(term)
+                    log.info("pool %s: %s", name, step)
+                    await self._fleet.carry_out(seen, step, f"{self._leader.name} term {term}")
+                await self._fleet.tidy(seen, facts.now)
+            except (PoolChanged, PoolBusy) as error:
+                log.info("pool %s changed meanwhile, the next look sees it: %s", name, error)
+            except FleetError as error:
+                log.warning("pool %s: %s", name, error)
+                problems[name] = str(error)
+        return problems
 
-    async def _record(self, sample: CostSample | None) -> None:
-        """Samples that could not be written wait for the next look: sizing must not depend on the books."""
-        if sample is not None:
-            self._unwritten.append(sample)
-        try:
-            while self._unwritten:
-                await self._ledger.add_cost_sample(self._unwritten[0])
-                self._unwritten.pop(0)
-        except LedgerError as error:
-            log.warning("%d cost samples wait to be written: %s", len(self._unwritten), error)
+    async def _in_office(self, term: int, seen: PoolSeen) -> bool:
+        """Whether the pool carries our term already. Raises LostLeadership where it carries a later one."""
+        self._must_lead(term)
+        if seen.term > term:
+            self._leader.step_down()
+            raise LostLeadership(f"pool {seen.name} belongs to term {seen.term}, ours is {term}")
+        if seen.term < term:
+            await self._fleet.claim(seen, term)
+            return False  # what was seen is out of date by our own claim: act on the next look
+        return True
+
+    def _must_lead(self, term: int) -> None:
+        if self._leader.term() != term:
+            raise LostLeadership(f"the lease of term {term} is not certain any more")
+
+    async def _listen(self, facts: Facts) -> None:
+        """Fetch what broken nodes and failed workers said last, before they are gone."""
+        for pool, name, is_node in self._memory.unheard(facts)[:MOST_LOGS_PER_LOOK]:
+            fetch = self._fleet.node_log if is_node else self._fleet.worker_log
+            said = await fetch(pool, name)
+            seen = facts.pools[pool]
+            found = [one for one in (seen.nodes if is_node else seen.workers) if one.id == name]
+            words = "; ".join(text for text in (found[0].problem, said) if text)
+            self._memory.hear(pool, name, words)
+            log.warning("pool %s: %s %s failed: %s", pool, "node" if is_node else "worker", name, words)
+
+    async def _show(self, term: int, facts: Facts, targets: dict[str, Target], problems: dict[str, str]) -> None:
+        statuses = [
+            status_of(
+                self._pools[name],
+                facts.pools[name],
+                target,
+                facts,
+                self._memory,
+                mode=self._mode(self._orders(self._pools[name], facts)),
+                leader=self._leader.name,
+                term=term,
+                problem=problems.get(name, ""),
+                pools=self._pools,
+            )
+            for name, target in targets.items()
+        ]
+        await self._voice.show(statuses)
+        for name, problem in facts.problems.items():
+            await self._voice.regret(name, problem, facts.now)
+
+    async def _count(self, facts: Facts) -> Verdict:
+        """Meter every node; without sight of a pool its last nodes go on costing. What the budget leaves."""
+        if self._settings.shadow:
+            return self._accounts.verdict(facts.now)
+        for name in self._pools:
+            seen = facts.pools.get(name)
+            self._accounts.saw(name, seen.nodes if seen else None, facts.now)
+        allowed = timedelta(seconds=self._settings.deadline_seconds)
+        self._accounts.waiting = tuple(
+            Waiting(images=run.images, deadline=run.oldest_at + allowed) for run in facts.open_runs or ()
+        )
+        return await self._accounts.settle(facts.now)

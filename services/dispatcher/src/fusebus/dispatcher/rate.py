@@ -6,6 +6,7 @@ import msgspec
 
 SAMPLE_IMAGES = 5  # fewer say little: a worker takes several messages at a time and settles them together
 NEW_SAMPLE_SHARE = 0.3  # weight of a new sample in the running average
+KEPT_SAMPLES = 20
 
 
 class Rate(msgspec.Struct, frozen=True, kw_only=True):
@@ -13,6 +14,8 @@ class Rate(msgspec.Struct, frozen=True, kw_only=True):
 
     seconds_per_image: float
     measured: bool = False
+    samples: tuple[float, ...] = ()
+    """The last ones, seconds per image each."""
     since: float = 0.0
     depth: int | None = None
     """At `since`; None: no sample is under way."""
@@ -34,4 +37,9 @@ class Rate(msgspec.Struct, frozen=True, kw_only=True):
         share = NEW_SAMPLE_SHARE if self.measured else 1.0
         average = (1 - share) * self.seconds_per_image + share * sample
         fresh["depth"] = depth or None
-        return msgspec.structs.replace(self, seconds_per_image=average, measured=True, **fresh)
+        samples = (*self.samples, sample)[-KEPT_SAMPLES:]
+        return msgspec.structs.replace(self, seconds_per_image=average, measured=True, samples=samples, **fresh)
+
+    def interrupted(self) -> Rate:
+        """While others work on the same queue nothing can be told of this one's workers."""
+        return msgspec.structs.replace(self, depth=None)

@@ -1,15 +1,74 @@
-"""The dispatcher's settings: which pool, which worker, how fast, how much."""
+"""The dispatcher's settings: which pools, which workers, how fast, how much, who leads."""
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 from msgspec import Meta
 
+from fusebus.blobs import BlobSettings
 from fusebus.bus import BusSettings
+from fusebus.contracts.messages import JobKind
+from fusebus.costs.settings import CostSettings
 from fusebus.host import SettingsError
 from fusebus.ledger import LedgerSettings
+
+Name = Annotated[str, Meta(pattern="^[A-Za-z0-9_-]{1,64}$")]
+"""Batch's rule for ids."""
+
+
+class PoolSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """One pool with everything that is to be known of it."""
+
+    name: Name
+    job_kind: JobKind = JobKind.DETECT
+    vm_size: str
+    family: str = ""
+    """As the quota names it; empty: the known family of `vm_size`."""
+    cores: Annotated[int, Meta(ge=1)]
+    """vCPUs of one node."""
+    buy: Literal["spot", "dedicated", "both"] = "spot"
+    region: str = ""
+    """For prices and quotas; empty: where the Batch account is."""
+    max_nodes: Annotated[int, Meta(ge=0)]
+    boot_seconds: Annotated[float, Meta(ge=0)]
+    seconds_per_image: Annotated[float, Meta(gt=0)]
+    """Of one worker, until it has been measured."""
+    worker_command: str
+    worker_environment: dict[str, str] = {}
+    job: str = ""
+    """The Batch job of its workers; empty: `<name>-workers`."""
+
+    @property
+    def job_id(self) -> str:
+        return self.job or f"{self.name}-workers"
+
+    @property
+    def may_spot(self) -> bool:
+        return self.buy != "dedicated"
+
+    @property
+    def may_dedicated(self) -> bool:
+        return self.buy != "spot"
+
+
+class PoolEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A pool as it stands in the settings: what is left out is as in the single-pool settings."""
+
+    name: Name
+    job_kind: JobKind = JobKind.DETECT
+    vm_size: str | None = None
+    family: str = ""
+    cores: Annotated[int, Meta(ge=1)] | None = None
+    buy: Literal["spot", "dedicated", "both"] | None = None
+    region: str = ""
+    max_nodes: Annotated[int, Meta(ge=0)] | None = None
+    boot_seconds: Annotated[float, Meta(ge=0)] | None = None
+    seconds_per_image: Annotated[float, Meta(gt=0)] | None = None
+    worker_command: str | None = None
+    worker_environment: dict[str, str] | None = None
+    job: str = ""
 
 
 class DispatcherSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -17,9 +76,11 @@ class DispatcherSettings(msgspec.Struct, frozen=True, kw_only=True):
 
     bus: BusSettings
     ledger: LedgerSettings
+    blobs: BlobSettings
+    costs: CostSettings
 
     batch_url: Annotated[
-        str, Meta(description="A local Batch for pools and tasks alike, without login; its pool is made if missing.")
+        str, Meta(description="A local Batch for pools and tasks alike, without login; its pools are made if missing.")
     ] = ""
     batch_endpoint: Annotated[
         str, Meta(description="https://<account>.<region>.batch.azure.com, with managed identity; or set batch_url.")
@@ -27,13 +88,22 @@ class DispatcherSettings(msgspec.Struct, frozen=True, kw_only=True):
     subscription_id: Annotated[str, Meta(description="Azure subscription of the Batch account.")] = ""
     resource_group: Annotated[str, Meta(description="Resource group of the Batch account.")] = "local"
     account: Annotated[str, Meta(description="Name of the Batch account.")] = "local"
-    pool: Annotated[str, Meta(pattern="^[A-Za-z0-9_-]{1,64}$", description="The pool of worker nodes.")] = "gpu"
+    pool: Annotated[
+        str, Meta(pattern="^[A-Za-z0-9_-]{1,64}$", description="The pool of worker nodes, where `pools` is empty.")
+    ] = "gpu"
     job: Annotated[
-        str, Meta(pattern="^[A-Za-z0-9_-]{1,64}$", description="The Batch job that holds the worker tasks.")
+        str, Meta(pattern="^[A-Za-z0-9_-]{1,64}$", description="The Batch job that holds that pool's worker tasks.")
     ] = "workers"
-    vm_size: Annotated[str, Meta(description="VM size of a pool that is made here.")] = "Standard_NC4as_T4_v3"
+    vm_size: Annotated[str, Meta(description="VM size of a pool.")] = "Standard_NC4as_T4_v3"
     cores_per_node: Annotated[int, Meta(ge=1, description="Cores of vm_size: Batch states quotas in cores.")] = 4
     spot: Annotated[bool, Meta(description="Spot nodes (cheaper, may vanish) instead of dedicated ones.")] = True
+    pools: Annotated[
+        list[PoolEntry],
+        Meta(
+            description="Several pools: objects with name, job_kind, vm_size, cores, family, region, buy (spot, "
+            "dedicated, both), max_nodes, boot_seconds, seconds_per_image, worker_command, worker_environment, job."
+        ),
+    ] = []
 
     worker_command: Annotated[
         str, Meta(description="Command line of one worker; it must end by itself when it finds no work.")
@@ -44,14 +114,14 @@ class DispatcherSettings(msgspec.Struct, frozen=True, kw_only=True):
 
     interval_seconds: Annotated[float, Meta(gt=0, description="Pause between two looks.")] = 15.0
     request_seconds: Annotated[
-        float, Meta(gt=0, description="Limit for reading the pool, and for each step; after it the look is given up.")
+        float, Meta(gt=0, description="Limit for reading a pool, and for each step; after it the look goes on without.")
     ] = 60.0
     max_nodes: Annotated[int, Meta(ge=0, description="Most nodes, whatever waits; 0 lets nothing start.")] = 4
     deadline_seconds: Annotated[
         float, Meta(gt=0, description="What waits shall be done within this time: shorter means more nodes.")
     ] = 1800.0
     boot_seconds: Annotated[
-        float, Meta(ge=0, description="Expected time from asking for a first node until it works.")
+        float, Meta(ge=0, description="Expected time from asking for a node until it works, until it is measured.")
     ] = 300.0
     assumed_seconds_per_image: Annotated[
         float, Meta(gt=0, description="Of one worker, until it has been measured.")
@@ -60,21 +130,103 @@ class DispatcherSettings(msgspec.Struct, frozen=True, kw_only=True):
         float, Meta(gt=0, description="After a resize got too few nodes: pause before asking for more again.")
     ] = 600.0
     quota_seconds: Annotated[float, Meta(gt=0, description="How long a quota that was read is believed.")] = 600.0
+    ledger_seconds: Annotated[
+        float, Meta(gt=0, description="How long announced windows and the oldest open upload are believed.")
+    ] = 60.0
+    window_ahead_seconds: Annotated[
+        float, Meta(gt=0, description="How far ahead announced windows are looked for.")
+    ] = 86_400.0
+
+    shadow: Annotated[
+        bool, Meta(description="Decide and write down, but act, meter and tell nothing: for trying beside a leader.")
+    ] = False
+    kill_switch: Annotated[
+        bool, Meta(description="Buy nothing, drain every worker, remove every node; works without the ledger.")
+    ] = False
+    instance: Annotated[
+        str,
+        Meta(
+            pattern="^[A-Za-z0-9._-]{0,128}$",
+            description="A name that no other running copy has and a restarted copy keeps: it leads again at once. "
+            "Empty: a restarted copy waits until the lease of the one before has run out.",
+        ),
+    ] = ""
+    lease_seconds: Annotated[
+        int, Meta(ge=15, le=60, description="Length of the leader's lease: another copy takes over after at most this.")
+    ] = 30
+    leader_container: Annotated[str, Meta(description="Blob container of the lease; made if missing.")] = "control"
+    leader_blob: Annotated[str, Meta(description="The blob that is leased.")] = "dispatcher"
+
     most_failures: Annotated[
-        int, Meta(ge=1, description="So many failed workers within failure_window_seconds stop new ones.")
+        int, Meta(ge=1, description="So many failed workers within failure_window_seconds stop new ones in that pool.")
     ] = 6
     failure_window_seconds: Annotated[float, Meta(gt=0, description="See most_failures.")] = 120.0
+    most_broken_nodes: Annotated[
+        int, Meta(ge=1, description="So many unusable nodes in a row stop new ones in that pool.")
+    ] = 3
+    breaker_seconds: Annotated[
+        float,
+        Meta(gt=0, description="How long that pool gets nothing new; doubled each time one more try fails."),
+    ] = 600.0
     task_retention_seconds: Annotated[
         float, Meta(ge=0, description="Ended worker tasks and their output are deleted after this time.")
     ] = 86_400.0
 
-    price_per_node_hour: Annotated[
-        float, Meta(ge=0, description="What one node costs; samples in the ledger say that it is estimated.")
-    ] = 0.0
-    currency: Annotated[str, Meta(pattern="^[A-Z]{3}$", description="Of the price.")] = "EUR"
+    margin_seconds: Annotated[
+        float, Meta(ge=0, description="Kept free before each deadline: looks, hand-over and the last image.")
+    ] = 60.0
+    least_use_seconds: Annotated[
+        float, Meta(ge=0, description="No node is bought to be used for less than this; what is missing then is late.")
+    ] = 300.0
+    settle_seconds: Annotated[
+        float, Meta(ge=0, description="A delivery that still grows gets this long to end before nodes are bought.")
+    ] = 90.0
+    fallback_seconds: Annotated[
+        float, Meta(ge=0, description="Beyond a second boot, to notice that Spot fails and turn to dedicated nodes.")
+    ] = 120.0
+    storm_seconds: Annotated[
+        float, Meta(gt=0, description="After so long without an eviction Spot is trusted again.")
+    ] = 1800.0
+    storm_evictions: Annotated[
+        int, Meta(ge=1, description="So many within storm_seconds are a storm: that pool buys no Spot nodes.")
+    ] = 2
+    stall_seconds: Annotated[
+        float,
+        Meta(gt=0, description="Worker-seconds without any result after which what is left of a queue is poison."),
+    ] = 3600.0
+
     cost_sample_seconds: Annotated[float, Meta(gt=0, description="Length of one cost sample.")] = 60.0
 
     def __post_init__(self) -> None:
         if not self.batch_url and not (self.batch_endpoint and self.subscription_id):
             needed = "FUSEBUS_DISPATCHER_BATCH_ENDPOINT and FUSEBUS_DISPATCHER_SUBSCRIPTION_ID are not set; they must "
             raise SettingsError([needed + "name the Batch account, or FUSEBUS_DISPATCHER_BATCH_URL a local Batch"])
+        names = [pool.name for pool in self.pools]
+        if len(set(names)) < len(names):
+            raise SettingsError([f"FUSEBUS_DISPATCHER_POOLS names a pool twice: {', '.join(names)}"])
+
+    @property
+    def all_pools(self) -> tuple[PoolSettings, ...]:
+        """The pools with everything filled in; the single one where `pools` is empty."""
+        if self.pools:
+            return tuple(self._filled(entry) for entry in self.pools)
+        return (self._filled(PoolEntry(name=self.pool, job=self.job)),)
+
+    def _filled(self, entry: PoolEntry) -> PoolSettings:
+        return PoolSettings(
+            name=entry.name,
+            job_kind=entry.job_kind,
+            vm_size=entry.vm_size or self.vm_size,
+            family=entry.family,
+            cores=entry.cores or self.cores_per_node,
+            buy=entry.buy or ("spot" if self.spot else "dedicated"),
+            region=entry.region,
+            max_nodes=self.max_nodes if entry.max_nodes is None else entry.max_nodes,
+            boot_seconds=self.boot_seconds if entry.boot_seconds is None else entry.boot_seconds,
+            seconds_per_image=entry.seconds_per_image or self.assumed_seconds_per_image,
+            worker_command=entry.worker_command or self.worker_command,
+            worker_environment=(
+                self.worker_environment if entry.worker_environment is None else entry.worker_environment
+            ),
+            job=entry.job,
+        )

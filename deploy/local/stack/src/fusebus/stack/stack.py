@@ -36,6 +36,22 @@ MODEL_WATCH_SECONDS = 2.0
 DEADLINE_SECONDS = 20.0
 """Short, so that a delivery of a few dozen photos is worth a second node."""
 
+SECONDS_PER_IMAGE = 1.0
+INSTANCE = "local"
+"""There is only one dispatcher here: killed and started again it leads at once."""
+HASTE = {
+    "margin_seconds": 1.0,
+    "least_use_seconds": 1.0,
+    "settle_seconds": 0.5,
+    "fallback_seconds": 2.0,
+    "retry_resize_seconds": 10.0,
+    "storm_seconds": 30.0,
+    "ledger_seconds": 1.0,
+    "quota_seconds": 10.0,
+    "breaker_seconds": 10.0,
+}
+"""What takes minutes in Azure takes seconds here."""
+
 Tables = dict[str, dict[str, Any]]
 
 
@@ -192,6 +208,9 @@ class Stack:
                 "max_nodes": options.max_nodes,
                 "boot_seconds": options.boot_seconds,
                 "deadline_seconds": DEADLINE_SECONDS,
+                "assumed_seconds_per_image": SECONDS_PER_IMAGE,
+                "instance": INSTANCE,
+                **HASTE,
                 "worker_command": f"{sys.executable} -m fusebus.inferencer",
                 "worker_environment": {"FUSEBUS_SETTINGS": str(self.settings_file)},
             },
@@ -240,6 +259,8 @@ def _toml(tables: Tables) -> str:
     def value(of: Any) -> str:
         if isinstance(of, dict):
             return "{" + ", ".join(f"{json.dumps(key)} = {value(inner)}" for key, inner in of.items()) + "}"
+        if isinstance(of, list | tuple):
+            return "[" + ", ".join(value(inner) for inner in of) + "]"
         return json.dumps(of, ensure_ascii=False)
 
     return "\n".join(

@@ -1,0 +1,6 @@
+"""What only the dispatcher speaks to: Azure Batch, and the lease that makes one of several dispatchers the leader."""
+
+from fusebus.dispatcher.adapters.batch import BatchFleet
+from fusebus.dispatcher.adapters.lease import BlobLeader
+
+__all__ = ["BatchFleet", "BlobLeader"]

@@ -1,0 +1,48 @@
+"""Everything that one look saw, as values: a field that could not be read is None, and says so."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+
+import msgspec
+
+from fusebus.contracts.messages import JobKind
+from fusebus.dispatcher.quota import Quota
+from fusebus.dispatcher.seen import PoolSeen
+from fusebus.ledger import Controls, Window
+
+
+class OpenRun(msgspec.Struct, frozen=True, kw_only=True):
+    """A delivery that is not over."""
+
+    run_id: str
+    images: int
+    """Accepted, without a final."""
+    total: int
+    """Accepted."""
+    oldest_at: datetime
+    """When the oldest of `images` was uploaded."""
+
+
+class Facts(msgspec.Struct, frozen=True, kw_only=True):
+    """One moment."""
+
+    now: datetime
+    pools: Mapping[str, PoolSeen]
+    """Those that could be read."""
+    problems: Mapping[str, str] = {}
+    """Why the others could not, by pool."""
+    depths: Mapping[JobKind, int | None] = {}
+    """Messages by job kind, locked ones included."""
+    quota: Quota = Quota()
+    controls: Controls | None = None
+    """Pins and pauses; None where they were never read."""
+    windows: tuple[Window, ...] | None = None
+    """Announced work; None where it could not be read."""
+    open_runs: tuple[OpenRun, ...] | None = None
+    """Deliveries that are not over; None where they could not be read."""
+
+    def oldest_at(self) -> datetime | None:
+        """When the oldest image that has no final was uploaded."""
+        return min((run.oldest_at for run in self.open_runs or ()), default=None)

@@ -1,0 +1,208 @@
+"""Shows the policy what was seen, in its own words, and returns a target for every pool. Pure."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+from fusebus.contracts.messages import JobKind
+from fusebus.costs import Rates, UnknownVmSize, Verdict, same_family, vm_size
+from fusebus.dispatcher.breaker import Breaker
+from fusebus.dispatcher.facts import Facts
+from fusebus.dispatcher.memory import Memory
+from fusebus.dispatcher.seen import BROKEN, IDLE, LEAVING, RUNNING, STARTING, WITHOUT_MACHINE, PoolSeen
+from fusebus.dispatcher.settings import DispatcherSettings, PoolSettings
+from fusebus.dispatcher.steps import Target
+from fusebus.planning import (
+    Demand,
+    Due,
+    Fleet,
+    KindDemand,
+    Limits,
+    NodeCounts,
+    Plan,
+    PoolOffer,
+    PoolState,
+    Prices,
+    Quota,
+    Window,
+    decide,
+)
+
+
+def plan(
+    settings: DispatcherSettings, facts: Facts, memory: Memory, rates: Mapping[str, Rates], budget: Verdict
+) -> Plan:
+    """The policy's plan for every pool that could be read; `rates` by pool."""
+    return decide(
+        Fleet(tuple(_state(seen, facts, memory) for seen in facts.pools.values())),
+        Demand(tuple(_demand(settings, kind, facts, memory) for kind in memory.kinds)),
+        _limits(settings, facts, budget),
+        _prices(settings, facts, rates),
+        facts.now.timestamp(),
+    )
+
+
+def targets(plan: Plan) -> dict[str, Target]:
+    """By pool, with what will be late in the reason."""
+    late = "; ".join(late.because for late in plan.late)
+    return {
+        found.pool: Target(
+            dedicated=found.dedicated,
+            spot=found.spot,
+            workers=found.workers,
+            hold=found.hold,
+            because=f"{found.because}; LATE: {late}" if late and not found.hold else found.because,
+        )
+        for found in plan.pools
+    }
+
+
+def _state(seen: PoolSeen, facts: Facts, memory: Memory) -> PoolState:
+    pool = memory.pools[seen.name]
+    idle = [node.since.timestamp() for node in seen.nodes if node.state == IDLE and node.since is not None]
+    return PoolState(
+        name=seen.name,
+        steady=seen.steady,
+        dedicated=_counts(seen, dedicated=True),
+        spot=_counts(seen, dedicated=False),
+        running=seen.running,
+        waiting=len(seen.waiting),
+        boot=pool.boot,
+        ordered_at=seen.resized_at.timestamp() if seen.coming and seen.resized_at else None,
+        idle_since=min(idle, default=None),
+        refusals=tuple(pool.refusals.values()),
+        evicted=len(pool.evictions.times),
+        evicted_at=pool.evictions.times[-1].timestamp() if pool.evictions.times else None,
+        out_of_order=_out_of_order(pool.breaker, facts),
+    )
+
+
+def _out_of_order(breaker: Breaker, facts: Facts) -> str:
+    """Only while it is open: half-open, one node is to be tried."""
+    return breaker.words(facts.now) if breaker.open_until is not None and facts.now < breaker.open_until else ""
+
+
+def _counts(seen: PoolSeen, dedicated: bool) -> NodeCounts:
+    states = [node.state for node in seen.nodes if node.dedicated is dedicated]
+    known = STARTING | BROKEN | WITHOUT_MACHINE | {IDLE, RUNNING, LEAVING}
+    return NodeCounts(
+        target=seen.target_dedicated if dedicated else seen.target_spot,
+        starting=sum(state in STARTING for state in states),
+        idle=states.count(IDLE),
+        busy=states.count(RUNNING),
+        broken=sum(state in BROKEN for state in states),
+        other=sum(state not in known for state in states),
+        leaving=states.count(LEAVING),
+        preempted=sum(state in WITHOUT_MACHINE for state in states),
+    )
+
+
+def _demand(settings: DispatcherSettings, kind: JobKind, facts: Facts, memory: Memory) -> KindDemand:
+    now, found = facts.now.timestamp(), memory.kinds[kind]
+    pools = [pool.name for pool in settings.all_pools if pool.job_kind is kind]
+    service = {name: memory.pools[name].service for name in pools}
+    # The ledger does not say which kind an open upload waits for: it can only be told while one kind has work.
+    alone = all(not depth for other, depth in facts.depths.items() if other is not kind)
+    quiet = found.arrivals.quiet(now)
+    due = _due(settings, facts) if alone and facts.depths.get(kind) else ()
+    oldest = min((one.since for one in due if one.since is not None), default=None)
+    return KindDemand(
+        kind=kind.value,
+        depth=facts.depths.get(kind),
+        due=due,
+        windows=tuple(
+            Window(opens_at=window.opens_at.timestamp(), images=window.images, deadline=window.deadline.timestamp())
+            for window in facts.windows or ()
+            if window.job_kind == kind.value
+        ),
+        oldest_age=None if oldest is None else max(0.0, now - oldest),
+        in_flight=sum(facts.pools[name].running for name in pools if name in facts.pools),
+        service={name: known for name, known in service.items() if known is not None},
+        arrivals_per_second=found.arrivals.per_second(now),
+        gap=found.arrivals.gap(now),
+        quiet=quiet,
+        delivery_age=found.arrivals.delivery_age(now),
+        fruitless=found.progress.fruitless,
+    )
+
+
+def _due(settings: DispatcherSettings, facts: Facts) -> tuple[Due, ...]:
+    """One deadline for each delivery that is not over: that of its oldest image."""
+    return tuple(
+        Due(
+            images=run.images,
+            deadline=run.oldest_at.timestamp() + settings.deadline_seconds,
+            since=run.oldest_at.timestamp(),
+            total=run.total,
+        )
+        for run in facts.open_runs or ()
+    )
+
+
+def _limits(settings: DispatcherSettings, facts: Facts, budget: Verdict) -> Limits:
+    left = 0.0 if budget.left is None else budget.left
+    return Limits(
+        max_nodes=settings.max_nodes,
+        quotas=_quotas(settings, facts),
+        budget_left=None if math.isinf(left) else left,
+        deadline=settings.deadline_seconds,
+        margin=settings.margin_seconds,
+        least_use=settings.least_use_seconds,
+        settle=settings.settle_seconds,
+        fallback=settings.fallback_seconds,
+        storm_seconds=settings.storm_seconds,
+        storm_evictions=settings.storm_evictions,
+        retry_refused=settings.retry_resize_seconds,
+        stall=settings.stall_seconds,
+    )
+
+
+def _quotas(settings: DispatcherSettings, facts: Facts) -> tuple[Quota, ...]:
+    """What could be read: the account's total of each price class, and the families' own."""
+    quota, found = facts.quota, list[Quota]()
+    regions = {region_of(pool, facts) for pool in settings.all_pools}
+    for region in sorted(regions):
+        for spot, cores in ((True, quota.spot), (False, quota.dedicated)):
+            if cores is not None:
+                found.append(Quota(vcpus=cores, region=region, spot=spot))
+        families = {family_of(pool) for pool in settings.all_pools if region_of(pool, facts) == region}
+        for family in sorted(families if quota.per_family is not None else ()):
+            known = [cores for name, cores in (quota.per_family or {}).items() if same_family(name, family)]
+            found.append(Quota(vcpus=known[0] if known else 0, family=family, region=region))
+    return tuple(found)
+
+
+def _prices(settings: DispatcherSettings, facts: Facts, rates: Mapping[str, Rates]) -> Prices:
+    offers = [
+        PoolOffer(
+            pool=pool.name,
+            kind=pool.job_kind.value,
+            vm_size=pool.vm_size,
+            family=family_of(pool),
+            vcpus=pool.cores,
+            images_per_second=1.0 / pool.seconds_per_image,
+            dedicated_per_hour=rates[pool.name].dedicated if pool.may_dedicated else None,
+            spot_per_hour=rates[pool.name].spot if pool.may_spot else None,
+            region=region_of(pool, facts),
+            max_nodes=pool.max_nodes,
+        )
+        for pool in settings.all_pools
+    ]
+    currencies = {rate.currency for rate in rates.values()}
+    return Prices(offers=tuple(offers), currency=min(currencies, default=""))
+
+
+def region_of(pool: PoolSettings, facts: Facts) -> str:
+    """Its own, else that of the Batch account."""
+    return pool.region or facts.quota.region
+
+
+def family_of(pool: PoolSettings) -> str:
+    """As the quota names it; of an unknown size without one, the size itself."""
+    if pool.family:
+        return pool.family
+    try:
+        return vm_size(pool.vm_size).family
+    except UnknownVmSize:
+        return pool.vm_size

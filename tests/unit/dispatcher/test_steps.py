@@ -1,0 +1,80 @@
+"""From a target to steps, by table: pools and targets in, steps out."""
+
+import pytest
+
+from fusebus.dispatcher.seen import NodeSeen, PoolSeen, WorkerSeen, WorkerState
+from fusebus.dispatcher.steps import AddWorkers, DrainWorkers, RemoveNodes, Resize, Step, StopWaiting, Target, steps
+
+
+def pool(states: str = "", *, target: int | None = None, steady: bool = True, waiting: int = 0) -> PoolSeen:
+    """One letter a node: b(usy), i(dle), s(tarting), x broken, p(reempted), l(eaving); capital: dedicated."""
+    names = {"b": "running", "i": "idle", "s": "starting", "x": "unusable", "p": "preempted", "l": "leavingpool"}
+    nodes = tuple(
+        NodeSeen(id=f"{letter}{number}", state=names[letter.lower()], dedicated=letter.isupper())
+        for number, letter in enumerate(states)
+    )
+    running = [
+        WorkerSeen(id=f"on-{node.id}", state=WorkerState.RUNNING, node=node.id)
+        for node in nodes
+        if node.state == "running"
+    ]
+    queued = [WorkerSeen(id=f"w{number}", state=WorkerState.WAITING) for number in range(waiting)]
+    spot = sum(letter.islower() and letter != "l" for letter in states)
+    return PoolSeen(
+        name="gpu",
+        steady=steady,
+        target_dedicated=sum(letter.isupper() and letter != "L" for letter in states),
+        target_spot=spot if target is None else target,
+        nodes=nodes,
+        workers=(*running, *queued),
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "wanted", "seen", "expected"),
+    [
+        ("grow from nothing", (0, 2, 2), pool(), [AddWorkers(2), Resize(0, 2)]),
+        ("grow in both kinds", (1, 2, 3), pool(), [AddWorkers(3), Resize(1, 2)]),
+        ("nothing to change", (0, 2, 2), pool("bb"), []),
+        ("a resizing pool is left alone, workers are queued", (0, 3, 3), pool(target=2, steady=False), [AddWorkers(3)]),
+        ("idle nodes go", (0, 0, 0), pool("ii"), [RemoveNodes(("i0", "i1"))]),
+        ("of two only the idle one goes", (0, 1, 1), pool("bi"), [RemoveNodes(("i1",))]),
+        (
+            "busy nodes never go, their workers are told to end",
+            (0, 0, 0),
+            pool("bb"),
+            [DrainWorkers(("on-b1", "on-b0"))],
+        ),
+        ("fewer workers than run are no reason to end one while its node stays", (0, 2, 0), pool("bb"), []),
+        ("the kind that is too many is drained", (1, 1, 2), pool("BBb"), [DrainWorkers(("on-B1",))]),
+        (
+            "starting nodes are waited for, their workers called off",
+            (0, 0, 0),
+            pool("ss", waiting=2),
+            [StopWaiting(("w0", "w1"))],
+        ),
+        ("the last one queued is called off first", (0, 2, 1), pool("ss", waiting=2), [StopWaiting(("w1",))]),
+        ("an idle node is kept while a worker waits for it", (0, 0, 1), pool("i", waiting=1), []),
+        ("broken and preempted nodes go before idle ones", (0, 1, 0), pool("ixp"), [RemoveNodes(("x1", "p2"))]),
+        ("a broken node goes although work waits", (0, 1, 1), pool("x", waiting=1), [RemoveNodes(("x0",))]),
+        ("once it is gone another is asked for", (0, 1, 1), pool("l", target=0, waiting=1), [Resize(0, 1)]),
+        ("a target that a failed resize left is taken back", (0, 1, 1), pool("b", target=3), [Resize(0, 1)]),
+        ("growing one kind shrinks no other", (1, 0, 2), pool("bb"), [DrainWorkers(("on-b1", "on-b0")), Resize(1, 2)]),
+        ("surplus of one kind goes while the other stays", (0, 1, 1), pool("bI"), [RemoveNodes(("I1",))]),
+    ],
+)
+def test_steps_lead_to_the_target(
+    name: str, wanted: tuple[int, int, int], seen: PoolSeen, expected: list[Step]
+) -> None:
+    dedicated, spot, workers = wanted
+    assert list(steps(Target(dedicated=dedicated, spot=spot, workers=workers), seen)) == expected, name
+
+
+def test_a_target_that_holds_takes_no_step() -> None:
+    assert steps(Target(hold=True), pool("iixb")) == ()
+
+
+def test_a_remove_request_stays_within_batchs_limit() -> None:
+    (step,) = steps(Target(), pool("i" * 250))
+    assert isinstance(step, RemoveNodes)
+    assert len(step.node_ids) == 100
