@@ -13,6 +13,7 @@ from fusebus.console.commands import status, upload
 from fusebus.console.costs import cost
 from fusebus.console.estimate import estimate
 from fusebus.console.prices import prices
+from fusebus.console.simulation import simulate
 from fusebus.host import SettingsError
 
 EXIT_USAGE = 2
@@ -55,6 +56,7 @@ def fusebus() -> None:
 fusebus.add_command(upload)
 fusebus.add_command(status)
 fusebus.add_command(check)
+fusebus.add_command(simulate)
 for command in (cost, prices, estimate):
     fusebus.add_command(command)
 

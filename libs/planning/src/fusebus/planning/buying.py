@@ -16,6 +16,8 @@ from fusebus.planning.work import Load, at_hand, finished_at, is_covered, on_the
 
 STILL_ARRIVING = 30.0  # seconds: two looks without an arrival end a delivery
 GAPS_OF_HOPE = 10.0  # after so many usual gaps without an arrival nothing more is expected to share a node
+CATCHING_UP = 0.1  # of the work's node-seconds: so much more boots may cost for the chance that Spot comes back
+MOST_CATCHING_UP = 10  # dedicated nodes, so that the wait does not lean on a big order
 WORTH_WAITING = 0.98  # a later price must save more than 2 % to be waited for
 
 
@@ -69,14 +71,18 @@ def _waits(view: View, choice: Choice, wish: Wish) -> tuple[str, float | None] |
 
 
 def _for_spot(view: View, choice: Choice) -> tuple[str, float | None] | None:
-    """In a storm: as long as the work is on the line of uniform progress."""
-    lost = any(line.spot and line.kept and line.why_not for line in view.lines)
+    """In a storm: as long as the work is on the line of uniform progress, which begins as late as a few more
+    dedicated nodes can make up for."""
+    lost = any(line.spot and line.why_not and line.storm for line in view.lines)
     if not lost or any(line.spot for line, _ in choice.adds):
         return None
-    boot = max(line.boot.p95 for line, _ in choice.adds)
-    if not on_the_line(view.kind, boot, view.limits.margin, view.now):
+    line = choice.adds[0][0]
+    work = view.work[-1].images * view.limits.headroom * line.seconds_per_image(view.limits.least_use)
+    crew = max(1, min(choice.nodes + int(CATCHING_UP * work / line.boot.p50), MOST_CATCHING_UP))
+    ends = line.boot.p95 + view.limits.margin + view.limits.fallback
+    if not on_the_line(view.kind, ends, max(work / crew, view.limits.least_use), view.now):
         return None
-    return "the work is ahead of uniform progress: Spot may still come back", None
+    return f"Spot is lost, but {crew} dedicated nodes could make up for a wait: it may still come back", None
 
 
 def _to_settle(view: View) -> tuple[str, float | None] | None:

@@ -81,7 +81,7 @@ class PoolState(msgspec.Struct, frozen=True, kw_only=True):
     evicted: int = 0
     """Spot nodes lost within `Limits.storm_seconds`."""
     evicted_at: float | None = None
-    """The last of them."""
+    """When the last one was lost, however long ago."""
     out_of_order: str = ""
     """Why nothing may be bought here (unusable nodes, a start task that fails); empty: in order."""
 

@@ -14,6 +14,7 @@ from fusebus.planning.prices import PoolOffer, Prices
 SECONDS_PER_HOUR = 3600.0
 P95_OVER_P50 = 1.2  # of an assumed service time
 SURELY_SOON = 60.0  # seconds: what a node that is later than its p95 still gets
+GIVEN_UP = 2.0  # p95 of a boot after which a node that still starts is not counted on
 LONG_RESIZE = 180.0  # seconds: a pool that resizes longer than this is not waited for
 STORM_SHARE = 0.5  # of Spot nodes that work, so much is counted on in a storm
 
@@ -74,10 +75,12 @@ class Line(msgspec.Struct, frozen=True, kw_only=True):
 
     def at_hand(self, seconds: float) -> float:
         """Images that the nodes there and coming do within so long."""
-        if seconds <= 0:
+        if seconds <= 0 or not (self.ready or self.coming):
             return 0.0
         share = STORM_SHARE if self.storm else 1.0
         done = share * self.ready * seconds / self.service.p50
+        if not self.coming:
+            return done
         return done + share * self.coming * self.whole_images(seconds - self.coming_in)
 
 
@@ -108,8 +111,10 @@ def _line(
     offer: PoolOffer, spot: bool, price: float | None, state: PoolState, kind: KindDemand, limits: Limits, now: float
 ) -> Line:
     counts, storm = state.counts(spot), spot and in_storm(state, limits, now)
-    coming = state.coming(spot) + (0 if storm else counts.preempted)
     elapsed = 0.0 if state.ordered_at is None else now - state.ordered_at
+    # What is far too late may never come.
+    coming = state.coming(spot) if elapsed <= GIVEN_UP * state.boot.p95 else 0
+    coming += 0 if storm else counts.preempted
     assumed = 1.0 / offer.images_per_second
     kept = counts.target if not state.steady else counts.present - counts.broken
     return Line(
@@ -129,9 +134,12 @@ def _line(
 
 
 def in_storm(state: PoolState, limits: Limits, now: float) -> bool:
-    """Whether Spot nodes of this pool vanish one after the other."""
-    recent = state.evicted_at is not None and now - state.evicted_at < limits.storm_seconds
-    return recent and state.evicted >= limits.storm_evictions
+    """Whether Spot is not to be had, or does not live long enough: Azure keeps what it took, or took most of all."""
+    since, spot = math.inf if state.evicted_at is None else now - state.evicted_at, state.spot
+    if spot.preempted and (since > limits.fallback or state.evicted >= limits.storm_evictions):
+        return True
+    many = max(limits.storm_evictions, spot.ready + spot.starting)
+    return since < limits.storm_seconds and state.evicted >= many
 
 
 def _why_not(spot: bool, price: float | None, state: PoolState, limits: Limits, now: float, storm: bool) -> str:

@@ -55,31 +55,32 @@ def choose(lines: Sequence[Line], wish: Wish, room: Room) -> Choice:
     """The cheapest mix of those that are late with the fewest images. Nothing is taken from `room`."""
     usable = [line for line in lines if not line.why_not]
     orders = [[first, *(line for line in usable if line is not first)] for first in usable]
-    found = [_fill(order, lines, wish, room.copy()) for order in orders]
+    crew = [line for line in lines if line.ready or line.coming]
+    found = [_fill(order, crew, wish, room.copy()) for order in orders]
     barred = tuple(f"{line.name}: {line.why_not}" for line in lines if line.why_not)
     if not found:
-        return Choice((), 0.0, _lacking([], lines, wish), barred)
+        return Choice((), 0.0, _lacking([], crew, wish), barred)
     best = min(found, key=lambda choice: (round(choice.lacking), choice.cost))
     return msgspec.structs.replace(best, said=best.said + barred)
 
 
-def _fill(order: Sequence[Line], lines: Sequence[Line], wish: Wish, room: Room) -> Choice:
+def _fill(order: Sequence[Line], crew: Sequence[Line], wish: Wish, room: Room) -> Choice:
     adds: list[tuple[Line, int]] = []
     for line in order:
-        wanted, seconds = nodes_for(line, adds, lines, wish)
+        wanted, seconds = nodes_for(line, adds, crew, wish)
         if wanted:
             taken = room.take(line, wanted, seconds)
             if taken:
                 adds.append((line, taken))
-    return Choice(tuple(adds), _cost(adds, lines, wish), _lacking(adds, lines, wish), tuple(room.said))
+    return Choice(tuple(adds), _cost(adds, crew, wish), _lacking(adds, crew, wish), tuple(room.said))
 
 
-def nodes_for(line: Line, adds: Sequence[tuple[Line, int]], lines: Sequence[Line], wish: Wish) -> tuple[int, float]:
+def nodes_for(line: Line, adds: Sequence[tuple[Line, int]], crew: Sequence[Line], wish: Wish) -> tuple[int, float]:
     """Nodes of this line that are still needed beside `adds`, and the seconds that each would be used."""
     nodes, longest = 0, wish.limits.least_use
     for load in wish.work:
         seconds = max(wish.time(line, load.deadline), wish.limits.least_use)
-        missing = load.images * wish.limits.headroom - wish.base(lines, load.deadline) - _added(adds, load, wish)
+        missing = load.images * wish.limits.headroom - wish.base(crew, load.deadline) - _added(adds, load, wish)
         if missing > 0:
             # At least one image a node: what takes longer than there is time for is late, and done even so.
             each = max(1, line.whole_images(seconds))
@@ -94,20 +95,20 @@ def _added(adds: Sequence[tuple[Line, int]], load: Load, wish: Wish) -> float:
     return sum(n * line.whole_images(max(wish.time(line, load.deadline), least)) for line, n in adds)
 
 
-def _lacking(adds: Sequence[tuple[Line, int]], lines: Sequence[Line], wish: Wish) -> float:
+def _lacking(adds: Sequence[tuple[Line, int]], crew: Sequence[Line], wish: Wish) -> float:
     """Images that are late with these nodes: the most that is missing at any deadline."""
     most = 0.0
     for load in wish.work:
         done = sum(n * line.whole_images(wish.time(line, load.deadline)) for line, n in adds)
-        most = max(most, load.images - wish.base(lines, load.deadline) - done)
+        most = max(most, load.images - wish.base(crew, load.deadline) - done)
     return most
 
 
-def _cost(adds: Sequence[tuple[Line, int]], lines: Sequence[Line], wish: Wish) -> float:
+def _cost(adds: Sequence[tuple[Line, int]], crew: Sequence[Line], wish: Wish) -> float:
     """Boots, and all work shared by rate among the nodes at hand and the new ones."""
     if not adds:
         return 0.0
-    crew = [(line, float(n)) for line, n in adds] + [(line, float(line.ready + line.coming)) for line in lines]
-    rate = sum(line.rate * n for line, n in crew)
-    per_image = sum(line.rate * n * line.cost_per_image for line, n in crew) / rate
+    shares = [(line, float(n)) for line, n in adds] + [(line, float(line.ready + line.coming)) for line in crew]
+    rate = sum(line.rate * n for line, n in shares)
+    per_image = sum(line.rate * n * line.cost_per_image for line, n in shares) / rate
     return sum(line.boot_cost * n for line, n in adds) + wish.work[-1].images * per_image

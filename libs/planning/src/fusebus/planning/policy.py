@@ -43,7 +43,10 @@ def decide(fleet: Fleet, demand: Demand, limits: Limits, prices: Prices, now: fl
 
 
 def _plan(pools: tuple[PoolPlan, ...], late: list[Late], waits: list[float | None]) -> Plan:
-    because = " | ".join(f"{plan.pool}: {plan.because}" for plan in pools)
+    reasons: dict[str, list[str]] = {}
+    for plan in pools:
+        reasons.setdefault(plan.because, []).append(plan.pool)
+    because = " | ".join(f"{', '.join(names)}: {why}" for why, names in reasons.items())
     known = [wait for wait in waits if wait is not None]
     until = min(known) if known and len(known) == len(waits) else None
     return Plan(pools=pools, late=tuple(late), because=because, wait_until=until)

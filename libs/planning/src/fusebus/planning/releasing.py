@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import msgspec
+
 from fusebus.planning.buying import STILL_ARRIVING, take
 from fusebus.planning.demand import Window
 from fusebus.planning.lines import Key, Line
@@ -10,12 +12,13 @@ from fusebus.planning.view import Verdict, View, said, seconds
 from fusebus.planning.work import Load, at_hand, is_covered
 
 STEADY_FLOW = 600.0  # seconds that a delivery must last to be a flow
+WORTH_MOVING = 0.8  # other nodes must do the rest for less than this share of its cost
 WORTH_WARMING = 0.99  # a warm start must save more than 1 %
 
 
 def release(view: View) -> Verdict:
     """With work at hand that is covered: keep, or let go what the rest does not need."""
-    found = _unneeded(view) or _retired(view) or _flow(view)
+    found = _unneeded(view) or _retired(view) or _flow(view) or _moved(view)
     if found:
         targets, words = found
         return Verdict(targets=targets, because=words)
@@ -61,6 +64,24 @@ def _retired(view: View) -> tuple[dict[Key, int], str] | None:
     targets[dear.key] = 0
     words = f"{said([(line, line.ready) for line in rest])} do the {view.work[-1].images} images in time"
     return targets, f"{words}: {dear.ready} {dear.name} at {dear.price:.3g} can go"
+
+
+def _moved(view: View) -> tuple[dict[Key, int], str] | None:
+    """Where others would do the rest much cheaper, boots included, they are bought; then the dear ones go."""
+    in_use = [line for line in view.lines if line.ready]
+    if not in_use or view.coming:
+        return None
+    dear = in_use[-1]
+    gone = msgspec.structs.replace(dear, ready=0, why_not="too dear")
+    lines = [gone if line is dear else line for line in view.lines]
+    choice = choose(lines, Wish(work=view.work, limits=view.limits, start=view.now, now=view.now), view.room)
+    rate = sum(line.ready * line.rate for line in in_use)
+    per_image = sum(line.ready * line.rate * line.cost_per_image for line in in_use) / rate
+    before = view.work[-1].images * per_image
+    if not choice.nodes or round(choice.lacking) > 0 or choice.cost >= before * WORTH_MOVING:
+        return None
+    targets, words = take(view, choice)
+    return targets, f"{view.work[-1].images} images cost {before:.2f} with {dear.name}, {choice.cost:.2f} else: {words}"
 
 
 def _flow(view: View) -> tuple[dict[Key, int], str] | None:
@@ -111,10 +132,11 @@ def rest(view: View) -> Verdict:
 
 def _held(view: View) -> Verdict | None:
     """A node is held while the next work comes sooner than its boot would cost, and could not wait for a boot."""
-    boot = max((line.boot.p50 for line in view.lines if line.ready), default=0.0)
+    boot = max((line.boot.p50 for line in view.lines if line.ready + line.coming), default=0.0)
     opening = [window.opens_at - view.now for window in view.kind.windows if window.opens_at > view.now]
     if boot and opening and min(opening) <= boot:
-        words = f"a window opens in {seconds(min(opening))}, a boot takes {seconds(boot)}: holds {view.ready} nodes"
+        there = f"holds {view.ready} nodes, {view.coming} come"
+        words = f"a window opens in {seconds(min(opening))}, a boot takes {seconds(boot)}: {there}"
         return Verdict(targets=view.kept, because=words)
     idle = 0.0 if view.idle_since is None else view.now - view.idle_since
     break_even = boot - max(0.0, view.limits.deadline - reserve(view))

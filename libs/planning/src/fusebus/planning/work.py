@@ -63,16 +63,19 @@ def finished_at(lines: Sequence[Line], images: float, now: float) -> float:
     return high
 
 
-def on_the_line(kind: KindDemand, boot: float, margin: float, now: float) -> bool:
+def on_the_line(kind: KindDemand, ends: float, lasts: float, now: float) -> bool:
     """Uniform progress: of every delivery at least that share is done which its time so far is of its whole time.
 
-    After Wu et al., "Can't Be Late" (NSDI 2024): as long as this holds, one may wait for Spot. Deliveries of unknown
-    size are never on the line.
+    After Wu et al., "Can't Be Late" (NSDI 2024): as long as this holds, one may wait for Spot. There, one machine does
+    all the work, and its line begins with the work. Here several dedicated nodes can make up for a wait, so the line is
+    drawn only through the last `lasts` seconds before the moment that is `ends` seconds before the deadline. Deliveries
+    of unknown size count as not begun.
     """
     for due in kind.due:
-        if not due.total or due.since is None:
-            return False
-        whole = due.deadline - boot - margin - due.since
-        if whole <= 0 or (due.total - due.images) / due.total < (now - due.since) / whole:
+        begins = due.deadline - ends - lasts
+        if due.since is not None:
+            begins = max(begins, due.since)
+        share = (due.total - due.images) / due.total if due.total else 0.0
+        if now > begins and share < (now - begins) / max(1.0, due.deadline - ends - begins):
             return False
     return bool(kind.due)

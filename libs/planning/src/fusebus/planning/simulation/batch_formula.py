@@ -1,8 +1,8 @@
 """The autoscale formula that Azure Batch evaluates every 5 minutes, one task an image.
 
-    $samples=$ActiveTasks.GetSamplePercent(TimeInterval_Minute*5);
-    $tasks=$samples<70?max(0,$ActiveTasks.GetSample(1)):max($ActiveTasks.GetSample(1),avg($ActiveTasks.GetSample(TimeInterval_Minute*5)));
-    min(5,$tasks)
+$samples=$ActiveTasks.GetSamplePercent(TimeInterval_Minute*5);
+$tasks=$samples<70?max(0,$ActiveTasks.GetSample(1)):max($ActiveTasks.GetSample(1),avg($ActiveTasks.GetSample(TimeInterval_Minute*5)));
+min(5,$tasks)
 """
 
 from __future__ import annotations
@@ -29,7 +29,9 @@ class BatchFormula:
     def begin(self, world: World) -> None:
         """Start sampling."""
         self._world = world
-        self._scaled = [_Autoscale(world, next(p for p in world.pools.values() if p.offer.kind == k)) for k in world.queues]
+        self._scaled = [
+            _Autoscale(world, next(p for p in world.pools.values() if p.offer.kind == k)) for k in world.queues
+        ]
         world.at(0.0, self._tick)
 
     def _tick(self, _: object) -> None:

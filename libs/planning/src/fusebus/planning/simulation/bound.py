@@ -9,26 +9,31 @@ costs at least
   many images a second must be done, and whole nodes are counted, in the mix of pools with the cheapest boots;
 - B: one node, at the lowest price, from its boot before the deadline of i to the arrival of j.
 
-The greater of both is the period's cost; dynamic programming finds the cheapest partition into periods. Boot n takes as
-long for the bound as for every policy: at least the lowest mean of the first n drawn boots, over all n that are not
-fewer than any schedule needs. Left out, so that the bound may be lower than what is possible: quotas, evictions beyond
-storms, that a node does one image after the other, looks, and that neighbours in a period share nodes imperfectly.
-Many arrivals are put together (earliest arrival, latest deadline) so that at most `MOST_GROUPS` are left.
+The greater of both is the period's cost; dynamic programming finds the cheapest partition into periods.
+
+Boot n takes as long for the bound as for every policy, so K boots take P(K) seconds, the sum of the first K drawn.
+With a price of b seconds on each boot instead, the dynamic program gives V(b), the least of all schedules. A schedule
+with K boots then costs at least V(b) - K b + P(K), whatever b is; the bound is the least of this over all K, for the
+best b of `BOOT_PRICES` (Lagrange). Left out, so that the bound may be lower than what is possible: quotas, evictions
+beyond storms, that a node does one image after the other, looks, and that neighbours in a period share nodes
+imperfectly. Many arrivals are put together (earliest arrival, latest deadline) so that at most `MOST_GROUPS` are left.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import accumulate
 
 import msgspec
 
 from fusebus.planning.prices import PoolOffer
-from fusebus.planning.simulation.scenario import Draws, Lump, Scenario
+from fusebus.planning.simulation.scenario import LEAST_BOOT, Draws, Lump, Scenario
 
 SECONDS_PER_HOUR = 3600.0
 MOST_GROUPS = 1200
-MOST_BOOTS = 400  # so many drawn boots stand for all further ones
+MOST_BOOTS = 400  # schedules with up to so many boots are told apart
+BOOT_PRICES = (0.8, 1.0, 1.2, 1.6)  # times the usual boot
 HOPELESS = 4.0  # boots: a period that idles longer than this and twice its work is never best
 
 
@@ -54,16 +59,22 @@ def _of_kind(scenario: Scenario, draws: Draws, kind: str) -> float:
         return 0.0
     offers = [offer for offer in scenario.offers if offer.kind == kind]
     fewest = math.ceil(max(group.work for group in groups) / scenario.deadline / _fastest(offers, scenario) - 1e-9)
-    return _cheapest_partition(groups, scenario, offers, _shortest_boot(draws, max(1, fewest)))
+    drawn = [draws.boot(number) for number in range(MOST_BOOTS)]
+    usual, low = sum(drawn) / len(drawn), min(group.per_second for group in groups)
+    prices = [scenario.boot.p50 * LEAST_BOOT, *(share * usual for share in BOOT_PRICES)]
+    values = [(price, _cheapest_partition(groups, scenario, offers, price)) for price in prices]
+    sums = list(accumulate(drawn, initial=0.0))
+    high = max(group.per_second for group in groups)
+    told_apart = [
+        _with_boots(n, sums[n], values, low, high) for n in range(min(max(1, fewest), MOST_BOOTS), MOST_BOOTS + 1)
+    ]
+    # More boots than are told apart: at least this, as no boot is shorter than the shortest.
+    return min(*told_apart, _with_boots(MOST_BOOTS, sums[-1], values[:1], low, high))
 
 
-def _shortest_boot(draws: Draws, fewest: int) -> float:
-    total, best = 0.0, math.inf
-    for number in range(max(MOST_BOOTS, fewest)):
-        total += draws.boot(number)
-        if number + 1 >= fewest:
-            best = min(best, total / (number + 1))
-    return best
+def _with_boots(count: int, lasted: float, values: Sequence[tuple[float, float]], low: float, high: float) -> float:
+    """The least cost of a schedule with so many boots that lasted so long together."""
+    return max(value + (lasted - count * price) * (low if lasted >= count * price else high) for price, value in values)
 
 
 def _fastest(offers: Sequence[PoolOffer], scenario: Scenario) -> float:
@@ -160,7 +171,8 @@ class _BootCosts:
         self.boot = boot
         self._cheapest = min(_lowest(scenario, offer, -math.inf, math.inf) for offer in offers)
         speeds = [
-            (_lowest(scenario, offer, -math.inf, math.inf) / self._cheapest, offer.images_per_second) for offer in offers
+            (_lowest(scenario, offer, -math.inf, math.inf) / self._cheapest, offer.images_per_second)
+            for offer in offers
         ]
         self._kinds = [(share, rate / scenario.service.p50) for share, rate in sorted(speeds)]
         self._known: dict[int, float] = {}

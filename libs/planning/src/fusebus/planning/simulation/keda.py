@@ -26,7 +26,9 @@ class Keda:
     def begin(self, world: World) -> None:
         """Start polling."""
         self._world = world
-        self._scalers = [_Scaler(world, next(p for p in world.pools.values() if p.offer.kind == k)) for k in world.queues]
+        self._scalers = [
+            _Scaler(world, next(p for p in world.pools.values() if p.offer.kind == k)) for k in world.queues
+        ]
         world.at(0.0, self._sync)
 
     def _sync(self, _: object) -> None:

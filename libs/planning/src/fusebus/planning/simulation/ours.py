@@ -88,7 +88,9 @@ class Ours:
     def _state(self, pool: Pool) -> PoolState:
         now, limits = self._world.now, self._limits()
         self._finish_resize(pool)
-        idle = [node.idle_since for node in pool.nodes if node.ready and not node.worker and node.idle_since is not None]
+        idle = [
+            node.idle_since for node in pool.nodes if node.ready and not node.worker and node.idle_since is not None
+        ]
         recent = [at for at in pool.evicted if now - at < limits.storm_seconds]
         refusals = (Refusal(spot=spot, at=at, reason=why) for spot, (at, why) in pool.refused.items())
         return PoolState(
@@ -103,7 +105,7 @@ class Ours:
             idle_since=min(idle, default=None),
             refusals=tuple(refusals),
             evicted=len(recent),
-            evicted_at=recent[-1] if recent else None,
+            evicted_at=pool.evicted[-1] if pool.evicted else None,
         )
 
     def _finish_resize(self, pool: Pool) -> None:
@@ -111,7 +113,11 @@ class Ours:
         if pool.steady_at <= self._world.now and pool.offer.pool in self._grown:
             spot, missing = self._grown.pop(pool.offer.pool)
             if missing:
-                why = "AllocationTimedOut" if not self._world.scenario.has_spot(pool.steady_at) else "AccountCoreQuotaReached"
+                why = (
+                    "AllocationTimedOut"
+                    if not self._world.scenario.has_spot(pool.steady_at)
+                    else "AccountCoreQuotaReached"
+                )
                 pool.refused[spot] = (self._world.now, why)
 
     def _demand(self) -> Demand:
@@ -136,7 +142,9 @@ class Ours:
             ),
             windows=self._windows() if kind == scenario.kinds[0] else (),
             oldest_age=None if oldest is None else now - oldest,
-            in_flight=sum(n.working.images for p in world.pools.values() for n in p.nodes if n.working and p.offer.kind == kind),
+            in_flight=sum(
+                n.working.images for p in world.pools.values() for n in p.nodes if n.working and p.offer.kind == kind
+            ),
             service={
                 name: Quantiles(base.p50 / p.offer.images_per_second, base.p95 / p.offer.images_per_second, True)
                 for name, p in world.pools.items()

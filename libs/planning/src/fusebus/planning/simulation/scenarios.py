@@ -1,4 +1,4 @@
-"""The named scenarios. Prices: UK South in USD, from the starting list of `fusebus prices`; rates are assumptions, written here."""
+"""The named scenarios. Prices: UK South in USD, from the starting list of `fusebus prices`; rates are assumed."""
 
 from __future__ import annotations
 
@@ -126,27 +126,65 @@ def _slow() -> list[Scenario]:
 
 
 def _trouble() -> list[Scenario]:
-    drop = ((0.0, (Quota(vcpus=200, spot=True), Quota(vcpus=80, family=T4.family))), (8 * MINUTE, (
-        Quota(vcpus=24, spot=True), Quota(vcpus=16, family=T4.family),
-    )))  # fmt: skip
-    few = ((0.0, (Quota(vcpus=48, spot=True), Quota(vcpus=16, family=T4.family), Quota(vcpus=0, family=H100.family))),)
-    rise = (PriceChange(pool="t4", at=90 * MINUTE, spot_per_hour=0.5, dedicated_per_hour=0.615),)
-    night = (PriceChange(pool="t4", at=2 * HOUR, spot_per_hour=0.09), PriceChange(pool="a100", at=2 * HOUR, spot_per_hour=0.48))
     storm = ((15 * MINUTE, 75 * MINUTE),)
-    hours = [lump for k in range(6) for lump in burst(2000, k * 30 * MINUTE)]
+    outage = ((5 * MINUTE, 20 * MINUTE),)
     return [
-        _scenario("spot-storm", "5,000 images due in 2 h, no Spot from minute 15 to 75", burst(5000), 2 * HOUR, storms=storm),
-        _scenario("spot-flicker", "20,000 images due in 2 h, a Spot node lives 1 h", burst(20_000), 2 * HOUR, spot_life=HOUR),
-        _scenario("quota-drop", "5,000 every 30 min, 3 times, due in 1 h; quotas fall after 8 min",
-                  [x for k in range(3) for x in burst(5000, k * 30 * MINUTE)], HOUR, quotas=drop),
-        _scenario("small-quota", "10,000 images due in 1 h, quota for 12 Spot and 4 dedicated T4", burst(10_000), HOUR, quotas=few, bursts=1),
-        _scenario("price-change", "2,000 every 30 min, 6 times, due in 1 h; Spot nearly triples after 90 min", hours, HOUR, changes=rise),
-        _scenario("off-peak", "4,000 images due in 6 h, half the price after 2 h", burst(4000), 6 * HOUR, changes=night, changes_known=True, bursts=1),
-        _scenario("metric-outage", "5,000 images due in 1 h, the depth unknown from minute 5 to 20", burst(5000), HOUR,
-                  outages=((5 * MINUTE, 20 * MINUTE),), bursts=1),
-        _scenario("two-kinds", "2,000 to detect and 20,000 to convert, due in 1 h",
-                  burst(2000) + burst(20_000, 5 * MINUTE, "convert"), HOUR, offers=(*GPUS, D4), bursts=2),
+        _scenario(
+            "spot-storm", "5,000 images due in 2 h, no Spot from minute 15 to 75", burst(5000), 2 * HOUR, storms=storm
+        ),
+        _scenario(
+            "spot-flicker", "20,000 images due in 2 h, a Spot node lives 1 h", burst(20_000), 2 * HOUR, spot_life=HOUR
+        ),
+        _scenario(
+            "metric-outage", "5,000 images due in 1 h, the depth unknown from minute 5 to 20", burst(5000), HOUR,
+            outages=outage, bursts=1,
+        ),
+        _scenario(
+            "two-kinds", "2,000 to detect and 20,000 to convert, due in 1 h",
+            burst(2000) + burst(20_000, 5 * MINUTE, "convert"), HOUR, offers=(*GPUS, D4), bursts=2,
+        ),
+        *_quotas(),
+        *_prices(),
     ]  # fmt: skip
+
+
+def _quotas() -> list[Scenario]:
+    plenty = (Quota(vcpus=200, spot=True), Quota(vcpus=80, family=T4.family))
+    little = (Quota(vcpus=24, spot=True), Quota(vcpus=16, family=T4.family))
+    few = (Quota(vcpus=48, spot=True), Quota(vcpus=16, family=T4.family), Quota(vcpus=0, family=H100.family))
+    return [
+        _scenario(
+            "quota-drop", "5,000 every 30 min, 3 times, due in 1 h; quotas fall after 8 min",
+            _repeated(5000, 3), HOUR, quotas=((0.0, plenty), (8 * MINUTE, little)),
+        ),
+        _scenario(
+            "small-quota", "10,000 images due in 1 h, quota for 12 Spot and 4 dedicated T4", burst(10_000), HOUR,
+            quotas=((0.0, few),), bursts=1,
+        ),
+    ]  # fmt: skip
+
+
+def _prices() -> list[Scenario]:
+    rise = (PriceChange(pool="t4", at=90 * MINUTE, spot_per_hour=0.5),)
+    night = (
+        PriceChange(pool="t4", at=2 * HOUR, spot_per_hour=0.09),
+        PriceChange(pool="a100", at=2 * HOUR, spot_per_hour=0.48),
+    )
+    return [
+        _scenario(
+            "price-change", "2,000 every 30 min, 6 times, due in 1 h; Spot nearly triples after 90 min",
+            _repeated(2000, 6), HOUR, changes=rise,
+        ),
+        _scenario(
+            "off-peak", "4,000 images due in 6 h, half the price after 2 h", burst(4000), 6 * HOUR, changes=night,
+            changes_known=True, bursts=1,
+        ),
+    ]  # fmt: skip
+
+
+def _repeated(images: int, times: int) -> list[Lump]:
+    """A burst every half hour."""
+    return [lump for k in range(times) for lump in burst(images, k * 30 * MINUTE)]
 
 
 _MAKERS: tuple[Callable[[], list[Scenario]], ...] = (_bursts, _steady, _slow, _trouble)

@@ -232,7 +232,9 @@ class World:
         given = count if not spot or self.scenario.has_spot(self.now) else 0
         for quota in self.scenario.quotas_at(self.now):
             if quota.spot == spot and quota.family in ("", pool.offer.family) and quota.region == pool.offer.region:
-                used = sum(p.offer.vcpus * p.there(spot) for p in self.pools.values() if quota.family in ("", p.offer.family))
+                used = sum(
+                    p.offer.vcpus * p.there(spot) for p in self.pools.values() if quota.family in ("", p.offer.family)
+                )
                 given = min(given, max(0, quota.vcpus - used) // pool.offer.vcpus)
         self._start(pool, spot, max(0, given))
         return max(0, given)
