@@ -110,7 +110,8 @@ def accounts() -> Accounts:
         ),
         forecast=20.0,
         budget=40.0,
-        alerts=(),
+        alerts=("1-of-40-GBP",),
+        capped=True,
         drift=tuple(drift),
         nodes_drift=total(drift, "2026-11", "nodes"),
         services_drift=total(drift, "2026-11", "services"),
@@ -128,7 +129,8 @@ def test_people_see_cost_per_image_forecast_budget_and_drift(accounts: Accounts)
     for words in (
         "2026-11-17 10.50 10.00     0.50 20.00    100   0.1050  12.50 +25% !",
         "forecast for the whole month: 20.00 GBP",
-        "budget: 29% of 40.00 GBP; alerts told: none",
+        "budget: 29% of 40.00 GBP; alerts told: 1-of-40-GBP",
+        "no new nodes until it is raised, or until 1 December 2026 00:00 UTC",
         "left out: samples in USD",
         "nodes: 12.50 billed, 10.00 metered by then (+25%)",
     ):

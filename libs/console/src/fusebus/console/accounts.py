@@ -34,6 +34,8 @@ class Accounts(msgspec.Struct, frozen=True, kw_only=True):
     """0: there is none."""
     alerts: tuple[str, ...]
     """Marks of the budget alerts that were told."""
+    capped: bool
+    """Whether the spent budget stops buying."""
     drift: tuple[DayDrift, ...]
     """By day and kind; empty where no bill was ever read."""
     nodes_drift: DayDrift
@@ -60,6 +62,7 @@ async def look(ledger: Ledger, settings: CostSettings, month: str, by: By, now: 
         forecast=_forecast(found.total.cost, [*before, *samples], settings.currency, month, now),
         budget=settings.budget_per_month,
         alerts=tuple(sorted(alerts)),
+        capped=settings.hard_cap and settings.budget().spent_mark in alerts,
         drift=tuple(lines) if bill else (),
         nodes_drift=total(lines if bill else (), month, NODES),
         services_drift=total(lines if bill else (), month, SERVICES),

@@ -26,6 +26,8 @@ from fusebus.costs.spending import By, Line
 from fusebus.host import environment_for_people, load_settings
 from fusebus.ledger import Ledger, LedgerError, LedgerSettings
 
+SPENT = "the budget is spent: no new nodes until it is raised, or until"
+
 
 class LedgerAndCosts(msgspec.Struct, frozen=True, kw_only=True):
     """What `fusebus cost` needs of the settings."""
@@ -138,6 +140,10 @@ def _words(found: Accounts) -> list[str]:
         share = report.total.cost / found.budget
         told = ", ".join(found.alerts) or "none"
         words.append(f"budget: {share:.0%} of {found.budget:,.2f} {report.currency}; alerts told: {told}")
+        if found.capped:
+            words.append(
+                f"{SPENT} {month_bounds(report.month)[1]:%-d %B %Y} 00:00 UTC; what is due before will be late"
+            )
     if report.other_currencies:
         words.append(f"left out: samples in {', '.join(report.other_currencies)}")
     words += _bill_words(found)

@@ -73,6 +73,11 @@ class Budget(msgspec.Struct, frozen=True, kw_only=True):
     hard_cap: bool = True
     """Whether a spent budget stops buying; without it, alerts are all that happens."""
 
+    @property
+    def spent_mark(self) -> str:
+        """The mark of the alert that all of it is spent."""
+        return self._mark(1.0)
+
     def after(self, so_far: MonthSoFar) -> Verdict:
         """The alerts that are due and were not told, and what is left.
 
@@ -95,7 +100,7 @@ class Budget(msgspec.Struct, frozen=True, kw_only=True):
         if ending := self._ending(so_far):
             words += f", {ending:,.2f} kept for ending what runs"
         left = self.amount - spent - ending
-        if left <= 0 or self._mark(1.0) in so_far.told:
+        if left <= 0 or self.spent_mark in so_far.told:
             return 0.0, f"{words}; the rest is not spent any more: no new nodes"
         return left, f"{words}; {left:,.2f} left"
 

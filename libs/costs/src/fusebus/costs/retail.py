@@ -24,6 +24,7 @@ LONGEST_PAUSE_SECONDS = 60.0  # also of what Retry-After asks for
 PASSING_STATUS = frozenset({408, 429, 500, 502, 503, 504})
 SUSPICIOUS_FACTOR = 5.0  # a price that changed by more is named: it may be another product's
 
+_OTHER_PRODUCTS = ("windows", "low priority", "promo", "dedicated host", "cloud services", "cloudservices")
 _TERM_HOURS = {"1 Year": (Term.RESERVED_1_YEAR, 8_760.0), "3 Years": (Term.RESERVED_3_YEARS, 26_280.0)}
 
 
@@ -170,7 +171,7 @@ def _price(item: _Item, currency: str) -> Price | None:
     """None for what is no Linux node by the hour: Windows, dedicated hosts, promotions, low priority, other units."""
     words = f"{item.product_name} {item.sku_name}".lower()
     hourly = item.unit_of_measure == "1 Hour"
-    odd = any(word in words for word in ("windows", "low priority", "promo", "dedicated host", "cloud services"))
+    odd = any(word in words for word in _OTHER_PRODUCTS)
     if odd or not hourly or item.currency_code != currency or item.retail_price <= 0:
         return None
     per_hour, term = item.retail_price, Term.DEDICATED
