@@ -144,7 +144,7 @@ async def test_machines_that_come_up_before_the_timeout_are_taken(aio_place: Any
     await aio_place.scale(spot=2)
 
     async def resizing_without_nodes() -> bool:
-        return aio_place.server.state.pool("gpu").short
+        return bool(aio_place.server.state.pool("gpu").short)
 
     await aio_place.until(resizing_without_nodes)
     aio_place.server.inject("market", size="Standard_NC4as_T4_v3", spot=-1)

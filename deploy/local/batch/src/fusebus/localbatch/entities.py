@@ -145,7 +145,8 @@ class Pool:
     resize_started: float | None = None
     resize_errors: list[tuple[str, str]] = field(default_factory=list)  # of the last resize: code, sentence
     allocation_due: float | None = None  # when requested machines arrive
-    short: bool = False  # the market had too few machines; asked again until the timeout of the resize
+    # Kinds (`dedicated`) of which the market had too few machines; asked again until the timeout of the resize.
+    short: frozenset[bool] = frozenset()
     stop_due: float | None = None  # stopping until then
     steady: bool = True
     steady_since: float = 0.0

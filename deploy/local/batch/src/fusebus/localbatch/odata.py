@@ -69,7 +69,8 @@ class _Parser:
     """Recursive descent: or, and, not, comparison."""
 
     def __init__(self, expression: str) -> None:
-        self._expression, self._tokens, self._at = expression, self._split(expression), 0
+        self._expression = expression
+        self._tokens, self._at = self._split(expression), 0
 
     def whole(self) -> Test:
         test = self._any()

@@ -59,7 +59,7 @@ class PoolState(Machines):
         if pool.stop_due is None:
             if pool.allocation_due is not None or pool.short:
                 pool.resize_errors.append(("ResizeStopped", "Desired number of nodes could not be allocated: stopped."))
-            pool.allocation_due, pool.short = None, False
+            pool.allocation_due, pool.short = None, frozenset()
             pool.stop_due = self.clock() + self.limits.stop_seconds
             for node in pool.nodes.values():
                 node.removing = node.removing and node.state is NodeState.LEAVING
@@ -71,7 +71,7 @@ class PoolState(Machines):
         self._check_etag(pool, if_match)
         if pool.deleting:
             raise BatchProblem(409, "PoolBeingDeleted", f"The specified pool {pool_id} is being deleted.")
-        pool.deleting, pool.allocation_due, pool.short, pool.steady = True, None, False, False
+        pool.deleting, pool.allocation_due, pool.short, pool.steady = True, None, frozenset(), False
         # Also those that were to leave after their task: nobody waits for it any more.
         going = [node for node in pool.nodes.values() if node.state is not NodeState.LEAVING]
         self._remove(pool, going, Deallocation.REQUEUE)
@@ -130,8 +130,8 @@ class PoolState(Machines):
         elif pool.short:
             self._allocate(pool, now)
         if pool.short and pool.gives_up_at is not None and now >= pool.gives_up_at:
-            pool.short = False
             self._report_timeout(pool)
+            pool.short = frozenset()
 
     def _refused_resize(self, pool: Pool) -> tuple[str, str] | None:
         if pool.size.lower() in self.faults.missing_sizes:
@@ -140,7 +140,7 @@ class PoolState(Machines):
 
     def _allocate(self, pool: Pool, now: float) -> None:
         """As many nodes as quota and market have; `short` when only the market is in the way."""
-        pool.short = False
+        pool.short = frozenset()
         for dedicated, target in ((True, pool.target_dedicated), (False, pool.target_spot)):
             wanted = target - len(pool.staying(dedicated))
             room, reason = quota_room(self.pools.values(), self.quota, pool.size, dedicated)
@@ -150,16 +150,15 @@ class PoolState(Machines):
                     pool.resize_errors.append(reason)
             market = self._market_room(pool, dedicated)
             if market is not None and wanted > market:
-                wanted, pool.short = market, True
+                wanted, pool.short = market, pool.short | {dedicated}
             for _ in range(wanted):
                 self._add_node(pool, dedicated, now)
 
     def _report_timeout(self, pool: Pool) -> None:
-        for dedicated, target in ((True, pool.target_dedicated), (False, pool.target_spot)):
-            if target > len(pool.staying(dedicated)):
-                kind = "dedicated" if dedicated else "Spot/low-priority"
-                message = f"Desired number of {kind} nodes could not be allocated as the resize timeout was reached"
-                pool.resize_errors.append(("AllocationTimedout", message))
+        for dedicated in sorted(pool.short, reverse=True):
+            kind = "dedicated" if dedicated else "Spot/low-priority"
+            message = f"Desired number of {kind} nodes could not be allocated as the resize timeout was reached"
+            pool.resize_errors.append(("AllocationTimedout", message))
 
     def _add_node(self, pool: Pool, dedicated: bool, now: float) -> None:
         pool.nodes_made += 1
@@ -176,7 +175,7 @@ class PoolState(Machines):
             del self.pools[pool.id]
         if pool.stop_due is not None and now >= pool.stop_due:
             pool.stop_due = None
-        waiting = pool.allocation_due is not None or pool.short or pool.stop_due is not None
+        waiting = pool.allocation_due is not None or bool(pool.short) or pool.stop_due is not None
         resizing = waiting or any(node.removing for node in pool.nodes.values())
         if not pool.steady and not resizing and not pool.deleting:
             pool.steady, pool.steady_since = True, self.clock()
