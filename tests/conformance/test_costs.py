@@ -1,5 +1,6 @@
 """A month's accounts end to end: real tables, the night's work, the real bill client, the command."""
 
+import asyncio
 import csv
 import io
 import json
@@ -7,6 +8,7 @@ from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from aiohttp import web
 from click.testing import CliRunner
 
 from fusebus.console.__main__ import fusebus
@@ -99,7 +101,7 @@ async def test_the_night_takes_in_services_and_the_bill_once_and_the_command_sho
         await accounts.begin(NIGHT)
         assert await night.look()
         assert not await night.look(), "once a day"
-        spent = accounts.verdict(NIGHT).because
+        spent = (await accounts.settle(NIGHT)).because
     found = await look(ledger, settings, "2026-11", By.DAY, NIGHT)
     services = [sample async for sample in ledger.cost_samples("2026-11") if sample.pool == SERVICES]
     assert [sample.started_at.day for sample in services] == [16, 17, 18]
@@ -110,6 +112,21 @@ async def test_the_night_takes_in_services_and_the_bill_once_and_the_command_sho
     }  # fmt: skip
     assert found.bill_read_at == NIGHT and found.bill_currencies == ()
     assert found.report.total.images == 2
+
+
+async def test_a_dispatcher_that_ends_does_not_wait_for_the_bill(
+    ledger: Ledger, settings: CostSettings, cost_management
+) -> None:
+    accounts = Accounts(settings, ledger, Nobody(), [PoolCosts("gpu", "NC4as_T4_v3")])
+    await accounts.begin(NIGHT)
+    cost_management.failures = [web.Response(status=429, headers={"retry-after": "60"})]
+    stop = asyncio.Event()
+    night = asyncio.create_task(Nightly(settings, ledger, accounts, clock=lambda: NIGHT).run(stop))
+    async with asyncio.timeout(30):
+        while not cost_management.asked:
+            await asyncio.sleep(0.01)
+        stop.set()
+        await night
 
 
 async def test_suppliers_and_runs_pay_for_what_their_images_took(ledger: Ledger, settings: CostSettings) -> None:
@@ -125,8 +142,6 @@ async def test_suppliers_and_runs_pay_for_what_their_images_took(ledger: Ledger,
 async def test_a_bill_that_can_not_be_read_is_tried_again_and_what_was_read_stays(
     ledger: Ledger, settings: CostSettings, cost_management
 ) -> None:
-    from aiohttp import web
-
     accounts = Accounts(settings, ledger, Nobody(), [PoolCosts("gpu", "NC4as_T4_v3")])
     night = Nightly(settings, ledger, accounts, clock=lambda: NIGHT)
     await accounts.begin(NIGHT)
@@ -140,8 +155,6 @@ async def test_a_bill_that_can_not_be_read_is_tried_again_and_what_was_read_stay
 def test_the_command_prints_json_and_csv_of_what_is_in_the_ledger(
     ledger_settings: LedgerSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import asyncio
-
     async def prepare() -> None:
         async with Ledger(ledger_settings) as ledger:
             await ledger.create_tables()

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
 
 from fusebus.bus import Bus
 from fusebus.dispatcher.adapters import BatchFleet, BlobLeader
 from fusebus.dispatcher.loop import Dispatcher
+from fusebus.dispatcher.nightly import Nightly
 from fusebus.dispatcher.settings import DispatcherSettings
 from fusebus.host import Life, run_service
 from fusebus.ledger import Ledger
@@ -21,10 +23,13 @@ async def serve(settings: DispatcherSettings, life: Life) -> None:
         BlobLeader(settings, settings.blobs) as leader,
     ):
         dispatcher = Dispatcher(settings, bus, bus.publisher(), ledger, fleet, leader)
+        night = Nightly(settings.costs, ledger, dispatcher.accounts, leads=lambda: not settings.shadow)
         await dispatcher.begin()
         life.health.liveness("looking", dispatcher.is_alive)
         life.health.ready = True
-        await dispatcher.run(life.stop)
+        async with asyncio.TaskGroup() as group:
+            group.create_task(dispatcher.run(life.stop))
+            group.create_task(night.run(life.stop))
 
 
 def main() -> int:

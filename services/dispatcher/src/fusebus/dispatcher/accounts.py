@@ -137,13 +137,12 @@ class Accounts:
             self._meters[pool] = self._meter(pool, None)
         self._keep(self._meters[pool].observe(nodes, self.rates[pool], now))
 
-    async def add_services(self, sample: CostSample) -> None:
-        """Take in what storage and messages of a day cost; once for each day."""
+    def add_services(self, sample: CostSample) -> None:
+        """Take in what storage and messages of a day cost, once for each day; the next `settle` writes it."""
         day = sample.started_at.astimezone(UTC).date()
         if self._by_day is not None and day not in self.services_days:
             self.services_days |= {day}
             self._keep([sample])
-            await self._write()
 
     @property
     def opened(self) -> bool:

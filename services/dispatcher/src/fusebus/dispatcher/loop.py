@@ -89,6 +89,11 @@ class Dispatcher:
         except (FleetError, LedgerError, BusError) as error:
             log.warning("this look failed, the next one tries again: %s", error)
 
+    @property
+    def accounts(self) -> Accounts:
+        """For what is done once a day."""
+        return self._accounts
+
     def is_alive(self) -> bool:
         """Whether looks still happen, successful or not."""
         limit = max(LIVENESS_SECONDS, LIVENESS_LOOKS * self._settings.interval_seconds)
@@ -151,7 +156,16 @@ class Dispatcher:
             orders = self._orders(self._pools[name], facts)
             targets[name] = obey(wanted[name], seen, orders, self._memory.pools[name].breaker, facts.now)
             if not targets[name].hold or orders.mode != "acting":
-                decision = decision_on(self._pools[name], targets[name], seen, facts, self._memory, self._mode(orders))
+                decision = decision_on(
+                    self._pools[name],
+                    targets[name],
+                    seen,
+                    facts,
+                    self._memory,
+                    mode=self._mode(orders),
+                    rates=self._accounts.rates[name],
+                    budget=budget,
+                )
                 if self._voice.note(name, decision):
                     log.info("pool %s: %d nodes, because %s", name, targets[name].nodes, targets[name].because)
         return targets

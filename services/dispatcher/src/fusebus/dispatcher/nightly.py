@@ -1,7 +1,6 @@
 """What is done once a day: storage and messages of the day before into the books, the bill read and compared.
 
-`await Nightly(settings.costs, ledger, accounts, lead).run(stop)` beside the loop; `lead()` says whether this process
-leads.
+It runs beside the loop. Only the process that leads has open accounts; the others do nothing.
 """
 
 from __future__ import annotations
@@ -63,11 +62,21 @@ class Nightly:
         self._done: date | None = None
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Look at the clock again and again until `stop`."""
+        """Look at the clock again and again until `stop`. Whatever fails here, sizing goes on."""
+        stopping = asyncio.create_task(stop.wait())
         while not stop.is_set():
+            look = asyncio.create_task(self._look_and_log())
+            await asyncio.wait({look, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            look.cancel()  # a bill that is slow to come is not waited for by a process that ends
+            with contextlib.suppress(asyncio.CancelledError):
+                await look
+            await asyncio.wait({stopping}, timeout=CHECK_SECONDS)
+
+    async def _look_and_log(self) -> None:
+        try:
             await self.look()
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(stop.wait(), CHECK_SECONDS)
+        except Exception:
+            log.exception("the night's accounts are left to a later look")
 
     async def look(self) -> bool:
         """Whether the night's work was done now."""
@@ -89,7 +98,7 @@ class Nightly:
         for back in range(DAYS_CAUGHT_UP, 0, -1):
             day = now.date() - timedelta(days=back)
             if day not in self._accounts.services_days:
-                await self._accounts.add_services(await self._sample(day))
+                self._accounts.add_services(await self._sample(day))
 
     async def bill(self, now: datetime) -> None:
         """Read the bill, keep it, and log where it differs from the meter. Raises BillError, LedgerError."""
