@@ -93,7 +93,7 @@ class GroupCommit:
 
     def close(self) -> None:
         """Commits what is left; nothing happens by itself any more."""
-        self._store.on_pending = None
+        self._store.on_pending = lambda: None
         if self._retry is not None:
             self._retry.cancel()
             self._retry = None

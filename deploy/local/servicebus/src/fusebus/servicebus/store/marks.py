@@ -7,6 +7,8 @@ import fcntl
 import mmap
 import os
 import struct
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -15,7 +17,7 @@ RESERVE_FILE: Final = "reserve"
 LOCK_FILE: Final = "lock"
 _NUMBER = struct.Struct("<QQ")  # and once more with all bits turned, so that damage is noticed
 _put_number = _NUMBER.pack_into
-_ALL_BITS: Final = 0xFFFF_FFFF_FFFF_FFFF
+ALL_BITS: Final = 0xFFFF_FFFF_FFFF_FFFF
 
 
 class DataDirectoryInUse(OSError):
@@ -66,6 +68,8 @@ class CommitMark:
             path.write_bytes(bytes(mmap.PAGESIZE))
         with path.open("r+b") as file:
             self._memory = mmap.mmap(file.fileno(), mmap.PAGESIZE)
+        self.put: Callable[[int, int], None] = partial(_put_number, self._memory, 0)
+        """(block, block with all bits turned): survives the end of this process at once."""
 
     @property
     def block(self) -> int | None:
@@ -73,11 +77,7 @@ class CommitMark:
         number, turned = _NUMBER.unpack_from(self._memory)
         if number == turned == 0:
             return 0
-        return int(number) if number ^ turned == _ALL_BITS else None
-
-    def set(self, block: int) -> None:
-        """Survives the end of this process at once."""
-        _put_number(self._memory, 0, block, block ^ _ALL_BITS)
+        return int(number) if number ^ turned == ALL_BITS else None
 
     def close(self) -> None:
         """Releases the file."""

@@ -47,8 +47,6 @@ class Store(TablesJournal):
         directory.mkdir(parents=True, exist_ok=True)
         self._lock = Lock(directory)
         self.refusal: str | None = None
-        self.on_pending: Callable[[], None] | None = None
-        """Called when something is to be committed after a time when nothing was."""
         self._directory = directory
         self._path = directory / FILE_NAME
         self._sync = sync
@@ -153,7 +151,8 @@ class Store(TablesJournal):
 
     def message_stored(self, mailbox_id: int, record: Record) -> None:
         if not self.pending:
-            self._wake()
+            self.pending = True
+            self.on_pending()
         message = record.message
         record.journal_place = self._place
         self._stored += 1
@@ -186,14 +185,20 @@ class Store(TablesJournal):
 
     def message_removed(self, mailbox_id: int, record: Record) -> None:
         if not self.pending:
-            self._wake()
+            self.pending = True
+            self.on_pending()
         self._pending.append(_short(_REMOVED, mailbox_id, record.sequence_number))
         self._mixed = True
-        self._forget(mailbox_id, record)
+        block = self._blocks.get(record.journal_place)
+        if block is None or block.position == IN_DATABASE:
+            self._forget(mailbox_id, record)
+        else:  # nearly always
+            block.live -= 1
 
     def numbers_taken(self, mailbox_id: int, last: int) -> None:
         if not self.pending:
-            self._wake()
+            self.pending = True
+            self.on_pending()
         self._numbers[mailbox_id] = last
 
     def _forget(self, mailbox_id: int, record: Record) -> None:
@@ -207,11 +212,6 @@ class Store(TablesJournal):
                 self._log.superseded.append((mailbox_id, record.sequence_number))
 
     # --- writing
-
-    def _wake(self) -> None:
-        self.pending = True
-        if self.on_pending is not None:
-            self.on_pending()
 
     @property
     def log_bytes(self) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
+from collections.abc import Callable
 from typing import Any
 
 from fusebus.servicebus.engine.journal import IDS_PER_ENTITY, DuplicateImage, EntityImage
@@ -12,6 +12,10 @@ from fusebus.servicebus.store import images
 Statement = tuple[str, tuple[Any, ...]]
 
 
+def _nothing() -> None:
+    pass
+
+
 class TablesJournal:
     """Collects the statements of one commit."""
 
@@ -19,10 +23,8 @@ class TablesJournal:
         self._statements: list[Statement] = []
         self.pending = False
         """Whether something is not committed yet."""
-
-    @abstractmethod
-    def _wake(self) -> None:
-        """Called when there is something to commit and `pending` is not set yet."""
+        self.on_pending: Callable[[], None] = _nothing
+        """Called when something is to be committed after a time when nothing was."""
 
     def entity_saved(self, image: EntityImage) -> None:
         self._state(
@@ -63,5 +65,6 @@ class TablesJournal:
 
     def _state(self, sql: str, parameters: tuple[Any, ...]) -> None:
         if not self.pending:
-            self._wake()
+            self.pending = True
+            self.on_pending()
         self._statements.append((sql, parameters))
