@@ -9,6 +9,7 @@ from click.testing import CliRunner
 from fusebus.console.__main__ import fusebus
 
 COMMANDS = ("up", "down", "run", "demo", "upload", "status", "check")
+FLEET_COMMANDS = ("scale", "pause", "resume", "why", "pools", "quota")
 
 
 @pytest.fixture
@@ -17,7 +18,7 @@ def in_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-@pytest.mark.parametrize("name", COMMANDS)
+@pytest.mark.parametrize("name", COMMANDS + FLEET_COMMANDS)
 def test_every_command_explains_itself_with_an_example_and_its_exit_codes(name: str) -> None:
     result = CliRunner().invoke(fusebus, [name, "--help"])
     assert result.exit_code == 0

@@ -12,7 +12,9 @@ from fusebus.console.check import check
 from fusebus.console.commands import status, upload
 from fusebus.console.costs import cost
 from fusebus.console.estimate import estimate
+from fusebus.console.fleet import pools, quota, why
 from fusebus.console.prices import prices
+from fusebus.console.scaling import pause, resume, scale
 from fusebus.console.simulation import simulate
 from fusebus.host import SettingsError
 
@@ -50,6 +52,7 @@ def fusebus() -> None:
       fusebus upload photos --supplier acme
       fusebus status --watch
       fusebus check photos/*.jpg           what ingest would say of them, offline
+      fusebus why                          what the dispatcher decided, and the numbers behind it
     """
 
 
@@ -57,7 +60,7 @@ fusebus.add_command(upload)
 fusebus.add_command(status)
 fusebus.add_command(check)
 fusebus.add_command(simulate)
-for command in (cost, prices, estimate):
+for command in (cost, prices, estimate, scale, pause, resume, why, pools, quota):
     fusebus.add_command(command)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from fusebus.costs import Rates, Verdict
 from fusebus.dispatcher.facts import Facts
 from fusebus.dispatcher.memory import Memory
 from fusebus.dispatcher.seen import PoolSeen
@@ -13,7 +14,15 @@ from fusebus.ledger import Decision, PoolStatus
 
 
 def decision_on(
-    pool: PoolSettings, target: Target, seen: PoolSeen, facts: Facts, memory: Memory, mode: str
+    pool: PoolSettings,
+    target: Target,
+    seen: PoolSeen,
+    facts: Facts,
+    memory: Memory,
+    *,
+    mode: str,
+    rates: Rates,
+    budget: Verdict,
 ) -> Decision:
     """What was decided, why, and everything it rests on."""
     return Decision(
@@ -24,7 +33,11 @@ def decision_on(
         workers=target.workers,
         because=target.because,
         mode=mode,
-        facts={name: value for name, value in _facts(pool, seen, facts, memory).items() if value is not None},
+        facts={
+            name: value
+            for name, value in {**_facts(pool, seen, facts, memory), **_money(pool, rates, budget)}.items()
+            if value is not None
+        },
     )
 
 
@@ -82,6 +95,7 @@ def _facts(
     oldest = facts.oldest_at()
     soon = [window for window in facts.windows or () if window.job_kind == pool.job_kind.value]
     return {
+        "job_kind": pool.job_kind.value,
         "depth": facts.depths.get(pool.job_kind),
         "seconds_per_image": round(rate.seconds_per_image, 3),
         "measured": rate.measured,
@@ -102,4 +116,13 @@ def _facts(
         "next_window_images": soon[0].images if soon else None,
         "shortfall": seen.shortfall or None,
         "breaker": memory.breaker_words(pool.name, facts.now) or None,
+    }
+
+
+def _money(pool: PoolSettings, rates: Rates, budget: Verdict) -> dict[str, str | int | float | bool | None]:
+    return {
+        "price_spot": rates.spot if pool.may_spot else None,
+        "price_dedicated": rates.dedicated if pool.may_dedicated else None,
+        "currency": rates.currency,
+        "budget": budget.because,
     }
