@@ -9,10 +9,9 @@ import msgspec
 
 from fusebus.planning.lines import Line
 from fusebus.planning.mixes import Choice, Wish, choose
-from fusebus.planning.plan import Late
 from fusebus.planning.prices import PriceChange
 from fusebus.planning.view import Verdict, View, said, seconds
-from fusebus.planning.work import Load, at_hand, finished_at, is_covered, on_the_line
+from fusebus.planning.work import is_covered, on_the_line
 
 STILL_ARRIVING = 30.0  # seconds: two looks without an arrival end a delivery
 GAPS_OF_HOPE = 10.0  # after so many usual gaps without an arrival nothing more is expected to share a node
@@ -31,9 +30,9 @@ def buy(view: View) -> Verdict | None:
     waits = _waits(view, choice, wish) if choice.nodes else None
     if waits:
         why, until = waits
-        return Verdict(targets=view.kept, because=f"{words}; {why}", wait_until=until)
+        return Verdict(targets=view.kept, because=f"{words}; {why}", wait_until=until, waits=True)
     targets, done = take(view, choice)
-    return Verdict(targets=targets, because=f"{words}; {done}", late=_late(view, choice))
+    return Verdict(targets=targets, because=f"{words}; {done}", said=choice.said)
 
 
 def take(view: View, choice: Choice) -> tuple[dict[tuple[str, bool], int], str]:
@@ -55,7 +54,7 @@ def take(view: View, choice: Choice) -> tuple[dict[tuple[str, bool], int], str]:
 
 def _missing(view: View, choice: Choice) -> str:
     """The sum in words."""
-    last, first = view.work[-1], view.work[0]
+    last, first = view.due[-1], view.due[0]
     line = choice.adds[0][0] if choice.adds else view.lines[0] if view.lines else None
     each = f" at {line.service.p50:.3g} s each" if line else ""
     return (
@@ -67,6 +66,8 @@ def _missing(view: View, choice: Choice) -> str:
 
 def _waits(view: View, choice: Choice, wish: Wish) -> tuple[str, float | None] | None:
     """Why nothing is bought yet, and until when; None: it is time."""
+    if view.due[0].deadline < view.work[0].deadline:
+        return None
     return _for_spot(view, choice) or _to_settle(view) or _for_more(view, choice, wish) or _for_price(view, choice)
 
 
@@ -139,28 +140,3 @@ def _for_price(view: View, choice: Choice) -> tuple[str, float | None] | None:
 def _repriced(line: Line, change: PriceChange) -> Line:
     price = change.price(line.spot)
     return msgspec.structs.replace(line, price=price) if price and change.pool == line.offer.pool else line
-
-
-def _late(view: View, choice: Choice) -> tuple[Late, ...]:
-    """What is late even if all goes as it usually does (a median boot, no margin)."""
-    bought = {line.key: n for line, n in choice.adds}
-    crew = [_with(line, bought.get(line.key, 0)) for line in view.lines]
-    missing = [load.images - at_hand(crew, load.deadline, view.now) for load in view.work]
-    images = math.ceil(max(missing) - 1e-6)
-    if images <= 0:
-        return ()
-    by = max(0.0, *(_overdue(crew, load, view.now) for load in view.work))
-    why = "; ".join(dict.fromkeys(choice.said)) or "no node is ready early enough"
-    because = f"{images} of {view.work[-1].images} {view.kind.kind} images are late by up to {seconds(by)}: {why}"
-    return (Late(kind=view.kind.kind, images=images, seconds=by, because=because),)
-
-
-def _overdue(crew: Sequence[Line], load: Load, now: float) -> float:
-    return finished_at(crew, load.images, now) - load.deadline
-
-
-def _with(line: Line, nodes: int) -> Line:
-    if not nodes:
-        return line
-    later = line.boot.p50 if not line.coming else max(line.boot.p50, line.coming_in)
-    return msgspec.structs.replace(line, coming=line.coming + nodes, coming_in=later)

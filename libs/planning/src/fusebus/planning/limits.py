@@ -61,5 +61,5 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """Fruitless worker-seconds (or 20 service times, if longer) after which what is left counts as poison."""
     short_queue: float = 60.0
     """A queue that the nodes at hand clear within this is short: then nodes may be let go."""
-    resize_worth: float = 120.0
+    resize_worth: float = 3600.0
     """Idle node-seconds that a shrink must save; less is not worth a resize."""

@@ -7,6 +7,7 @@ import msgspec
 from fusebus.planning.buying import buy
 from fusebus.planning.demand import Demand, KindDemand
 from fusebus.planning.fleet import Fleet, PoolState
+from fusebus.planning.lateness import late_of
 from fusebus.planning.limits import Limits, Pin
 from fusebus.planning.lines import Line, lines_of
 from fusebus.planning.plan import Late, Plan, PoolPlan
@@ -14,7 +15,7 @@ from fusebus.planning.prices import PoolOffer, Prices
 from fusebus.planning.releasing import release, rest, warmed
 from fusebus.planning.room import Room, applies, room_of
 from fusebus.planning.view import Verdict, View, seconds
-from fusebus.planning.work import work_of
+from fusebus.planning.work import reachable, work_of
 
 FRUITLESS_SERVICES = 20.0  # service times of one node without a result: then `Limits.stall` is not too hasty
 
@@ -32,8 +33,8 @@ def decide(fleet: Fleet, demand: Demand, limits: Limits, prices: Prices, now: fl
             for offer in prices.offers
             if offer.kind == kind.kind and offer.pool in states
         }
-        verdict = _verdict(kind, own, limits, prices, room, now)
-        late += verdict.late if verdict else ()
+        verdict, alerts = _verdict(kind, own, limits, prices, room, now)
+        late += alerts
         waits += [verdict.wait_until] if verdict else []
         plans |= {name: _pool_plan(state, kind, verdict) for name, state in own.items()}
     for state in fleet.pools:
@@ -54,16 +55,18 @@ def _plan(pools: tuple[PoolPlan, ...], late: list[Late], waits: list[float | Non
 
 def _verdict(
     kind: KindDemand, states: dict[str, PoolState], limits: Limits, prices: Prices, room: Room, now: float
-) -> Verdict | None:
-    """What is decided for one kind; None: its depth is unknown, hold still."""
+) -> tuple[Verdict | None, tuple[Late, ...]]:
+    """What is decided for one kind, and what will be late; None: its depth is unknown, hold still."""
     if kind.depth is None:
-        return None
+        return None, ()
     lines = lines_of(kind, states, prices, limits, now)
     since = [state.idle_since for state in states.values() if state.idle_since is not None]
+    due = work_of(kind, limits, now) if kind.depth else []
     view = View(
         kind=kind,
         lines=lines,
-        work=work_of(kind, limits, now) if kind.depth else [],
+        due=due,
+        work=reachable(due, lines, limits, now),
         idle_since=min(since, default=None),
         limits=limits,
         prices=prices,
@@ -72,10 +75,11 @@ def _verdict(
     )
     useless = _useless(kind, lines, limits)
     if useless:
-        return Verdict(targets={line.key: 0 for line in lines}, because=useless)
+        return Verdict(targets={line.key: 0 for line in lines}, because=useless), ()
     if not view.work:
-        return warmed(view, rest(view))
-    return buy(view) or warmed(view, release(view))
+        return warmed(view, rest(view)), ()
+    verdict = buy(view) or warmed(view, release(view))
+    return verdict, late_of(view, verdict)
 
 
 def _useless(kind: KindDemand, lines: list[Line], limits: Limits) -> str:

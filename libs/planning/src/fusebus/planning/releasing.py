@@ -25,7 +25,7 @@ def release(view: View) -> Verdict:
     last = view.work[-1]
     words = (
         f"{last.images} {view.kind.kind} images, {view.kind.in_flight} in flight, the first due in "
-        f"{seconds(view.work[0].deadline - view.now)}: {view.ready} nodes ready and {view.coming} coming suffice"
+        f"{seconds(view.due[0].deadline - view.now)}: {view.ready} nodes ready and {view.coming} coming suffice"
     )
     return Verdict(targets=view.kept, because=words)
 
@@ -177,11 +177,11 @@ def _warm(view: View, verdict: Verdict, windows: list[Window]) -> Verdict:
     added = {key: bought[key] - kept for key, kept in view.kept.items()}
     targets = {key: target + added[key] for key, target in verdict.targets.items()}
     because = f"a window with {images} images opens in {seconds(opens - view.now)}: {words} ({cold.nodes} if cold)"
-    return Verdict(targets=targets, because=f"{verdict.because}; {because}", late=verdict.late)
+    return Verdict(targets=targets, because=f"{verdict.because}; {because}", said=warm.said)
 
 
 def _waiting(verdict: Verdict, until: float) -> Verdict:
     """The verdict, to be looked at again by then."""
     if verdict.wait_until is not None and verdict.wait_until <= until:
         return verdict
-    return Verdict(targets=verdict.targets, because=verdict.because, late=verdict.late, wait_until=until)
+    return msgspec.structs.replace(verdict, wait_until=until)

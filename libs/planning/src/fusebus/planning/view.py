@@ -7,7 +7,6 @@ import msgspec
 from fusebus.planning.demand import KindDemand
 from fusebus.planning.limits import Limits
 from fusebus.planning.lines import Key, Line
-from fusebus.planning.plan import Late
 from fusebus.planning.prices import Prices
 from fusebus.planning.room import Room
 from fusebus.planning.work import Load
@@ -18,7 +17,10 @@ class View(msgspec.Struct, frozen=True, kw_only=True):
 
     kind: KindDemand
     lines: list[Line]
+    due: list[Load]
+    """The work with its deadlines."""
     work: list[Load]
+    """The same with deadlines that can be reached (`work.reachable`)."""
     idle_since: float | None
     limits: Limits
     prices: Prices
@@ -47,8 +49,11 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
 
     targets: dict[Key, int]
     because: str
-    late: tuple[Late, ...] = ()
+    said: tuple[str, ...] = ()
+    """What keeps it from buying more."""
     wait_until: float | None = None
+    waits: bool = False
+    """Nodes are missing and will be bought later."""
 
 
 def seconds(value: float) -> str:

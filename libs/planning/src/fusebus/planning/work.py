@@ -42,6 +42,17 @@ def work_of(kind: KindDemand, limits: Limits, now: float) -> list[Load]:
     return loads
 
 
+def reachable(work: Sequence[Load], lines: Sequence[Line], limits: Limits, now: float) -> list[Load]:
+    """The work with no deadline earlier than a node that is ordered now could be of use for (`Limits.least_use`).
+
+    What is due earlier is planned for that moment instead: no fleet is bought for the seconds before a deadline, and
+    what is late already is done soon, by nodes that are not ordered again at each look.
+    """
+    boot = min((line.boot.p95 for line in lines), default=0.0)
+    soonest = now + boot + limits.margin + limits.least_use
+    return [Load(max(load.deadline, soonest), load.images) for load in work]
+
+
 def at_hand(lines: Sequence[Line], until: float, now: float) -> float:
     """Images that all nodes there and coming do by `until`."""
     return sum(line.at_hand(until - now) for line in lines)
