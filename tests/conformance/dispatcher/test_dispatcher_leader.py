@@ -1,6 +1,8 @@
 """Leadership over real Azurite leases: one leads, the others wait, and an earlier leader notices."""
 
+import asyncio
 import secrets
+import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
@@ -136,3 +138,18 @@ async def test_a_store_that_can_not_be_reached_ends_leadership_only_with_the_lea
     leader._blob, leader._lease = blob, lease
     await leader.tend()
     assert leader.term() == 1
+
+
+@pytest.mark.long
+async def test_the_lease_of_one_that_died_is_taken_over_after_its_length(candidates: Candidates) -> None:
+    candidates.settings = msgspec.structs.replace(candidates.settings, lease_seconds=15)
+    dead, heir = await candidates.enter(), await candidates.enter()
+    assert dead._task is not None and heir._task is not None
+    dead._task.cancel()
+    began = time.monotonic()
+    while heir.term() is None:
+        assert time.monotonic() - began < 30
+        await asyncio.sleep(0.2)
+        await heir.tend()
+    assert 10 < time.monotonic() - began < 20
+    assert heir.term() == 2

@@ -121,7 +121,11 @@ class Day:
         self.memory.observe(facts, self.now)
         plan = planner.plan(SETTINGS, facts, self.memory, RATES, NO_BUDGET)
         target = obey(
-            planner.targets(plan)["gpu"], seen, Orders(max_nodes=6), self.memory.pools["gpu"].breaker, facts.now
+            planner.targets(SETTINGS, plan)["gpu"],
+            seen,
+            Orders(max_nodes=6),
+            self.memory.pools["gpu"].breaker,
+            facts.now,
         )
         for step in steps(target, seen):
             self.carry_out(step)

@@ -271,6 +271,32 @@ async def test_a_pool_that_can_not_be_read_says_so_and_keeps_its_last_status(
     assert (status.problem, status.looked_at, status.max_nodes) == ("503", world.now, 4)
 
 
+async def test_work_that_will_be_late_is_told_once_although_nothing_can_be_bought(
+    world: World, dispatcher: Dispatcher
+) -> None:
+    dispatcher = dispatcher_in(world, max_nodes=0)
+    for _ in range(3):
+        await dispatcher.look()
+    assert [(found.nodes, found.late) for found in world.written] == [(0, True)]
+    assert "LATE: 10 of 10 detect images" in world.told[0].because
+    assert world.steps == []
+
+
+async def test_a_clock_that_jumps_by_an_hour_takes_nothing_back_and_asks_for_nothing_twice(
+    world: World, dispatcher: Dispatcher
+) -> None:
+    await dispatcher.look()
+    busy = PoolSeen(
+        name="gpu", steady=True, term=1, target_spot=1, nodes=nodes("running"), workers=workers(1), resized_at=NOW
+    )
+    world.pools["gpu"] = busy
+    world.steps.clear()
+    for number in range(10):
+        world.now = NOW + timedelta(hours=1 if number % 2 else -1)
+        await dispatcher.look()
+    assert world.steps == []
+
+
 # --- several pools
 
 TWO = {"pools": [PoolEntry(name="gpu"), PoolEntry(name="cpu", job_kind=JobKind.CONVERT, buy="dedicated")]}
@@ -361,6 +387,14 @@ async def test_a_pause_stops_every_step_and_is_written_down(world: World, dispat
     world.orders = Controls()
     await dispatcher.look()
     assert world.steps == GROW
+
+
+async def test_the_kill_switch_of_the_settings_needs_no_ledger(world: World) -> None:
+    world.pools["gpu"] = BUSY
+    world.broken = {"ledger"}
+    with pytest.raises(LedgerUnavailable):  # saying so can wait
+        await dispatcher_in(world, kill_switch=True).look()
+    assert DrainWorkers(("worker-2", "worker-1")) in world.steps
 
 
 @pytest.mark.parametrize("how", ["ledger", "settings"])

@@ -49,6 +49,9 @@ def in_force(status: PoolStatus | None, controls: Controls, pool: str, now: date
         lines.append(f"now: pinned to {nodes} by {pin.set_by} until {said(pin.until, now)}{_reason(pin.reason)}")
     if status is None:
         return [*lines, "no dispatcher has looked at this pool yet"]
+    if status.because:
+        nodes = _many(status.wanted_dedicated + status.wanted_spot, "node")
+        lines.append(f"at {said(status.looked_at, now)}: {nodes} wanted, because {status.because}")
     if status.breaker:
         lines.append(f"now: nothing new is bought: {status.breaker}")
     if status.problem:

@@ -216,6 +216,8 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True):
     """Of `nodes`; the rest is Spot."""
     mode: str = "acting"
     """See PoolStatus."""
+    late: bool = False
+    """Whether some work could not be done in time with it; `because` says how much."""
     facts: dict[str, str | int | float | bool] = {}
     """What it knew, by short name (letters, digits, single underscores); what was unknown is absent."""
 

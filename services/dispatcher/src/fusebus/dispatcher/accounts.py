@@ -238,4 +238,6 @@ def _rates(prices: PriceList, pool: PoolCosts, settings: CostSettings) -> Rates:
     try:
         return prices.rates(pool.vm_size, pool.region or settings.region)
     except PriceError as error:
-        raise SettingsError([f"FUSEBUS_COSTS_PRICE_FILE: {error}; pool {pool.pool} can't be metered"]) from error
+        way_out = f"fusebus prices refresh --size {pool.vm_size}"
+        problem = f"FUSEBUS_COSTS_PRICE_FILE: {error}; pool {pool.pool} can't be metered; {way_out} gets it"
+        raise SettingsError([problem]) from error

@@ -135,7 +135,11 @@ class Dispatcher:
     async def _take_office(self, term: int, now: datetime) -> None:
         """Once in a term: what the leader before decided is what stands, and its accounts go on."""
         if self._office != term:
-            await self._voice.remember(list(self._pools))
+            try:
+                await self._voice.remember(list(self._pools))
+            except LedgerError as error:
+                # What was decided before may be said once more: better than not to act at all.
+                log.warning("the last decisions can't be read: %s", error)
             await self._accounts.begin(now)
             self._office = term
 
@@ -150,7 +154,7 @@ class Dispatcher:
         plan = planner.plan(self._settings, facts, self._memory, self._accounts.rates, budget)
         for late in plan.late:
             log.warning("late: %s", late.because)
-        wanted = planner.targets(plan)
+        wanted = planner.targets(self._settings, plan)
         targets = {}
         for name, seen in facts.pools.items():
             orders = self._orders(self._pools[name], facts)

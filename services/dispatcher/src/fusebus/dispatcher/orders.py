@@ -35,10 +35,10 @@ class Orders(msgspec.Struct, frozen=True, kw_only=True):
 
 def obey(target: Target, seen: PoolSeen, orders: Orders, breaker: Breaker, now: datetime) -> Target:
     """The policy's target as far as it may be had; never more nodes than `max_nodes`, whoever asks."""
-    if not orders.known:
-        return _hold(seen, "pins and pauses can't be read: holding still")
     if orders.kill_switch:
         return Target(because="the kill switch is set (dispatcher settings): everything goes")
+    if not orders.known:
+        return _hold(seen, "pins and pauses can't be read: holding still")
     if orders.pause is not None:
         until = f" until {orders.pause.until:%Y-%m-%d %H:%M} UTC" if orders.pause.until else ""
         why = f"by {orders.pause.set_by}{until}" + (f": {orders.pause.reason}" if orders.pause.reason else "")

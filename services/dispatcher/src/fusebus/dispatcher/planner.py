@@ -18,10 +18,12 @@ from fusebus.planning import (
     Due,
     Fleet,
     KindDemand,
+    Late,
     Limits,
     NodeCounts,
     Plan,
     PoolOffer,
+    PoolPlan,
     PoolState,
     Prices,
     Quota,
@@ -43,19 +45,25 @@ def plan(
     )
 
 
-def targets(plan: Plan) -> dict[str, Target]:
-    """By pool, with what will be late in the reason."""
-    late = "; ".join(late.because for late in plan.late)
+def targets(settings: DispatcherSettings, plan: Plan) -> dict[str, Target]:
+    """By pool, with what will be late of its job kind in the reason."""
+    kinds = {pool.name: pool.job_kind.value for pool in settings.all_pools}
     return {
-        found.pool: Target(
-            dedicated=found.dedicated,
-            spot=found.spot,
-            workers=found.workers,
-            hold=found.hold,
-            because=f"{found.because}; LATE: {late}" if late and not found.hold else found.because,
-        )
+        found.pool: _target(found, [late for late in plan.late if late.kind == kinds[found.pool]])
         for found in plan.pools
     }
+
+
+def _target(found: PoolPlan, late: list[Late]) -> Target:
+    words = "" if found.hold else "; ".join(one.because for one in late)
+    return Target(
+        dedicated=found.dedicated,
+        spot=found.spot,
+        workers=found.workers,
+        hold=found.hold,
+        because=f"{found.because}; LATE: {words}" if words else found.because,
+        late=words,
+    )
 
 
 def _state(seen: PoolSeen, facts: Facts, memory: Memory) -> PoolState:

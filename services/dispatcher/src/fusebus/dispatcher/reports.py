@@ -33,6 +33,7 @@ def decision_on(
         workers=target.workers,
         because=target.because,
         mode=mode,
+        late=bool(target.late),
         facts={
             name: value
             for name, value in {**_facts(pool, seen, facts, memory), **_money(pool, rates, budget)}.items()

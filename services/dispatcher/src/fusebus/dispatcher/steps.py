@@ -20,6 +20,8 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
     hold: bool = False
     """Take no step at all."""
     because: str = ""
+    late: str = ""
+    """What will not be done in time; empty: nothing."""
 
     @property
     def nodes(self) -> int:

@@ -42,7 +42,10 @@ class Voice:
         before = self._last.get(pool)
         calm = "shadow" if self._suffix else "acting"  # an empty pool of which nobody orders anything is no news
         had = (before.nodes, before.dedicated, before.workers, before.mode) if before else (0, 0, 0, calm)
-        if (decision.nodes, decision.dedicated, decision.workers, decision.mode) == had:
+        unchanged = (decision.nodes, decision.dedicated, decision.workers, decision.mode) == had
+        # That work will be late is told when it is first seen; that it will not, with the next change.
+        alarming = decision.late and not (before is not None and before.late)
+        if unchanged and not alarming:
             return False
         because = decision.because[:LONGEST_REASON]
         named = msgspec.structs.replace(decision, pool=pool + self._suffix, because=because)
