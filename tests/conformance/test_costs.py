@@ -139,6 +139,20 @@ async def test_suppliers_and_runs_pay_for_what_their_images_took(ledger: Ledger,
     assert (await look(ledger, settings, "2026-10", By.RUN, NIGHT)).report.lines == ()
 
 
+async def test_the_bill_is_read_by_command_too(
+    ledger: Ledger, settings: CostSettings, ledger_settings: LedgerSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FUSEBUS_LEDGER_CONNECTION", ledger_settings.connection.reveal())
+    monkeypatch.setenv("FUSEBUS_LEDGER_TABLE_PREFIX", ledger_settings.table_prefix)
+    monkeypatch.setenv("FUSEBUS_COSTS_BILL_SCOPE", settings.bill_scope)
+    monkeypatch.setenv("FUSEBUS_COSTS_BILL_URL", settings.bill_url)
+    arguments = ["cost", "--month", "2026-11", "--read-bill"]
+    shown = await asyncio.to_thread(CliRunner().invoke, fusebus, arguments)
+    assert shown.exit_code == 0, shown.output
+    assert "nodes: 31.50 billed, 0.00 metered by then" in shown.output
+    assert len(await ledger.bill("2026-11")) == 6
+
+
 async def test_a_bill_that_can_not_be_read_is_tried_again_and_what_was_read_stays(
     ledger: Ledger, settings: CostSettings, cost_management
 ) -> None:

@@ -5,11 +5,11 @@ from datetime import UTC, date, datetime
 import pytest
 from aiohttp import web
 
-from fusebus.costs import PriceError, Term, starting_prices, vm_size
+from fusebus.costs import PriceError, Term, starting_prices
 from fusebus.costs.retail import TRIES, Refreshed, refresh
 
 NOW = datetime(2026, 11, 21, 12, tzinfo=UTC)
-SIZES = (vm_size("NC4as_T4_v3"), vm_size("D4s_v5"))
+SIZES = ("NC4as_T4_v3", "Standard_D4s_v5")
 
 
 async def refreshed(served, currency: str = "USD", regions: tuple[str, ...] = ("eastus", "uksouth")) -> Refreshed:
@@ -49,6 +49,14 @@ async def test_another_currency_is_asked_for_and_services_are_turned_into_it(ret
     price = prices.find("NC4as_T4_v3", "uksouth", Term.DEDICATED)
     assert price and price.per_hour == pytest.approx(0.48) and not price.approximate
     assert prices.services.storage_gb_month == pytest.approx(starting_prices().services.storage_gb_month * 0.79)
+
+
+async def test_a_size_that_is_not_known_here_can_be_asked_for_too(retail_prices) -> None:
+    retail_prices.sell("Standard_NC64as_T4_v3", "eastus", 4.0)
+    found = await refresh(
+        retail_prices.url, starting_prices(), regions=["eastus"], currency="USD", now=NOW, sizes=["NC64as_T4_v3"]
+    )
+    assert found.prices.rates("Standard_NC64as_T4_v3", "eastus").dedicated == 4.0
 
 
 async def test_what_the_api_lacks_and_what_changed_a_lot_is_named(retail_prices) -> None:

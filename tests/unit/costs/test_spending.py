@@ -90,6 +90,8 @@ def test_days_and_pools_are_added_up_with_their_images() -> None:
     assert [(line.name, line.cost, line.images) for line in days.lines] == [("2026-11-10", 2, 2), ("2026-11-11", 2, 1)]
     pools = by(By.POOL, samples, works)
     assert [(line.name, line.cost, line.images) for line in pools.lines] == [("cpu", 1, 1), ("gpu", 3, 2)]
+    day = Sample(pool=SERVICES, started_at=at(0), ended_at=at(960), node_seconds=0, cost=3.0, serves="")
+    assert costs(by(By.POOL, [minute(0), day], [])) == {"gpu": 1, "(storage, messages)": 3}
 
 
 def test_other_currencies_are_named_not_added() -> None:

@@ -80,6 +80,7 @@ def show(
 
 @prices.command()
 @click.option("--region", "regions", multiple=True, help="Which regions; default: that of the settings.")
+@click.option("--size", "sizes", multiple=True, help="A VM size besides those that are known; may be repeated.")
 @click.option("--currency", help="Default: that of the settings; Azure's own price is in USD.")
 @click.option(
     "--out",
@@ -89,7 +90,12 @@ def show(
 @click.option("--dry-run", is_flag=True, help="Show what would be written.")
 @SETTINGS_OPTION
 def refresh(
-    regions: tuple[str, ...], currency: str | None, out: Path | None, dry_run: bool, settings_file: Path | None
+    regions: tuple[str, ...],
+    sizes: tuple[str, ...],
+    currency: str | None,
+    out: Path | None,
+    dry_run: bool,
+    settings_file: Path | None,
 ) -> None:
     """Read all VM prices from the Azure Retail Prices API into a new list. No login is needed.
 
@@ -108,6 +114,7 @@ def refresh(
                 regions=regions or (settings.region,),
                 currency=currency or settings.currency,
                 now=datetime.now(UTC),
+                sizes=list(dict.fromkeys([*(size.name for size in SIZES), *(full_name(size) for size in sizes)])),
             )
         )
         if not dry_run:

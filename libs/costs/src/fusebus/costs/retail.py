@@ -12,7 +12,7 @@ import aiohttp
 import msgspec
 
 from fusebus.costs.prices import Price, PriceError, PriceList, Term
-from fusebus.costs.sizes import SIZES, VmSize
+from fusebus.costs.sizes import PREFIX, SIZES, full_name
 
 API_VERSION = "2023-01-01-preview"
 MOST_PAGES = 50  # of one size; a page has up to 1,000 items, a size a few dozen
@@ -66,13 +66,14 @@ async def refresh(
     regions: Sequence[str],
     currency: str,
     now: datetime,
-    sizes: Sequence[VmSize] = SIZES,
+    sizes: Sequence[str] = (),
     first_pause_seconds: float = FIRST_PAUSE_SECONDS,
 ) -> Refreshed:
-    """A list of all sizes in these regions from the API at `url`. Raises PriceError, and then nothing has changed.
+    """A list of these VM sizes (none: all of SIZES) in these regions. Raises PriceError, and then nothing has changed.
 
     Service prices stay those of `before`, in the new currency; it must know a rate for it.
     """
+    sizes = [full_name(size) for size in sizes] or [size.name for size in SIZES]
     found: dict[tuple[str, str, Term], Price] = {}
     timeout = aiohttp.ClientTimeout(total=PAGE_SECONDS)
     async with aiohttp.ClientSession(timeout=timeout) as session:
@@ -98,14 +99,14 @@ async def refresh(
 
 
 async def _items(
-    session: aiohttp.ClientSession, url: str, size: VmSize, currency: str, first_pause_seconds: float
+    session: aiohttp.ClientSession, url: str, size: str, currency: str, first_pause_seconds: float
 ) -> AsyncIterator[_Item]:
     """All prices of one size, following NextPageLink."""
     parameters: dict[str, str] | None = {
         "api-version": API_VERSION,
         "currencyCode": f"'{currency}'",
         "meterRegion": "'primary'",  # a price that holds in many regions is listed once for each, and once for all
-        "$filter": f"serviceName eq 'Virtual Machines' and armSkuName eq '{size.name}'",
+        "$filter": f"serviceName eq 'Virtual Machines' and armSkuName eq '{size}'",
     }
     following: str | None = url
     seen: set[str] = set()
@@ -121,7 +122,7 @@ async def _items(
         there, here = urlsplit(following), urlsplit(url)
         if (there.scheme, there.hostname) != (here.scheme, here.hostname) or following in seen:
             raise PriceError(f"{url} points to {following[:200]!r} as its next page")
-    raise PriceError(f"{url} has more than {MOST_PAGES} pages for {size.name}")
+    raise PriceError(f"{url} has more than {MOST_PAGES} pages for {size}")
 
 
 async def _page(
@@ -194,13 +195,13 @@ def _keep_cheapest(found: dict[tuple[str, str, Term], Price], price: Price) -> N
         found[key] = price
 
 
-def _missing(found: dict[tuple[str, str, Term], Price], sizes: Sequence[VmSize], regions: Sequence[str]) -> list[str]:
+def _missing(found: dict[tuple[str, str, Term], Price], sizes: Sequence[str], regions: Sequence[str]) -> list[str]:
     return [
-        f"{size.short_name} {region} {term.value}"
+        f"{size.removeprefix(PREFIX)} {region} {term.value}"
         for size in sizes
         for region in regions
         for term in Term
-        if (size.name, region, term) not in found
+        if (size, region, term) not in found
     ]
 
 

@@ -17,6 +17,7 @@ NOBODY = "(nobody)"
 """Cost that no image had a part in: nodes that came for nothing, idle days, the services' base without uploads."""
 SERVICES = ".services"
 """In place of a pool, in samples of what storage and messages cost."""
+SERVICES_SHOWN = "(storage, messages)"
 LEAST_WORKER_SECONDS = 0.001  # of an image whose timings are unknown or zero, so that it carries something
 
 
@@ -142,7 +143,8 @@ def _line(name: str, share: _Share) -> Line:
 
 def _directly(sums: defaultdict[str, _Share], by: By, samples: Iterable[Sample], works: Iterable[Work]) -> None:
     for sample in samples:
-        name = _day(sample.started_at) if by is By.DAY else sample.pool
+        pool = SERVICES_SHOWN if sample.pool == SERVICES else sample.pool
+        name = _day(sample.started_at) if by is By.DAY else pool
         if sample.pool == SERVICES:
             sums[name].services += sample.cost
         else:
