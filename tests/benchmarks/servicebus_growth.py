@@ -11,7 +11,7 @@ from raw_amqp import RawClient, envelope, message
 from servicebus_broker import BATCH, BODY, broker, taken
 
 CHURN_MESSAGES, CHURN_CONNECTIONS = 4000, 4  # of one round
-WARM_UP_ROUNDS = 150  # not counted: what closed connections leave waits for the collector, which comes seldom
+WARM_UP_ROUNDS = 50  # not counted: buffers and tables grow to their size
 BLOCKS = 12  # stretches of the rest
 T_95 = 2.23  # Student's t for twelve points and two parameters, two-sided
 MARK_GROWTH = 6.0  # megabytes an hour, the upper end of the interval: a tenth of what a broker has at its start

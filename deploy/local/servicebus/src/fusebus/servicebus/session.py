@@ -40,6 +40,9 @@ ACCEPTED = b"\x00\x53\x24\x45"
 _SHORT_STATE_BYTES = len(ACCEPTED)
 # The frame of a disposition with such a state: header, performative, a list of role, first and so on.
 _SETTLED = struct.Struct(">IBBH 4sBB B BI BI B 4s B")
+# That of a whole, unsettled transfer with a lock's tag: header, performative, a list of handle, delivery-id and so on.
+_WHOLE = struct.Struct(">IBBH 4sBB BI BI BB16s BBB 5s")
+_TAG_BYTES = 16
 LOST = Rejected(error=Error(condition=LOCK_LOST, description="the lock is not held any longer")).encoded()
 
 
@@ -221,6 +224,10 @@ class Session:
         """Cuts a message into transfers no larger than the client's frames; returns its delivery-id."""
         delivery_id = self._next_delivery_id
         self._next_delivery_id = (delivery_id + 1) & MANY
+        room, size = self.connection.remote_max_frame - TRANSFER_OVERHEAD_BYTES, len(payload)
+        if size <= room and not settled and tag is not None and len(tag) == _TAG_BYTES:  # nearly always
+            self._send_transfer(self._whole_transfer(handle, delivery_id, tag, size) + payload)
+            return delivery_id
         start = b"".join(
             (
                 encode_uint(handle),
@@ -230,8 +237,6 @@ class Session:
                 b"\x41" if settled else b"\x42",
             )
         )
-        room = self.connection.remote_max_frame - TRANSFER_OVERHEAD_BYTES
-        size = len(payload)
         for offset in range(0, size, room) or (0,):
             more = offset + room < size
             piece = payload if size <= room else payload[offset : offset + room]
@@ -239,6 +244,28 @@ class Session:
             head = b"\x00\x53\x14\xc0" + bytes((len(fields) + 1, 11)) + fields
             self._send_transfer(build_frame(self.channel, head, piece))
         return delivery_id
+
+    def _whole_transfer(self, handle: int, delivery_id: int, tag: bytes, size: int) -> bytes:
+        return _WHOLE.pack(
+            _WHOLE.size + size,
+            2,
+            0,
+            self.channel,
+            b"\x00\x53\x14\xc0",
+            _WHOLE.size - 13,
+            11,
+            0x70,
+            handle,
+            0x70,
+            delivery_id,
+            0xA0,
+            _TAG_BYTES,
+            tag,
+            0x43,  # message-format 0
+            0x42,  # not settled
+            0x42,  # no more
+            NO_FIELDS_AFTER_MORE,
+        )
 
     def _send_transfer(self, frame: bytes) -> None:
         if self._remote_window <= 0 or self._waiting:

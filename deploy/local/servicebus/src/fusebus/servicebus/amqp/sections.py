@@ -242,13 +242,23 @@ _NO_DELIVERY_ANNOTATIONS = _start(DELIVERY_ANNOTATIONS) + encode({})
 _LOCK_ANNOTATIONS_SIZE = len(_LOCK_TOKEN) + 16 + 1
 _LOCK_ANNOTATIONS = _start(DELIVERY_ANNOTATIONS) + bytes((0xC1, _LOCK_ANNOTATIONS_SIZE, 2)) + _LOCK_TOKEN
 _I64 = struct.Struct(">q").pack
+_LOCKED_SIZE = sum(len(key) + 8 for key in (_SEQUENCE_NUMBER, _ENQUEUED_TIME, _LOCKED_UNTIL)) + 1
+_ANNOTATIONS_AND_NUMBER = _start(MESSAGE_ANNOTATIONS) + bytes((0xC1, _LOCKED_SIZE, 6)) + _SEQUENCE_NUMBER
+_put_annotations = struct.Struct(f">{len(_ANNOTATIONS_AND_NUMBER)}sq{len(_ENQUEUED_TIME)}sq{len(_LOCKED_UNTIL)}sq").pack
+_HEADERS = tuple(
+    b"\x00\x53\x70\xc0" + bytes((len(fields) + 1, 5)) + fields
+    for fields in (b"\x40" * 4 + encode_uint(count) for count in range(256))
+)  # without a time to live, by delivery count
 
 
 def delivery_sections(delivery_count: int, ttl_milliseconds: int | None, lock_token: UUID | None) -> bytes:
     """Header and delivery annotations."""
-    ttl = b"\x40" if ttl_milliseconds is None else encode_uint(min(ttl_milliseconds, 0xFFFFFFFF))
-    fields = b"\x40\x40" + ttl + b"\x40" + encode_uint(delivery_count)
-    header = b"\x00\x53\x70\xc0" + bytes((len(fields) + 1, 5)) + fields
+    if ttl_milliseconds is None and delivery_count < len(_HEADERS):
+        header = _HEADERS[delivery_count]
+    else:
+        ttl = b"\x40" if ttl_milliseconds is None else encode_uint(min(ttl_milliseconds, 0xFFFFFFFF))
+        fields = b"\x40\x40" + ttl + b"\x40" + encode_uint(delivery_count)
+        header = b"\x00\x53\x70\xc0" + bytes((len(fields) + 1, 5)) + fields
     if lock_token is None:
         return header + _NO_DELIVERY_ANNOTATIONS
     return header + _LOCK_ANNOTATIONS + lock_token.bytes
@@ -262,6 +272,15 @@ def annotations_section(
     extra: Mapping[str, Any],
 ) -> bytes:
     """Message annotations: the sender's `own` and the broker's; times since the Unix epoch."""
+    if locked_until_milliseconds is not None and not own and not extra:  # nearly always
+        return _put_annotations(
+            _ANNOTATIONS_AND_NUMBER,
+            sequence_number,
+            _ENQUEUED_TIME,
+            enqueued_milliseconds,
+            _LOCKED_UNTIL,
+            locked_until_milliseconds,
+        )
     parts = [_SEQUENCE_NUMBER, _I64(sequence_number), _ENQUEUED_TIME, _I64(enqueued_milliseconds)]
     count = 4
     if locked_until_milliseconds is not None:
