@@ -6,7 +6,14 @@ from typing import Any
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 
 from fusebus.localbatch.entities import BatchProblem, Deallocation, EventKind, JobState, NodeState, TaskState
 
@@ -37,6 +44,15 @@ def disorder(new_world: Callable[..., Any], start_task: dict[str, Any] | None) -
             except BatchProblem as problem:
                 assert problem.status in (400, 404, 409), problem
             self.pass_time(0)
+
+        @initialize(size=st.integers(0, 4), tasks=st.integers(0, 3))
+        def begin(self, size: int, tasks: int) -> None:
+            self.resize(size, "Requeue")
+            self.pass_time(30)
+            for run in [*self.state.start_runs]:
+                self.state.process_ended(run, 0)
+            for _ in range(tasks):
+                self.add_a_task(1)
 
         @rule(priority=st.integers(0, 2))
         def add_a_task(self, priority: int) -> None:
@@ -163,5 +179,5 @@ def disorder(new_world: Callable[..., Any], start_task: dict[str, Any] | None) -
 )
 def test_no_order_of_events_breaks_the_fleet(new_world: Callable[..., Any], start_task: dict[str, Any] | None) -> None:
     run_state_machine_as_test(
-        disorder(new_world, start_task), settings=settings(max_examples=30, stateful_step_count=30, deadline=None)
+        disorder(new_world, start_task), settings=settings(max_examples=100, stateful_step_count=40, deadline=None)
     )
