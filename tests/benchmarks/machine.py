@@ -7,6 +7,8 @@ import platform
 import re
 import resource
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -90,3 +92,18 @@ def _own_seconds() -> float:
         used = resource.getrusage(who)
         total += used.ru_utime + used.ru_stime
     return total
+
+
+@contextmanager
+def one_core() -> Iterator[None]:
+    """What is started meanwhile stays on one core, with this process.
+
+    On two, one of two that answer each other mostly sleeps, and what it takes to wake a core, and a virtual one above
+    all, counts as the time of whoever wakes and is woken.
+    """
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {max(before)})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)

@@ -18,14 +18,14 @@ import json
 import os
 import platform
 import sys
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "plugins"))
+from machine import one_core
 from servicebus_broker import STORES, broker
 from servicebus_growth import churn, grown, size
 from servicebus_patterns import Figure, raw_patterns, rhea_patterns, sdk_patterns
@@ -109,17 +109,6 @@ def verdicts_of(figures: list[Figure]) -> list[str]:
             text = f"{MARK_RATE} pipelined or batched a second and core: {best.per_core:.0f} ({best.pattern})"
             said.append((best.per_core >= MARK_RATE, text))
     return [f"{'reached' if reached else 'MISSED '}  {store:8} {text}" for reached, text in said]
-
-
-@contextmanager
-def one_core() -> Iterator[None]:
-    """What is started meanwhile stays on one core, with this process."""
-    before = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, {max(before)})
-    try:
-        yield
-    finally:
-        os.sched_setaffinity(0, before)
 
 
 def parser() -> argparse.ArgumentParser:
