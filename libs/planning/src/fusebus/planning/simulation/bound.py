@@ -181,7 +181,7 @@ class _BootCosts:
         """Money for the boots; `per_second`: of the cheapest node."""
         least = max(1, math.ceil(rate / self._kinds[0][1] - 1e-9))
         if least not in self._known:
-            self._known[least] = self._nodes((least - 1) * self._kinds[0][1] + 1e-9)
+            self._known[least] = self._nodes((least - 1 + 1e-6) * self._kinds[0][1])
         return self._known[least] * self.boot * per_second
 
     def _nodes(self, rate: float) -> float:

@@ -68,14 +68,15 @@ def missed(outcomes: Sequence[Outcome]) -> list[str]:
     ours = [outcome for outcome in outcomes if outcome.policy == "ours"]
     found: list[str] = []
     for outcome in ours:
-        found += _missed(outcome, [other for other in outcomes if other.scenario == outcome.scenario])
+        found += missed_in(outcome, [other for other in outcomes if other.scenario == outcome.scenario])
     mean = sum(outcome.ratio for outcome in ours) / len(ours) if ours else 1.0
     if mean > MEAN_MARK:
         found.append(f"{mean:.2f} times the bound on average, mark {MEAN_MARK}")
     return found
 
 
-def _missed(ours: Outcome, all_of_it: Sequence[Outcome]) -> list[str]:
+def missed_in(ours: Outcome, all_of_it: Sequence[Outcome]) -> list[str]:
+    """The marks that hold in each scenario. `all_of_it`: all policies in the same scenario."""
     found = []
     if ours.hit_share < HIT_MARK:
         found.append(f"{ours.scenario}: {100 * ours.hit_share:.2f} % in time, mark {100 * HIT_MARK:.1f} %")

@@ -110,7 +110,7 @@ class Draws:
         self._drawn: list[float] = []
         dice, sigma = random.Random(scenario.seed + 1), _sigma(scenario.service)  # noqa: S311
         raw = [math.exp(sigma * dice.gauss(0.0, 1.0)) for _ in range(scenario.images)] if sigma else []
-        self._hardness = list(accumulate(raw, initial=0.0))
+        self._hardness = list(accumulate(raw, initial=0.0)) if raw else []
         self.lives = random.Random(scenario.seed + 2)  # noqa: S311
 
     def hardness(self, first: int, images: int) -> float:

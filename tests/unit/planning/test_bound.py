@@ -1,0 +1,70 @@
+"""The bound: tight where the best schedule is known, below every schedule that is in time."""
+
+import math
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fusebus.planning.fleet import Quantiles
+from fusebus.planning.simulation import simulate
+from fusebus.planning.simulation.bound import lower_bound
+from fusebus.planning.simulation.scenario import Draws, Lump, Scenario
+from fusebus.planning.simulation.scenarios import GPUS, T4
+
+HOUR = 3600.0
+
+
+def scenario_of(*lumps, deadline=1800.0, offers=(T4,), boot=300.0, seconds=1.0, **more):
+    return Scenario(
+        name="t", says="", lumps=lumps, deadline=deadline, offers=offers, service=Quantiles(seconds, seconds),
+        boot=Quantiles(boot, boot), **more,
+    )  # fmt: skip
+
+
+def node_seconds(scenario):
+    """The bound in seconds of a Spot T4."""
+    return lower_bound(scenario, Draws(scenario)) / T4.spot_per_hour * HOUR
+
+
+def test_one_burst_needs_one_boot_and_its_work():
+    assert node_seconds(scenario_of(Lump(0.0, 1000))) == pytest.approx(1300)
+
+
+def test_whole_nodes_are_counted():
+    assert node_seconds(scenario_of(Lump(0.0, 1801))) == pytest.approx(1801 + 2 * 300)
+
+
+def test_arrivals_that_can_wait_share_a_boot():
+    assert node_seconds(scenario_of(Lump(0.0, 10), Lump(1700.0, 10))) == pytest.approx(320)
+
+
+def test_arrivals_far_apart_pay_for_two_boots():
+    assert node_seconds(scenario_of(Lump(0.0, 10), Lump(9000.0, 10))) == pytest.approx(620)
+
+
+def test_a_node_idles_where_that_is_cheaper_than_a_boot():
+    # Without time to wait, an image each 100 s for 1,000 s: one node for all of it.
+    lumps = [Lump(100.0 * k, 1) for k in range(11)]
+    assert node_seconds(scenario_of(*lumps, deadline=10.0)) == pytest.approx(1000 - 10 + 300)
+
+
+def test_work_in_a_storm_is_counted_at_the_price_of_dedicated_nodes():
+    stormy = scenario_of(Lump(5000.0, 1000), storms=((0.0, 20_000.0),))
+    assert node_seconds(stormy) == pytest.approx(1300 * T4.dedicated_per_hour / T4.spot_per_hour)
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    st.lists(st.tuples(st.floats(0, 20_000), st.integers(1, 3000)), min_size=1, max_size=6),
+    st.sampled_from([1200.0, 3600.0, 14_400.0]),
+    st.integers(0, 1000),
+)
+def test_whoever_is_in_time_pays_at_least_the_bound(arrivals, deadline, seed):
+    lumps = tuple(Lump(at, images) for at, images in sorted(arrivals))
+    scenario = Scenario(
+        name="t", says="", lumps=lumps, deadline=deadline, offers=GPUS, service=Quantiles(1.5, 2.0), seed=seed
+    )
+    for outcome in simulate(scenario):
+        assert math.isfinite(outcome.bound)
+        assert outcome.hits < outcome.images or outcome.cost >= outcome.bound * (1 - 1e-9), outcome.policy

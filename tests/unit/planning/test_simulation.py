@@ -1,0 +1,81 @@
+"""The gate: our policy against both baselines, the bound and the marks, scenario by scenario."""
+
+import time
+
+import msgspec
+import pytest
+
+from fusebus.planning.simulation import run, scenarios, simulate
+from fusebus.planning.simulation.ours import Ours
+from fusebus.planning.simulation.report import MEAN_MARK, as_json, missed, missed_in, table
+
+ALL = scenarios()
+SLOW = ("trickle", "diurnal-month", "million-a-day")
+MONTH_SECONDS = 30.0  # of CPU, with room for a crowded machine
+QUICK = [name for name in ALL if name not in SLOW]
+
+
+@pytest.fixture(scope="module")
+def outcomes():
+    """Each quick scenario under every policy, run once."""
+    return {name: simulate(ALL[name]) for name in QUICK}
+
+
+@pytest.mark.parametrize("name", QUICK)
+def test_every_mark_is_met_and_no_baseline_is_cheaper(outcomes, name):
+    found = outcomes[name]
+    assert missed_in(found[0], found) == []
+
+
+def test_the_mean_of_the_quick_scenarios_keeps_to_its_mark(outcomes):
+    ratios = [found[0].ratio for found in outcomes.values()]
+    assert sum(ratios) / len(ratios) <= MEAN_MARK
+
+
+def test_no_policy_that_is_in_time_undercuts_the_bound(outcomes):
+    for found in outcomes.values():
+        for outcome in found:
+            assert outcome.hits < outcome.images or outcome.cost >= outcome.bound, outcome.policy
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", SLOW)
+def test_long_scenarios_meet_every_mark_too(name):
+    found = simulate(ALL[name])
+    assert missed_in(found[0], found) == []
+
+
+@pytest.mark.long
+def test_a_month_takes_our_policy_seconds():
+    began = time.process_time()
+    simulate(ALL["diurnal-month"], ["ours"])
+    assert time.process_time() - began < MONTH_SECONDS
+
+
+@pytest.mark.parametrize("name", ["spot-storm", "spot-flicker"])
+def test_a_simulation_gives_the_same_every_time(name):
+    assert as_json(simulate(ALL[name]), timelines=True) == as_json(simulate(scenarios()[name]), timelines=True)
+
+
+@pytest.mark.parametrize("name", ["spot-storm", "price-change"])
+def test_looks_that_are_left_out_would_have_changed_nothing(name, monkeypatch):
+    scenario = ALL[name]
+    few = simulate(scenario, ["ours"])[0]
+    monkeypatch.setitem(run.POLICIES, "ours", lambda: Ours(skipping=False))
+    all_of_them = simulate(scenario, ["ours"])[0]
+    assert (few.cost, few.hits, few.resizes) == (all_of_them.cost, all_of_them.hits, all_of_them.resizes)
+
+
+def test_the_table_has_a_line_for_each_outcome(outcomes):
+    found = [outcome for name in QUICK[:2] for outcome in outcomes[name]]
+    lines = table(found).splitlines()
+    assert len(lines) == 2 + 6
+    assert lines[2].startswith("| burst-100 ")
+
+
+def test_a_missed_mark_is_named(outcomes):
+    ours, keda, _ = outcomes["burst-100"]
+    worse = msgspec.structs.replace(ours, hits=50, cost=10.0, busy_removed=1, resizes=5)
+    words = " ".join(missed([worse, keda]))
+    for part in ("50.00 % in time", "times the bound", "busy nodes", "5 resizes", "keda costs"):
+        assert part in words
