@@ -220,9 +220,9 @@ def _parsed(frame: bytes) -> Frame:
 
 
 def _delivery_id(frame: bytes) -> int:
-    """Of a transfer frame as the broker makes it: list8, handle, delivery-id."""
+    """Of a transfer frame as the broker makes it: list8, handle, delivery-id, each as a uint of any length."""
     position = 8 + 3 + 3
-    position += 1 if frame[position] == 0x43 else 2
+    position += {0x43: 1, 0x52: 2, 0x70: 5}[frame[position]]
     constructor = frame[position]
     if constructor == 0x43:
         return 0
