@@ -13,8 +13,8 @@ from fusebus.planning.prices import PoolOffer, Prices
 
 SECONDS_PER_HOUR = 3600.0
 P95_OVER_P50 = 1.2  # of an assumed service time
-SURELY_SOON = 60.0  # seconds: what a node that is later than its p95 still gets
-GIVEN_UP = 2.0  # p95 of a boot after which a node that still starts is not counted on
+SURELY_SOON = 60.0  # seconds (half a boot where that is less): what a node that is later than its p95 still gets
+GIVEN_UP, OVERDUE = 2.0, 120.0  # p95 of a boot, and seconds more: then a node that still starts is not counted on
 LONG_RESIZE = 180.0  # seconds: a pool that resizes longer than this is not waited for
 STORM_SHARE = 0.5  # of Spot nodes that work, so much is counted on in a storm
 
@@ -113,7 +113,7 @@ def _line(
     counts, storm = state.counts(spot), spot and in_storm(state, limits, now)
     elapsed = 0.0 if state.ordered_at is None else now - state.ordered_at
     # What is far too late may never come.
-    coming = state.coming(spot) if elapsed <= GIVEN_UP * state.boot.p95 else 0
+    coming = state.coming(spot) if elapsed <= GIVEN_UP * state.boot.p95 + OVERDUE else 0
     coming += 0 if storm else counts.preempted
     assumed = 1.0 / offer.images_per_second
     kept = counts.target if not state.steady else counts.present - counts.broken
@@ -125,7 +125,7 @@ def _line(
         boot=state.boot,
         ready=counts.ready,
         coming=coming,
-        coming_in=max(state.boot.p95 - elapsed, SURELY_SOON),
+        coming_in=max(state.boot.p95 - elapsed, min(SURELY_SOON, state.boot.p95 / 2)),
         kept=kept,
         steady=state.steady,
         storm=storm,

@@ -12,7 +12,7 @@ from fusebus.planning.simulation.nodes import SECONDS_PER_HOUR, Batchful, Node, 
 from fusebus.planning.simulation.scenario import Draws, Lump, Scenario
 
 DUE_BUCKETS = 24  # the ledger's deliveries: so many a deadline
-GIVE_UP = 2 * 86_400.0  # seconds after the last deadline: what is not done then never will be
+GIVE_UP = 5 * 86_400.0  # seconds after the last deadline: what is not done then never will be
 
 
 class Queue:
