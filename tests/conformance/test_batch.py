@@ -159,6 +159,7 @@ async def test_an_update_with_a_stale_etag_is_refused(account: Account) -> None:
 
 
 async def test_a_resize_of_a_resizing_pool_is_a_conflict(account: Account) -> None:
+    account.server.inject("market", size="Standard_NC4as_T4_v3", spot=0)  # so that it goes on resizing
     await account.scale(1)
     with pytest.raises(HttpResponseError) as refused:
         await account.scale(2)
@@ -220,6 +221,7 @@ async def test_tasks_take_turns_on_one_node(account: Account) -> None:
     assert times == sorted(times)
     (node,) = await account.nodes()
     assert node.total_tasks_run == 3
+    assert [task.task_id for task in node.recent_tasks or []] == ["c", "b", "a"]
 
 
 async def test_a_task_process_killed_from_outside_fails_and_is_retried(account: Account) -> None:

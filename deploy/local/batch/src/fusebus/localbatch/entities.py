@@ -123,6 +123,7 @@ class Node:
     incarnation: int = 1  # of the document that tells of `notice`
     evict_at: float | None = None  # when the market takes it, with a notice
     errors: list[tuple[str, str]] = field(default_factory=list)  # code, sentence
+    recent: list[Task] = field(default_factory=list)  # the last tasks that ran here, the newest first
     tasks_run: int = 0
     tasks_succeeded: int = 0
 

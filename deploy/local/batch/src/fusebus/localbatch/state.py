@@ -23,6 +23,8 @@ from fusebus.localbatch.entities import (
 from fusebus.localbatch.jobs import JobsState
 from fusebus.localbatch.values import settings_of
 
+RECENT_TASKS = 10  # that a node tells of
+
 
 class BatchState(JobsState):
     """Every method is one event. After each, and at `next_deadline`, call `advance` and carry out what it returns."""
@@ -76,6 +78,7 @@ class BatchState(JobsState):
         now = self.clock()
         run = Run(next(self._numbers), task, pool, node, started=now)
         self.runs[run.id] = node.run = run
+        node.recent = [task, *(other for other in node.recent if other is not task)][:RECENT_TASKS]
         self._enter(pool, node, NodeState.RUNNING)
         self._set_task(task, TaskState.RUNNING)
         task.started, task.ended, task.exit_code, task.failure = now, None, None, None

@@ -31,17 +31,22 @@ def arm_pool(pool: Pool, resource_id: str) -> dict[str, Any]:
         "scaleSettings": {"fixedScale": {**_targets(pool), "resizeTimeout": _duration(pool.resize_timeout)}},
     }
     if pool.resize_started is not None:
-        properties["resizeOperationStatus"] = {
-            **_targets(pool),
-            "resizeTimeout": _duration(pool.resize_timeout),
-            "nodeDeallocationOption": DEALLOCATION_NAMES[pool.deallocation],
-            "startTime": time_text(pool.resize_started),
-        }
-        if pool.resize_errors:
-            errors = [{"code": code, "message": message} for code, message in pool.resize_errors]
-            properties["resizeOperationStatus"]["errors"] = errors
+        properties["resizeOperationStatus"] = _resize_status(pool, pool.resize_started)
     kind = "Microsoft.Batch/batchAccounts/pools"
     return {"id": resource_id, "name": pool.id, "type": kind, "etag": pool.etag, "properties": properties}
+
+
+def _resize_status(pool: Pool, started: float) -> dict[str, Any]:
+    """Of the current or the last resize; its errors stay until the next one."""
+    status = {
+        **_targets(pool),
+        "resizeTimeout": _duration(pool.resize_timeout),
+        "nodeDeallocationOption": DEALLOCATION_NAMES[pool.deallocation],
+        "startTime": time_text(started),
+    }
+    if pool.resize_errors:
+        status["errors"] = [{"code": code, "message": message} for code, message in pool.resize_errors]
+    return status
 
 
 def pool_view(pool: Pool, base: str) -> dict[str, Any]:
@@ -114,8 +119,14 @@ def node_view(node: Node, pool: Pool, base: str) -> dict[str, Any]:
         "isDedicated": node.dedicated,
         "virtualMachineInfo": {},
     }
-    if node.run is not None:
-        view["recentTasks"] = [_recent(node.run.task, base)]
+    return view | _node_history(node, pool, base)
+
+
+def _node_history(node: Node, pool: Pool, base: str) -> dict[str, Any]:
+    """What is told only once there is something to tell."""
+    view: dict[str, Any] = {}
+    if node.recent:
+        view["recentTasks"] = [_recent(task, base) for task in node.recent]
     if node.booted is not None:
         view["lastBootTime"] = time_text(node.booted)
     if node.errors:
