@@ -1,5 +1,6 @@
 """Faults as clients feel them: throttling, errors, late and lost answers; and the ways to inject them."""
 
+import asyncio
 import json
 import subprocess
 import sys
@@ -168,6 +169,31 @@ async def test_output_files_are_in_storage_when_the_task_has_ended(aio_place: An
         info = (await place.task_is("two", "completed")).execution_info
         assert (info.exit_code, info.result) == (0, "failure")
         assert info.failure_info.code in ("FileUploadAccessDenied", "FileUploadContainerNotFound")
+
+
+async def test_a_task_whose_files_find_no_end_can_be_ended(aio_place: Any) -> None:
+    place, asked = aio_place, asyncio.Event()
+
+    async def never(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        asked.set()
+        await reader.read()
+        writer.close()
+
+    async with await asyncio.start_server(never, "127.0.0.1", 0) as storage:
+        host, port = storage.sockets[0].getsockname()[:2]
+        target = batch_models.OutputFileBlobContainerDestination(container_url=f"http://{host}:{port}/c?sig=x")
+        file = batch_models.OutputFile(
+            file_pattern="../stdout.txt",
+            destination=batch_models.OutputFileDestination(container=target),
+            upload_options=batch_models.OutputFileUploadConfiguration(upload_condition="taskcompletion"),
+        )
+        await place.add("one", "true", output_files=[file])
+        await place.scale(spot=1)
+        await asyncio.wait_for(asked.wait(), 30)
+        assert (await place.call("data.get_task", "work", "one")).state == "running"
+        await place.call("data.terminate_task", "work", "one")
+        info = (await place.task_is("one", "completed")).execution_info
+        assert (info.exit_code, info.failure_info.code) == (0, "TaskEnded")
 
 
 # --- the command

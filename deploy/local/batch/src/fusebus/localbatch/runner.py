@@ -39,6 +39,7 @@ class _Running:
     task: asyncio.Task[None]
     process: asyncio.subprocess.Process | None = None
     signal: signal.Signals | None = None  # asked for before the process was there
+    upload: asyncio.Task[tuple[str, str] | None] | None = None  # the process has ended, its files are on their way
 
 
 class ProcessRunner:
@@ -95,10 +96,18 @@ class ProcessRunner:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(process.pid, signal.SIGKILL)  # what the task left behind ends with it
             if isinstance(start, StartProcess) and start.uploads:
-                folder = self.task_dir(start.job_id, start.task_id)
-                problem = await upload_outputs(start.uploads, folder, folder / "wd", exit_code == 0)
+                problem = await self._upload(running, start, exit_code == 0)
         del self._running[start.run_id]
         self._ended(start.run_id, exit_code, problem)
+
+    async def _upload(self, running: _Running, start: StartProcess, succeeded: bool) -> tuple[str, str] | None:
+        folder = self.task_dir(start.job_id, start.task_id)
+        uploading = upload_outputs(start.uploads, folder, folder / "wd", succeeded)
+        running.upload = asyncio.get_running_loop().create_task(uploading)
+        await asyncio.wait([running.upload])
+        if running.upload.cancelled():
+            return "FileUploadMiscError", "The task was ended while its files were uploaded."
+        return running.upload.result()
 
     async def _spawn(self, start: StartProcess | StartNodeProcess) -> asyncio.subprocess.Process:
         folder, own = self._place(start)
@@ -138,6 +147,10 @@ class ProcessRunner:
         running = self._running.get(run_id)
         if running is None:
             return  # ended in between
+        if running.upload is not None:  # the number of the process may be another's by now
+            if number is signal.SIGKILL:
+                running.upload.cancel()
+            return
         if running.process is None:
             running.signal = number
             return
