@@ -1,9 +1,11 @@
 """A local Batch, and the dispatcher's settings for it."""
 
 import asyncio
+import hashlib
 import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ import pytest
 
 from fusebus.blobs import BlobSettings
 from fusebus.bus import BusSettings
+from fusebus.contracts.messages import BlobReference, ImageAccepted, JobKind, Lane
 from fusebus.costs.settings import CostSettings
 from fusebus.dispatcher.adapters import BatchFleet
 from fusebus.dispatcher.settings import DispatcherSettings
@@ -21,6 +24,23 @@ LIMITS = AccountLimits(
     boot_seconds=0.2, leave_seconds=0.05, terminate_grace_seconds=2, preempted_seconds=0.1, capacity=3
 )
 DEADLINE_SECONDS = 90.0
+
+WORKER = """
+import asyncio, os
+from fusebus.bus import Bus, BusSettings
+from fusebus.contracts.outcomes import done
+from fusebus.host import Secret
+
+async def handle(message, context):
+    await asyncio.sleep(0.05)
+    return done()
+
+async def main():
+    async with Bus(BusSettings(connection=Secret(os.environ["CONNECTION"]))) as bus:
+        await bus.consume("images", "detect", handle, stop=asyncio.Event(), slots=4, idle_exit=1.0)
+
+asyncio.run(main())
+"""
 
 
 @pytest.fixture
@@ -67,3 +87,36 @@ def until() -> Callable[[Callable[[], Awaitable[bool]]], Awaitable[None]]:
             await asyncio.sleep(0.05)
 
     return wait
+
+
+@pytest.fixture
+def worker_script(tmp_path: Path) -> Path:
+    """Takes messages off images/detect until none came for a second."""
+    script = tmp_path / "worker.py"
+    script.write_text(WORKER)
+    return script
+
+
+@pytest.fixture
+def image() -> Callable[[int], ImageAccepted]:
+    """The message of one of many images."""
+
+    def make(number: int) -> ImageAccepted:
+        digest = hashlib.sha256(str(number).encode()).hexdigest()
+        blob = BlobReference(container="in-acme", name=f"{number}.jpg", etag="1", sha256=digest, size=10)
+        return ImageAccepted(
+            upload_id=f"u{number}",
+            run_id="run",
+            supplier="acme",
+            image_id=digest,
+            job_kind=JobKind.DETECT,
+            lane=Lane.NORMAL,
+            deadline=datetime.now(UTC) + timedelta(hours=1),
+            blob=blob,
+            width=10,
+            height=10,
+            format="jpeg",
+            accepted_at=datetime.now(UTC),
+        )
+
+    return make

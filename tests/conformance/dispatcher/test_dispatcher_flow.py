@@ -1,13 +1,12 @@
 """The dispatcher against what is real: local Batch, broker, tables, leases, and workers as processes."""
 
 import asyncio
-import hashlib
 import itertools
 import os
 import sys
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ import pytest
 
 from fusebus.blobs import BlobSettings
 from fusebus.bus import Bus, BusSettings
-from fusebus.contracts.messages import BlobReference, FleetChanged, ImageAccepted, JobKind, Lane
+from fusebus.contracts.messages import FleetChanged, ImageAccepted
 from fusebus.contracts.outcomes import Done, Outgoing, done
 from fusebus.contracts.topology import broker_configuration
 from fusebus.dispatcher.adapters import BatchFleet, BlobLeader
@@ -41,46 +40,9 @@ HASTE = {
     "ledger_seconds": 0.5,
 }
 
-# Takes messages off images/detect until none came for a second.
-WORKER = """
-import asyncio, os
-from fusebus.bus import Bus, BusSettings
-from fusebus.contracts.outcomes import done
-from fusebus.host import Secret
-
-async def handle(message, context):
-    await asyncio.sleep(0.05)
-    return done()
-
-async def main():
-    async with Bus(BusSettings(connection=Secret(os.environ["CONNECTION"]))) as bus:
-        await bus.consume("images", "detect", handle, stop=asyncio.Event(), slots=4, idle_exit=1.0)
-
-asyncio.run(main())
-"""
-
 
 def now() -> datetime:
     return datetime.now(UTC)
-
-
-def image(number: int) -> ImageAccepted:
-    digest = hashlib.sha256(str(number).encode()).hexdigest()
-    blob = BlobReference(container="in-acme", name=f"{number}.jpg", etag="1", sha256=digest, size=10)
-    return ImageAccepted(
-        upload_id=f"u{number}",
-        run_id="run",
-        supplier="acme",
-        image_id=digest,
-        job_kind=JobKind.DETECT,
-        lane=Lane.NORMAL,
-        deadline=now() + timedelta(hours=1),
-        blob=blob,
-        width=10,
-        height=10,
-        format="jpeg",
-        accepted_at=now(),
-    )
 
 
 async def true(value: bool) -> bool:
@@ -89,18 +51,18 @@ async def true(value: bool) -> bool:
 
 async def test_images_bring_nodes_and_workers_and_afterwards_nothing_is_left(
     batch: LocalBatch,
+    worker_script: Path,
     broker: Any,
     ledger_settings: LedgerSettings,
     blob_settings: BlobSettings,
     settings_for: Settings,
     until: Until,
+    image: Callable[[int], ImageAccepted],
     tmp_path: Path,
 ) -> None:
-    worker = tmp_path / "worker.py"
-    worker.write_text(WORKER)
     connection = broker.connection_string
     chosen = settings_for(
-        worker_command=f"{sys.executable} {worker}",
+        worker_command=f"{sys.executable} {worker_script}",
         worker_environment={"CONNECTION": connection},
         max_nodes=2,
         leader_blob=tmp_path.name,
@@ -162,6 +124,7 @@ async def test_two_dispatchers_never_fight_and_the_second_goes_on_where_the_firs
     blob_settings: BlobSettings,
     settings_for: Settings,
     until: Until,
+    image: Callable[[int], ImageAccepted],
     tmp_path: Path,
 ) -> None:
     chosen = settings_for(leader_blob=tmp_path.name, **{**HASTE, "deadline_seconds": 600})
@@ -205,6 +168,7 @@ async def test_a_killed_dispatcher_takes_up_where_it_was(
     broker: Any,
     ledger_settings: LedgerSettings,
     until: Until,
+    image: Callable[[int], ImageAccepted],
     tmp_path: Path,
 ) -> None:
     """As a process of its own: killed and started again it asks for nothing twice and says nothing twice."""

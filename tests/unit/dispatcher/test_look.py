@@ -413,7 +413,7 @@ async def test_a_pin_fixes_the_nodes_and_drains_what_is_above(world: World, disp
     world.orders = Controls(pins={"gpu": pin})
     await dispatcher.look()
     assert world.steps == [DrainWorkers(("worker-2",)), RemoveNodes(("n3",))]
-    assert "pinned to 1 nodes by ops@desk until 2026-11-21 01:00 UTC: a test; without the pin" in (
+    assert "pinned to 1 node by ops@desk until 2026-11-21 01:00 UTC: a test; without the pin" in (
         world.written[0].because
     )
 

@@ -97,7 +97,7 @@ def scale(
         reason=_short(reason),
     )
     status = with_ledger(settings_file, lambda ledger: _pin(ledger, pin))
-    words = f"pool {pool} is pinned to {pin.nodes} nodes until {said(pin.until, now)}"
+    words = f"pool {pool} is pinned to {pin.nodes} node{'s' * (pin.nodes != 1)} until {said(pin.until, now)}"
     _tell(as_json, {"pinned": True, "pin": pin, "status": status}, [words, stale_words(status, now)])
 
 

@@ -67,7 +67,7 @@ def _pinned(target: Target, seen: PoolSeen, orders: Orders, pin: Pin) -> Target:
         spot = nodes
     elif not orders.may_spot:
         spot = 0
-    why = f"pinned to {pin.nodes} nodes by {pin.set_by} until {pin.until:%Y-%m-%d %H:%M} UTC"
+    why = f"pinned to {pin.nodes} node{'s' * (pin.nodes != 1)} by {pin.set_by} until {pin.until:%Y-%m-%d %H:%M} UTC"
     if pin.reason:
         why = f"{why}: {pin.reason}"
     if nodes < pin.nodes:
