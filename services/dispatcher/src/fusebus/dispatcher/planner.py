@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 
 from fusebus.contracts.messages import JobKind
-from fusebus.costs import Rates, UnknownVmSize, Verdict, same_family, vm_size
+from fusebus.costs import Rates, Verdict, same_family
 from fusebus.dispatcher.breaker import Breaker
 from fusebus.dispatcher.facts import Facts
 from fusebus.dispatcher.memory import Memory
@@ -174,7 +174,7 @@ def _quotas(settings: DispatcherSettings, facts: Facts) -> tuple[Quota, ...]:
         for spot, cores in ((True, quota.spot), (False, quota.dedicated)):
             if cores is not None:
                 found.append(Quota(vcpus=cores, region=region, spot=spot))
-        families = {family_of(pool) for pool in settings.all_pools if region_of(pool, facts) == region}
+        families = {pool.quota_family for pool in settings.all_pools if region_of(pool, facts) == region}
         for family in sorted(families if quota.per_family is not None else ()):
             known = [cores for name, cores in (quota.per_family or {}).items() if same_family(name, family)]
             found.append(Quota(vcpus=known[0] if known else 0, family=family, region=region))
@@ -187,7 +187,7 @@ def _prices(settings: DispatcherSettings, facts: Facts, rates: Mapping[str, Rate
             pool=pool.name,
             kind=pool.job_kind.value,
             vm_size=pool.vm_size,
-            family=family_of(pool),
+            family=pool.quota_family,
             vcpus=pool.cores,
             images_per_second=1.0 / pool.seconds_per_image,
             dedicated_per_hour=rates[pool.name].dedicated if pool.may_dedicated else None,
@@ -204,13 +204,3 @@ def _prices(settings: DispatcherSettings, facts: Facts, rates: Mapping[str, Rate
 def region_of(pool: PoolSettings, facts: Facts) -> str:
     """Its own, else that of the Batch account."""
     return pool.region or facts.quota.region
-
-
-def family_of(pool: PoolSettings) -> str:
-    """As the quota names it; of an unknown size without one, the size itself."""
-    if pool.family:
-        return pool.family
-    try:
-        return vm_size(pool.vm_size).family
-    except UnknownVmSize:
-        return pool.vm_size

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 
 import msgspec
 
+from fusebus.costs import same_family
 from fusebus.dispatcher.settings import PoolSettings
 from fusebus.ledger import QuotaLine
 
@@ -19,7 +20,7 @@ class Quota(msgspec.Struct, frozen=True, kw_only=True):
     spot: int | None = None
     """All families together: Batch knows no Spot quota per family."""
     per_family: Mapping[str, int] | None = None
-    """Of dedicated cores, by lower-case family name; None where Batch enforces none."""
+    """Of dedicated cores, by family; None where Batch enforces none."""
 
     def cores(self, family: str, spot: bool) -> int | None:
         """Most cores of this kind."""
@@ -27,15 +28,16 @@ class Quota(msgspec.Struct, frozen=True, kw_only=True):
             return self.spot
         if self.per_family is None or not family:
             return self.dedicated
-        return self.per_family.get(family.lower(), 0)
+        known = [cores for name, cores in self.per_family.items() if same_family(name, family)]
+        return known[0] if known else 0
 
     def lines(self, pools: Iterable[PoolSettings], used: Mapping[tuple[str, bool], int]) -> list[QuotaLine]:
         """What concerns these pools; `used`: cores by family and Spot."""
         found: dict[tuple[str, bool], QuotaLine] = {}
         for pool in pools:
             for spot in (kind for kind in (True, False) if (pool.may_spot if kind else pool.may_dedicated)):
-                family = "" if spot or self.per_family is None else pool.family
-                cores = self.cores(pool.family, spot)
+                family = "" if spot or self.per_family is None else pool.quota_family
+                cores = self.cores(pool.quota_family, spot)
                 taken = sum(n for (name, kind), n in used.items() if kind is spot and family in ("", name))
                 found[family, spot] = QuotaLine(
                     region=pool.region or self.region, family=family, spot=spot, cores=cores, used=taken

@@ -59,7 +59,7 @@ def status_of(
     used: dict[tuple[str, bool], int] = {}
     for name, found in facts.pools.items():
         for node in found.nodes:
-            key = (pools[name].family, not node.dedicated)
+            key = (pools[name].quota_family, not node.dedicated)
             used[key] = used.get(key, 0) + pools[name].cores
     return PoolStatus(
         pool=pool.name,
@@ -109,8 +109,8 @@ def _facts(
         "running": seen.running,
         "waiting": len(seen.waiting),
         "max_nodes": pool.max_nodes,
-        "quota_cores_spot": facts.quota.cores(pool.family, spot=True) if pool.may_spot else None,
-        "quota_cores_dedicated": facts.quota.cores(pool.family, spot=False) if pool.may_dedicated else None,
+        "quota_cores_spot": facts.quota.cores(pool.quota_family, spot=True) if pool.may_spot else None,
+        "quota_cores_dedicated": facts.quota.cores(pool.quota_family, spot=False) if pool.may_dedicated else None,
         "oldest_seconds": None if oldest is None else round((facts.now - oldest).total_seconds()),
         "open_runs": None if facts.open_runs is None else len(facts.open_runs),
         "next_window_seconds": round((soon[0].opens_at - facts.now).total_seconds()) if soon else None,

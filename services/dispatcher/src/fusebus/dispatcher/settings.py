@@ -10,6 +10,7 @@ from msgspec import Meta
 from fusebus.blobs import BlobSettings
 from fusebus.bus import BusSettings
 from fusebus.contracts.messages import JobKind
+from fusebus.costs import UnknownVmSize, vm_size
 from fusebus.costs.settings import CostSettings
 from fusebus.host import SettingsError
 from fusebus.ledger import LedgerSettings
@@ -43,6 +44,16 @@ class PoolSettings(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def job_id(self) -> str:
         return self.job or f"{self.name}-workers"
+
+    @property
+    def quota_family(self) -> str:
+        """As the quota names it; of an unknown size without a family, the size itself."""
+        if self.family:
+            return self.family
+        try:
+            return vm_size(self.vm_size).family
+        except UnknownVmSize:
+            return self.vm_size
 
     @property
     def may_spot(self) -> bool:

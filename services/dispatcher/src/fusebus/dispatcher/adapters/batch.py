@@ -132,7 +132,7 @@ class BatchFleet:
         per_family: Mapping[str, int] | None = None
         if facts.dedicated_core_quota_per_vm_family_enforced:
             lines = facts.dedicated_core_quota_per_vm_family or ()
-            per_family = {(line.name or "").lower(): line.core_quota or 0 for line in lines}
+            per_family = {line.name or "": line.core_quota or 0 for line in lines}
         return Quota(
             region=account.location or "",
             dedicated=facts.dedicated_core_quota,

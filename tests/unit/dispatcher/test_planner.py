@@ -1,0 +1,186 @@
+"""What the policy is shown of quotas, deliveries, windows and evictions, and what it makes of them."""
+
+import math
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import msgspec
+import pytest
+
+from fusebus.blobs import BlobSettings
+from fusebus.bus import BusSettings
+from fusebus.contracts.messages import JobKind
+from fusebus.costs import Rates, Verdict
+from fusebus.costs.settings import CostSettings
+from fusebus.dispatcher import planner
+from fusebus.dispatcher.breaker import Cause
+from fusebus.dispatcher.facts import Facts, OpenRun
+from fusebus.dispatcher.learning import Boots, Evictions, Progress, refusals
+from fusebus.dispatcher.memory import Memory
+from fusebus.dispatcher.quota import Quota
+from fusebus.dispatcher.seen import NodeSeen, PoolSeen
+from fusebus.dispatcher.settings import DispatcherSettings, PoolEntry
+from fusebus.dispatcher.steps import Target
+from fusebus.ledger import Controls, LedgerSettings, Window
+
+NOW = datetime(2026, 11, 21, 12, tzinfo=UTC)
+FREE = Verdict(left=math.inf, alerts=(), because="there is no budget")
+RATES: Mapping[str, Rates] = {
+    "t4": Rates(dedicated=0.5, spot=0.1, currency="GBP", detail=""),
+    "a100": Rates(dedicated=4.0, spot=1.0, currency="GBP", detail=""),
+    "cpu": Rates(dedicated=0.2, spot=0.05, currency="GBP", detail=""),
+}
+POOLS = [
+    PoolEntry(name="t4", vm_size="Standard_NC4as_T4_v3", cores=4, buy="both", seconds_per_image=1.0),
+    PoolEntry(name="a100", vm_size="Standard_NC24ads_A100_v4", cores=24, buy="both", seconds_per_image=0.2),
+    PoolEntry(name="cpu", job_kind=JobKind.CONVERT, vm_size="Standard_D4s_v5", cores=4, buy="dedicated"),
+]
+
+
+def settings_with(**more: Any) -> DispatcherSettings:
+    return DispatcherSettings(
+        bus=BusSettings(),
+        ledger=LedgerSettings(),
+        blobs=BlobSettings(),
+        costs=CostSettings(),
+        batch_url="http://local",
+        pools=POOLS,
+        **{"max_nodes": 50, **more},
+    )
+
+
+def facts_with(**more: Any) -> Facts:
+    pools = {name: PoolSeen(name=name, steady=True) for name in ("t4", "a100", "cpu")}
+    depths = {JobKind.DETECT: 0, JobKind.CONVERT: 0}
+    return Facts(**{"now": NOW, "pools": pools, "depths": depths, "controls": Controls(), **more})
+
+
+def targets(facts: Facts, budget: Verdict = FREE, memory: Memory | None = None, **more: Any) -> dict[str, Target]:
+    settings = settings_with(**more)
+    memory = memory or Memory(settings)
+    memory.observe(facts, 0.0)
+    return planner.targets(settings, planner.plan(settings, facts, memory, RATES, budget))
+
+
+def nodes(found: dict[str, Target]) -> int:
+    return sum(target.nodes for name, target in found.items() if name != "cpu")
+
+
+def detect(count: int) -> dict[JobKind, int | None]:
+    return {JobKind.DETECT: count, JobKind.CONVERT: 0}
+
+
+def test_work_of_a_kind_goes_to_its_own_pools() -> None:
+    found = targets(facts_with(depths={JobKind.DETECT: 0, JobKind.CONVERT: 100}))
+    assert (nodes(found), found["cpu"].dedicated) == (0, 1)
+
+
+def test_spot_is_bought_where_it_may_be_and_dedicated_where_it_must() -> None:
+    found = targets(facts_with(depths=detect(500)))
+    assert sum(found[name].spot for name in ("t4", "a100")) >= 1
+    assert sum(found[name].dedicated for name in ("t4", "a100")) == 0
+
+
+@pytest.mark.parametrize(("spot", "dedicated"), [(0, 0), (3, 3)])
+def test_a_quota_too_small_for_one_node_buys_none_and_says_so(spot: int, dedicated: int) -> None:
+    found = targets(facts_with(depths=detect(500), quota=Quota(spot=spot, dedicated=dedicated)))
+    assert nodes(found) == 0
+    assert found["t4"].late
+    assert "quota" in found["t4"].because
+
+
+def test_a_family_quota_counts_by_its_name_however_it_is_written() -> None:
+    families = {"standardNCASv3_T4Family": 0, "standardNCADSA100v4Family": 48}
+    quota = Quota(spot=0, dedicated=1000, per_family=families)
+    found = targets(facts_with(depths=detect(500), quota=quota))
+    assert (found["t4"].nodes, found["a100"].spot, found["a100"].dedicated > 0) == (0, 0, True)
+
+
+@pytest.mark.parametrize("left", [0.0, None])
+def test_a_spent_or_unknown_budget_buys_nothing(left: float | None) -> None:
+    assert nodes(targets(facts_with(depths=detect(500)), Verdict(left=left, alerts=(), because="spent"))) == 0
+
+
+def test_a_delivery_that_came_long_ago_has_less_time_left() -> None:
+    def capacity(seconds: float) -> float:
+        run = OpenRun(run_id="r", images=2000, total=2000, oldest_at=NOW - timedelta(seconds=seconds))
+        found = targets(facts_with(depths=detect(2000), open_runs=(run,)))
+        return found["t4"].nodes / 1.0 + found["a100"].nodes / 0.2
+
+    assert capacity(900) > capacity(0)
+
+
+def test_deliveries_count_only_while_one_kind_alone_has_work() -> None:
+    run = OpenRun(run_id="r", images=10, total=10, oldest_at=NOW - timedelta(hours=9))
+    both = {JobKind.DETECT: 10, JobKind.CONVERT: 10}
+    found = targets(facts_with(depths=both, open_runs=(run,)))
+    assert not found["t4"].late, "whose they are is not known: nobody is late by guessing"
+
+
+def test_nodes_are_warm_when_an_announced_window_opens() -> None:
+    opens = NOW + timedelta(seconds=295)
+    window = Window(job_kind="detect", opens_at=opens, deadline=opens + timedelta(seconds=500), images=3000)
+    assert nodes(targets(facts_with(windows=()))) == 0
+    assert nodes(targets(facts_with(windows=(window,)))) >= 1
+
+
+def test_a_pool_whose_breaker_is_open_is_passed_over_for_another() -> None:
+    memory = Memory(settings_with())
+    broken = msgspec.structs.replace(memory.pools["t4"].breaker, open_until=NOW + timedelta(hours=1), because="bad")
+    memory.pools["t4"].breaker = msgspec.structs.replace(broken, cause=Cause.NODES)
+    found = targets(facts_with(depths=detect(500)), memory=memory)
+    assert (found["t4"].nodes, found["a100"].nodes > 0) == (0, True)
+
+
+def test_a_pool_that_could_not_be_read_gets_no_target() -> None:
+    pools = {"t4": PoolSeen(name="t4", steady=True)}
+    assert list(targets(facts_with(pools=pools, depths=detect(5)))) == ["t4"]
+
+
+# --- what is learnt
+
+
+def at(seconds: float) -> datetime:
+    return NOW + timedelta(seconds=seconds)
+
+
+def pool_of(*found: NodeSeen, **more: Any) -> PoolSeen:
+    return PoolSeen(name="t4", steady=True, nodes=found, **more)
+
+
+def test_a_boot_is_measured_from_the_resize_to_the_first_use() -> None:
+    boots = Boots().observe(pool_of(resized_at=at(0)))
+    fresh = NodeSeen(id="n", state="idle", since=at(250), allocated_at=at(60))
+    boots = boots.observe(pool_of(fresh, resized_at=at(0)))
+    assert boots.samples == (250.0,)
+    assert boots.observe(pool_of(fresh, resized_at=at(0))).samples == (250.0,), "once"
+
+
+def test_a_node_that_was_there_before_or_comes_back_by_itself_is_no_boot() -> None:
+    there = NodeSeen(id="n", state="running", since=at(250), allocated_at=at(60))
+    assert Boots().observe(pool_of(there, resized_at=at(0))).samples == ()
+    back = NodeSeen(id="m", state="idle", since=at(950), allocated_at=at(60))
+    assert Boots(looked=True).observe(pool_of(back, resized_at=at(900))).samples == ()
+
+
+def test_evictions_are_counted_once_each_and_forgotten_after_a_storm() -> None:
+    gone = NodeSeen(id="n", state="preempted")
+    found = Evictions().observe(pool_of(gone), at(0), 100).observe(pool_of(gone), at(15), 100)
+    assert len(found.times) == 1
+    assert len(found.observe(pool_of(), at(30), 100).observe(pool_of(gone), at(45), 100).times) == 2
+    assert found.observe(pool_of(), at(200), 100).times == ()
+
+
+def test_worker_seconds_without_result_grow_until_the_queue_moves() -> None:
+    found = Progress().observe(0, 3, 2).observe(10, 3, 2).observe(25, 3, 1)
+    assert found.fruitless == 2 * 10 + 15
+    assert found.observe(30, None, 1).fruitless == 35
+    assert found.observe(40, 2, 1).fruitless == 0
+
+
+def test_a_refusal_is_kept_although_batch_forgets_it_with_the_next_resize() -> None:
+    short = pool_of(target_spot=4, resized_at=at(0), shortfall="AllocationFailed: none left")
+    found = refusals({}, short, at(60))
+    assert {spot: one.at for spot, one in found.items()} == {True: at(0).timestamp()}
+    assert refusals(found, pool_of(resized_at=at(70)), at(80)) == found
