@@ -54,7 +54,7 @@ def test_work_in_a_storm_is_counted_at_the_price_of_dedicated_nodes():
     assert node_seconds(stormy) == pytest.approx(1300 * T4.dedicated_per_hour / T4.spot_per_hour)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(
     st.lists(st.tuples(st.floats(0, 20_000), st.integers(1, 3000)), min_size=1, max_size=6),
     st.sampled_from([1200.0, 3600.0, 14_400.0]),

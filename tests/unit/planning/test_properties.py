@@ -31,7 +31,7 @@ A100 = PoolOffer(
     dedicated_per_hour=4.8, spot_per_hour=1.0, max_nodes=4,
 )  # fmt: skip
 PRICES = Prices(offers=(T4, A100))
-CHECKS = settings(max_examples=100, deadline=None)
+CHECKS = settings(max_examples=60, deadline=None)
 
 small = st.integers(0, 6)
 depths = st.integers(0, 60_000)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
 
-from fusebus.planning.simulation import POLICIES, Scenario, scenarios
+from fusebus.planning.simulation import POLICIES, Outcome, Scenario, scenarios
 from fusebus.planning.simulation import simulate as run
 from fusebus.planning.simulation.plots import PlotsUnavailable, plot
 from fusebus.planning.simulation.report import as_json, missed, table
@@ -58,29 +59,28 @@ def simulate(
         click.echo("\n".join(f"{name:16} {scenario.says}" for name, scenario in known.items()))
         return
     policies = _policies(policy)
-    outcomes = [
-        outcome
-        for scenario in _chosen(known, names, everything, trace, deadline)
-        for outcome in run(scenario, policies)
-    ]
+    chosen = _chosen(known, names, everything, trace, deadline)
+    outcomes = [outcome for scenario in chosen for outcome in run(scenario, policies)]
     short = missed(outcomes)
-    if as_text:
-        click.echo(as_json(outcomes, timelines=why).decode())
-    else:
-        click.echo(table(outcomes))
-        for outcome in outcomes:
-            lines = [f"{at / 60:9.2f} min  {because}" for at, because in outcome.reasons] if why else []
-            click.echo(
-                "\n".join([*lines, *([f"alert: {outcome.late}"] if outcome.late else [])]),
-                nl=bool(lines or outcome.late),
-            )
-        click.echo("\n".join(f"missed: {words}" for words in short), nl=bool(short))
+    click.echo(as_json(outcomes, timelines=why).decode() if as_text else _words(outcomes, short, why))
     if plots is not None:
         try:
             plot(outcomes, plots)
         except (PlotsUnavailable, OSError) as error:
             raise click.ClickException(str(error)) from error
     sys.exit(EXIT_MISSED if short else 0)
+
+
+def _words(outcomes: Sequence[Outcome], short: Sequence[str], why: bool) -> str:
+    """The table, decisions where they are asked for, alerts and missed marks."""
+    lines = [table(outcomes)]
+    for outcome in outcomes:
+        if why and outcome.reasons:
+            lines.append(f"\n{outcome.scenario}")
+            lines += [f"{at / 60:9.2f} min  {because}" for at, because in outcome.reasons]
+        if outcome.late:
+            lines.append(f"alert in {outcome.scenario}: {outcome.late}")
+    return "\n".join([*lines, *(f"missed: {words}" for words in short)])
 
 
 def _policies(text: str) -> list[str]:

@@ -39,7 +39,11 @@ class Ours:
 
     def begin(self, world: World) -> None:
         """Start looking."""
-        self._world = world
+        self._world, base = world, world.scenario.service
+        self._service = {
+            offer.pool: Quantiles(base.p50 / offer.images_per_second, base.p95 / offer.images_per_second, True)
+            for offer in world.scenario.offers
+        }
         world.on_change = self._poke
         self._schedule(0.0)
         for window in world.scenario.windows:
@@ -124,15 +128,11 @@ class Ours:
         return Demand(tuple(self._kind(kind) for kind in self._world.scenario.kinds))
 
     def _kind(self, kind: str) -> KindDemand:
-        world, queue = self._world, self._world.queues[kind]
-        now, scenario = world.now, self._world.scenario
-        hidden = any(begin <= now < end for begin, end in scenario.outages)
-        known = self._arrivals.get(kind, Arrivals())
-        if not hidden:
-            known = known.observe(now, queue.arrived - self._arrived.get(kind, 0))
-            self._arrivals[kind], self._arrived[kind] = known, queue.arrived
+        world, queue, now = self._world, self._world.queues[kind], self._world.now
+        hidden = any(begin <= now < end for begin, end in world.scenario.outages)
+        known = self._known(kind, hidden)
         oldest = min((entry[2] for entry in queue.due.values()), default=None)
-        base = scenario.service
+        nodes = [node for pool in world.pools.values() if pool.offer.kind == kind for node in pool.nodes]
         return KindDemand(
             kind=kind,
             depth=None if hidden else queue.depth,
@@ -140,21 +140,24 @@ class Ours:
                 Due(images=int(left), deadline=deadline, since=since, total=int(total))
                 for left, deadline, since, total in queue.due.values()
             ),
-            windows=self._windows() if kind == scenario.kinds[0] else (),
+            windows=self._windows() if kind == world.scenario.kinds[0] else (),
             oldest_age=None if oldest is None else now - oldest,
-            in_flight=sum(
-                n.working.images for p in world.pools.values() for n in p.nodes if n.working and p.offer.kind == kind
-            ),
-            service={
-                name: Quantiles(base.p50 / p.offer.images_per_second, base.p95 / p.offer.images_per_second, True)
-                for name, p in world.pools.items()
-            },
+            in_flight=sum(node.working.images for node in nodes if node.working),
+            service=self._service,
             arrivals_per_second=known.per_second(now),
             gap=known.gap(now),
             quiet=known.quiet(now),
             delivery_age=known.delivery_age(now),
             fruitless=self._fruitless(kind),
         )
+
+    def _known(self, kind: str, hidden: bool) -> Arrivals:
+        """The forecast after this look; while the depth can't be read, as it was."""
+        known, arrived = self._arrivals.get(kind, Arrivals()), self._world.queues[kind].arrived
+        if not hidden:
+            known = known.observe(self._world.now, arrived - self._arrived.get(kind, 0))
+            self._arrivals[kind], self._arrived[kind] = known, arrived
+        return known
 
     def _fruitless(self, kind: str) -> float:
         """Worker-seconds since anything was finished or arrived."""

@@ -79,6 +79,10 @@ def _one(scenario: Scenario, scaler: Scaler, bound: float) -> Outcome:
     world = World(scenario, Draws(scenario), scaler.self_starting)
     scaler.begin(world)
     world.run()
+    return _outcome(scenario, scaler, world, bound)
+
+
+def _outcome(scenario: Scenario, scaler: Scaler, world: World, bound: float) -> Outcome:
     seconds = sum(p.seconds_billed + sum(world.now - n.born for n in p.nodes) for p in world.pools.values())
     alerts = scaler.late.values() if isinstance(scaler, Ours) else ()
     return Outcome(
