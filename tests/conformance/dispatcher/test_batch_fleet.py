@@ -297,6 +297,17 @@ def test_pools_are_read_from_settings_and_take_what_they_leave_out_from_the_rest
     assert (cpu.job_kind, cpu.vm_size, cpu.cores, cpu.max_nodes) == ("convert", "D4s_v5", 2, 9)
 
 
+def test_the_pools_of_the_documentation_are_read(tmp_path: Path) -> None:
+    page = (Path(__file__).parents[3] / "docs" / "dispatcher.md").read_text()
+    file = tmp_path / "settings.toml"
+    file.write_text(page.partition("```toml\n")[2].partition("```")[0])
+    environment = {"FUSEBUS_SETTINGS": str(file), "FUSEBUS_DISPATCHER_BATCH_URL": "http://localhost:1"}
+    t4, a100, cpu = load_settings(DispatcherSettings, "dispatcher", environment).all_pools
+    assert (t4.buy, t4.cores, t4.max_nodes) == ("both", 4, 8)
+    assert (a100.cores, a100.max_nodes, a100.seconds_per_image) == (24, 2, 0.15)
+    assert (cpu.job_kind, cpu.worker_environment) == ("convert", {"FUSEBUS_CONVERT_IDLE_EXIT_SECONDS": "60"})
+
+
 @pytest.mark.parametrize("pools", [[{"name": "a"}, {"name": "a"}], [{"name": "a b"}], [{"name": "a", "vmsize": "x"}]])
 def test_wrong_pools_are_named(pools: list[dict[str, str]]) -> None:
     environment = {

@@ -1,6 +1,8 @@
 """From a target to steps, by table: pools and targets in, steps out."""
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from fusebus.dispatcher.seen import NodeSeen, PoolSeen, WorkerSeen, WorkerState
 from fusebus.dispatcher.steps import AddWorkers, DrainWorkers, RemoveNodes, Resize, Step, StopWaiting, Target, steps
@@ -78,3 +80,40 @@ def test_a_remove_request_stays_within_batchs_limit() -> None:
     (step,) = steps(Target(), pool("i" * 250))
     assert isinstance(step, RemoveNodes)
     assert len(step.node_ids) == 100
+
+
+POOLS = st.builds(
+    pool,
+    st.text(alphabet="bisxplBISXPL", max_size=12),
+    target=st.one_of(st.none(), st.integers(0, 12)),
+    steady=st.booleans(),
+    waiting=st.integers(0, 4),
+)
+TARGETS = st.builds(Target, dedicated=st.integers(0, 9), spot=st.integers(0, 9), workers=st.integers(0, 12))
+
+
+@given(target=TARGETS, seen=POOLS)
+def test_whatever_is_wanted_no_busy_node_goes_and_no_resize_takes_one_away(target: Target, seen: PoolSeen) -> None:
+    states = {node.id: node.state for node in seen.nodes}
+    for step in steps(target, seen):
+        match step:
+            case RemoveNodes(node_ids):
+                assert seen.steady
+                assert {states[name] for name in node_ids} <= {"idle", "preempted", "unusable"}
+            case Resize(dedicated, spot):
+                assert seen.steady
+                assert dedicated >= len(seen.staying(True)) and spot >= len(seen.staying(False))
+            case AddWorkers(count):
+                assert count == target.workers - seen.live
+            case StopWaiting(task_ids):
+                assert set(task_ids) <= set(seen.waiting)
+            case DrainWorkers(task_ids):
+                assert len(task_ids) <= seen.running
+    assert sum(isinstance(step, RemoveNodes | Resize) for step in steps(target, seen)) <= 1
+
+
+@given(seen=POOLS)
+def test_a_pool_that_is_as_wanted_is_left_alone(seen: PoolSeen) -> None:
+    target = Target(dedicated=len(seen.staying(True)), spot=len(seen.staying(False)), workers=seen.live)
+    changes = [step for step in steps(target, seen) if not isinstance(step, Resize)]
+    assert all(isinstance(step, RemoveNodes) and set(step.node_ids) <= set(seen.broken) for step in changes)

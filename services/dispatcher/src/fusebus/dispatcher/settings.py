@@ -229,7 +229,7 @@ class DispatcherSettings(msgspec.Struct, frozen=True, kw_only=True):
             job_kind=entry.job_kind,
             vm_size=entry.vm_size or self.vm_size,
             family=entry.family,
-            cores=entry.cores or self.cores_per_node,
+            cores=entry.cores or (_known_cores(entry.vm_size) if entry.vm_size else None) or self.cores_per_node,
             buy=entry.buy or ("spot" if self.spot else "dedicated"),
             region=entry.region,
             max_nodes=self.max_nodes if entry.max_nodes is None else entry.max_nodes,
@@ -241,3 +241,11 @@ class DispatcherSettings(msgspec.Struct, frozen=True, kw_only=True):
             ),
             job=entry.job,
         )
+
+
+def _known_cores(name: str) -> int | None:
+    """Of a VM size that libs/costs knows."""
+    try:
+        return vm_size(name).vcpus
+    except UnknownVmSize:
+        return None
