@@ -4,6 +4,7 @@ from fusebus.blobs import layout
 from fusebus.blobs.client import BLOCK_BLOB, BlobProperties, Blobs, ListedBlob
 from fusebus.blobs.digest import DigestMismatch, require_digest
 from fusebus.blobs.errors import BlobChanged, BlobExists, BlobTooLarge, BlobVanished, StorageError, StorageUnavailable
+from fusebus.blobs.grants import GrantedUrl, GrantUnavailable
 from fusebus.blobs.settings import BlobSettings
 
 __all__ = [
@@ -16,6 +17,8 @@ __all__ = [
     "BlobVanished",
     "Blobs",
     "DigestMismatch",
+    "GrantUnavailable",
+    "GrantedUrl",
     "ListedBlob",
     "StorageError",
     "StorageUnavailable",

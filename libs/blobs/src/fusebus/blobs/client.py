@@ -16,8 +16,10 @@ from azure.storage.blob import BlobProperties as SdkProperties
 from azure.storage.blob import ContentSettings
 from azure.storage.blob.aio import BlobClient, BlobServiceClient, LinearRetry
 
+from fusebus.blobs import grants
 from fusebus.blobs.blocks import IF_ABSENT, upload_blocks
 from fusebus.blobs.errors import BlobChanged, BlobExists, BlobTooLarge, BlobVanished, translated
+from fusebus.blobs.grants import GrantedUrl
 from fusebus.blobs.layout import supplier_container, supplier_of
 from fusebus.blobs.sas import container_url_with_sas
 from fusebus.blobs.settings import BlobSettings
@@ -197,6 +199,21 @@ class Blobs:
         container = supplier_container(supplier)
         with translated(f"delegation for {container}"):
             return await container_url_with_sas(self._service, container, valid_for_seconds)
+
+    async def supplier_grant(self, supplier: str, grant_id: str, expires_at: datetime) -> GrantedUrl:
+        """A token as of `supplier_sas`, for days; revocable by its id where the account key signs.
+
+        Raises GrantUnavailable where storage can't make such a token, StorageUnavailable, StorageError.
+        """
+        container = supplier_container(supplier)
+        with translated(f"grant for {container}"):
+            return await grants.grant(self._service, container, grant_id, expires_at)
+
+    async def revoke_grants(self, supplier: str, grant_ids: set[str]) -> None:
+        """Refuse these tokens from now on; repeats change nothing. Raises StorageUnavailable, StorageError."""
+        container = supplier_container(supplier)
+        with translated(f"revocation for {container}"):
+            await grants.revoke(self._service, container, grant_ids)
 
     async def _put(self, container: str, name: str, data: bytes, content_type: str, condition: dict[str, Any]) -> str:
         with translated(f"write of {container}/{name!r}"):

@@ -24,6 +24,7 @@ from fusebus.ledger.rows import (
     Working,
 )
 from fusebus.ledger.settings import LedgerSettings
+from fusebus.ledger.suppliers import Grant, Held, HeldBecause, SupplierRecord, SupplierState, Usage, next_day
 
 __all__ = [
     "SERVICES",
@@ -36,6 +37,9 @@ __all__ = [
     "Final",
     "FinalKind",
     "FinalRecorded",
+    "Grant",
+    "Held",
+    "HeldBecause",
     "ImageClaim",
     "ImageFacts",
     "Ledger",
@@ -50,8 +54,12 @@ __all__ = [
     "QuotaLine",
     "RunRow",
     "RunState",
+    "SupplierRecord",
+    "SupplierState",
     "UploadEntry",
     "UploadRow",
+    "Usage",
     "Window",
     "Working",
+    "next_day",
 ]

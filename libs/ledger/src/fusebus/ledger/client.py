@@ -1,4 +1,4 @@
-"""The ledger as one object: uploads, runs, images, mails, decisions, costs and the fleet over one account."""
+"""The ledger as one object: uploads, runs, images, mails, decisions, costs, fleet and suppliers over one account."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ from fusebus.ledger.fleet import FleetLedger
 from fusebus.ledger.images import ImageLedger
 from fusebus.ledger.mails import MailLedger
 from fusebus.ledger.settings import LedgerSettings
+from fusebus.ledger.suppliers import SupplierLedger
 from fusebus.ledger.tables import Tables
 from fusebus.ledger.uploads import UploadLedger
 
 
-class Ledger(UploadLedger, ImageLedger, MailLedger, DecisionLedger, FleetLedger, CostLedger):
+class Ledger(UploadLedger, ImageLedger, MailLedger, DecisionLedger, FleetLedger, CostLedger, SupplierLedger):
     """An async context manager. Every method raises LedgerUnavailable (retry later) and LedgerError, never azure's."""
 
     def __init__(self, settings: LedgerSettings) -> None:

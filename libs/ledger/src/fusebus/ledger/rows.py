@@ -7,7 +7,7 @@ from enum import StrEnum
 
 import msgspec
 
-from fusebus.contracts.messages import RejectReason, StageTimings, StoredBlob
+from fusebus.contracts.messages import JobKind, Lane, RejectReason, StageTimings, StoredBlob
 
 
 class RunState(StrEnum):
@@ -116,6 +116,10 @@ class UploadEntry(msgspec.Struct, frozen=True, kw_only=True):
     reject_reason: RejectReason | None = None
     detail: str = ""
     """For ops: what exactly was found."""
+    job_kind: JobKind | None = None
+    """The supplier's own terms when it arrived; None: ingest's settings."""
+    lane: Lane | None = None
+    deadline_seconds: float | None = None
 
 
 class UploadRow(UploadEntry, frozen=True, kw_only=True):

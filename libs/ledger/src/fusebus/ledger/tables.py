@@ -21,7 +21,20 @@ from fusebus.ledger.columns import Columns, key
 from fusebus.ledger.errors import LedgerError, LedgerUnavailable, translated
 from fusebus.ledger.settings import LedgerSettings
 
-TABLES = ("runs", "current", "assigned", "images", "mails", "decisions", "costs", "controls", "pools", "windows")
+TABLES = (
+    "runs",
+    "current",
+    "assigned",
+    "images",
+    "mails",
+    "decisions",
+    "costs",
+    "controls",
+    "pools",
+    "windows",
+    "suppliers",
+    "usage",
+)
 GUARD_STATUS = frozenset({404, 409, 412})
 """Answers to a guarded write whose row is missing, is there already, or has another ETag."""
 
