@@ -68,10 +68,11 @@ def _fill(order: Sequence[Line], crew: Sequence[Line], wish: Wish, room: Room) -
     adds: list[tuple[Line, int]] = []
     for line in order:
         wanted, seconds = nodes_for(line, adds, crew, wish)
-        if wanted:
-            taken = room.take(line, wanted, seconds)
-            if taken:
-                adds.append((line, taken))
+        taken = room.take(line, wanted, seconds) if wanted else 0
+        if taken:
+            adds.append((line, taken))
+        if taken == wanted:
+            break
     return Choice(tuple(adds), _cost(adds, crew, wish), _lacking(adds, crew, wish), tuple(room.said))
 
 

@@ -33,7 +33,7 @@ from fusebus.planning.simulation.scenario import LEAST_BOOT, Draws, Lump, Scenar
 SECONDS_PER_HOUR = 3600.0
 MOST_GROUPS = 1200
 MOST_BOOTS = 400  # schedules with up to so many boots are told apart
-BOOT_PRICES = (0.8, 1.0, 1.2, 1.6)  # times the usual boot
+BOOT_PRICES = (0.8, 1.0, 1.4)  # times the usual boot
 HOPELESS = 4.0  # boots: a period that idles longer than this and twice its work is never best
 
 
@@ -134,6 +134,13 @@ def _lowest(scenario: Scenario, offer: PoolOffer, begin: float, end: float) -> f
     return min((price for price in prices if price is not None), default=math.inf)
 
 
+def _share(scenario: Scenario, offer: PoolOffer, offers: Sequence[PoolOffer]) -> float:
+    """Its price by that of the cheapest node, at the moment when this is lowest."""
+    edges = [0.0, *(change.at for change in scenario.changes), *(edge for storm in scenario.storms for edge in storm)]
+    prices = [[_lowest(scenario, one, at, at + 1e-3) for one in (offer, *offers)] for at in edges]
+    return min(own / min(others) for own, *others in prices)
+
+
 def _cheapest_partition(groups: list[Group], scenario: Scenario, offers: Sequence[PoolOffer], boot: float) -> float:
     """Backwards: best[i] is the least cost of groups i and later."""
     count = len(groups)
@@ -148,18 +155,26 @@ def _from(
     i: int, groups: list[Group], scenario: Scenario, best: list[float], densest: list[float], boots: _BootCosts
 ) -> float:
     """The cheapest first period that begins with group i."""
+    # The innermost loop of a month: comparisons instead of min and max.
+    deadline, start = scenario.deadline, groups[i]
     work = money = 0.0
     lowest = least = math.inf
     for j in range(i, len(groups)):
         group = groups[j]
         work += group.work
         money += group.work * group.per_image
-        lowest = min(lowest, group.per_second)
-        densest[j] = max(densest[j], work / (group.last + scenario.deadline - groups[i].first))
+        if group.per_second < lowest:
+            lowest = group.per_second
+        dense = work / (group.last + deadline - start.first)
+        if dense > densest[j]:
+            densest[j] = dense
         busy = money + boots.cost(densest[j], lowest)
-        waits = max(0.0, group.first - groups[i].last - scenario.deadline)
-        least = min(least, max(busy, lowest * (waits + boots.boot)) + best[j + 1])
-        if lowest * waits > 2 * busy + HOPELESS * lowest * boots.boot:
+        waits = group.first - start.last - deadline
+        idle = lowest * ((waits if waits > 0 else 0.0) + boots.boot)
+        cost = (busy if busy > idle else idle) + best[j + 1]
+        if cost < least:
+            least = cost
+        if waits > 0 and lowest * waits > 2 * busy + HOPELESS * lowest * boots.boot:
             break
     return least
 
@@ -169,19 +184,16 @@ class _BootCosts:
 
     def __init__(self, scenario: Scenario, offers: Sequence[PoolOffer], boot: float) -> None:
         self.boot = boot
-        self._cheapest = min(_lowest(scenario, offer, -math.inf, math.inf) for offer in offers)
-        speeds = [
-            (_lowest(scenario, offer, -math.inf, math.inf) / self._cheapest, offer.images_per_second)
-            for offer in offers
-        ]
+        speeds = [(_share(scenario, offer, offers), offer.images_per_second) for offer in offers]
         self._kinds = [(share, rate / scenario.service.p50) for share, rate in sorted(speeds)]
-        self._known: dict[int, float] = {}
+        self._slow = self._kinds[0][1]
+        self._known = {1: 1.0}
 
     def cost(self, rate: float, per_second: float) -> float:
         """Money for the boots; `per_second`: of the cheapest node."""
-        least = max(1, math.ceil(rate / self._kinds[0][1] - 1e-9))
+        least = math.ceil(rate / self._slow - 1e-9) or 1
         if least not in self._known:
-            self._known[least] = self._nodes((least - 1 + 1e-6) * self._kinds[0][1])
+            self._known[least] = self._nodes((least - 1 + 1e-6) * self._slow)
         return self._known[least] * self.boot * per_second
 
     def _nodes(self, rate: float) -> float:
