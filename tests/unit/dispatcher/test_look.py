@@ -442,6 +442,23 @@ async def test_without_knowing_the_orders_nothing_is_done_and_afterwards_the_las
     assert world.steps == []
 
 
+async def test_a_last_known_pin_ends_at_its_time_although_the_ledger_is_away(
+    world: World, dispatcher: Dispatcher
+) -> None:
+    world.active = 0
+    pin = Pin(pool="gpu", nodes=2, until=NOW + timedelta(hours=1), set_by="ops", set_at=NOW)
+    world.orders = Controls(pins={"gpu": pin})
+    world.pools["gpu"] = PoolSeen(name="gpu", steady=True, term=1, target_spot=2, nodes=nodes("idle", "idle"))
+    assert (await dispatcher.look())["gpu"].nodes == 2
+    world.broken = {"ledger"}
+    world.now += timedelta(minutes=30)
+    assert (await dispatcher.look())["gpu"].nodes == 2
+    world.now += timedelta(minutes=31)
+    with pytest.raises(LedgerUnavailable):  # saying so can wait
+        await dispatcher.look()
+    assert world.steps == [RemoveNodes(("n1", "n2"))]
+
+
 # --- the breaker
 
 

@@ -52,6 +52,11 @@ class Controls(msgspec.Struct, frozen=True):
     pauses: Mapping[str, Pause] = {}
     """By pool; empty name: all of them."""
 
+    def at(self, now: datetime) -> Controls:
+        """What of it is still in force then."""
+        pins = {name: pin for name, pin in self.pins.items() if now < pin.until}
+        return Controls(pins, {name: one for name, one in self.pauses.items() if one.until is None or now < one.until})
+
     def pause_of(self, pool: str) -> Pause | None:
         """What holds this pool; of two pauses the one that empties it."""
         found = [self.pauses[name] for name in ("", pool) if name in self.pauses]
@@ -158,13 +163,11 @@ class FleetLedger:
         async for row in self._tables.query(CONTROLS, CONTROLS, "pause", "pin;"):
             if row.name.startswith(PIN):
                 pin = from_columns(row.columns, Pin)
-                if now < pin.until:
-                    pins[pin.pool] = pin
+                pins[pin.pool] = pin
             else:
                 pause = from_columns(row.columns, Pause)
-                if pause.until is None or now < pause.until:
-                    pauses[pause.pool] = pause
-        return Controls(pins, pauses)
+                pauses[pause.pool] = pause
+        return Controls(pins, pauses).at(now)
 
     async def write_pool_status(self, status: PoolStatus) -> None:
         """In place of the pool's earlier one."""

@@ -77,7 +77,8 @@ class Eyes:
         try:
             self._controls = await self._ledger.controls(now)
         except LedgerError as error:
-            log.warning("pins and pauses can't be read: %s", error)
+            log.warning("pins and pauses can't be read, the last ones known count: %s", error)
+            self._controls = self._controls.at(now) if self._controls is not None else None
         return self._controls
 
     async def _read_quota(self) -> None:
@@ -85,10 +86,9 @@ class Eyes:
             return
         try:
             self._quota = await self._fleet.quota()
+            self._quota_until = self._clock() + self._settings.quota_seconds
         except FleetError as error:
-            log.warning("the quota can't be read: %s", error)
-            self._quota = Quota()
-        self._quota_until = self._clock() + self._settings.quota_seconds
+            log.warning("the quota can't be read, the last one known counts: %s", error)
 
     async def _read_work(self, now: datetime) -> None:
         """What the ledger knows of work: announced windows, and deliveries that are not over."""

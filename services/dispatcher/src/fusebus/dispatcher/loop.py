@@ -28,9 +28,9 @@ from fusebus.ledger import LedgerError
 
 SHADOW_SUFFIX = ":shadow"
 """Onto a pool's name in the ledger: what a shadow would have done stands beside what was done."""
-LIVENESS_LOOKS = 5  # missed looks after which the process counts as stuck
-LIVENESS_SECONDS = 120.0  # at least
+LIVENESS_LOOKS = 5  # missed looks after which the process counts as stuck, each as long as its slowest request
 STOP_SECONDS = 10.0  # for the look under way when told to stop
+LOG_SECONDS = 5.0  # for one of them: a broken node may not answer
 MOST_LOGS_PER_LOOK = 3  # of broken nodes and failed workers: a look stays short
 
 log = logging.getLogger(__name__)
@@ -96,8 +96,8 @@ class Dispatcher:
 
     def is_alive(self) -> bool:
         """Whether looks still happen, successful or not."""
-        limit = max(LIVENESS_SECONDS, LIVENESS_LOOKS * self._settings.interval_seconds)
-        return time.monotonic() - self._looked < limit
+        one = self._settings.interval_seconds + self._settings.request_seconds
+        return time.monotonic() - self._looked < LIVENESS_LOOKS * one
 
     async def begin(self) -> None:
         """Make what is missing. Raises FleetError."""
@@ -230,7 +230,10 @@ class Dispatcher:
         """Fetch what broken nodes and failed workers said last, before they are gone."""
         for pool, name, is_node in self._memory.unheard(facts)[:MOST_LOGS_PER_LOOK]:
             fetch = self._fleet.node_log if is_node else self._fleet.worker_log
-            said = await fetch(pool, name)
+            said = ""
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(LOG_SECONDS):
+                    said = await fetch(pool, name)
             seen = facts.pools[pool]
             found = [one for one in (seen.nodes if is_node else seen.workers) if one.id == name]
             words = "; ".join(text for text in (found[0].problem, said) if text)

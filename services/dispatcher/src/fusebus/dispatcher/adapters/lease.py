@@ -25,6 +25,7 @@ from azure.storage.blob.aio import BlobClient, BlobLeaseClient, BlobServiceClien
 
 from fusebus.blobs import BlobSettings
 from fusebus.dispatcher.settings import DispatcherSettings
+from fusebus.host import SettingsError
 
 SAFETY_SHARE = 0.2  # of the lease, by which leadership ends here before it can end in the store
 TENDS_PER_LEASE = 4  # so that two renewals may fail
@@ -186,5 +187,7 @@ class BlobLeader:
         }
         if self._blobs.connection:
             return BlobServiceClient.from_connection_string(self._blobs.connection.reveal(), **patience)
+        if not self._blobs.endpoint:
+            raise SettingsError(["neither FUSEBUS_BLOBS_CONNECTION nor FUSEBUS_BLOBS_ENDPOINT is set: for the lease"])
         credential = await self._exits.enter_async_context(DefaultAzureCredential())
         return BlobServiceClient(self._blobs.endpoint, credential=credential, **patience)
