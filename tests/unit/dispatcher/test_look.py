@@ -59,6 +59,7 @@ class World:
     name: str = "tester"
     now: datetime = NOW
     active: int | None = 10
+    receives: bool | None = True
     pools: dict[str, PoolSeen] = field(default_factory=lambda: {"gpu": empty()})
     broken: set[str] = field(default_factory=set)
     steps: list[Step] = field(default_factory=list)
@@ -74,6 +75,9 @@ class World:
 
     async def depth(self, topic: str, subscription: str) -> Depth | None:
         return None if self.active is None else Depth(active=self.active, dead_letter=0, scheduled=0)
+
+    async def receiving(self, topic: str, subscription: str) -> bool | None:
+        return self.receives
 
     async def publish(self, outgoing: Sequence[Outgoing]) -> None:
         self._fail("bus", PublishFailed("fleet"))
@@ -295,6 +299,13 @@ async def test_a_clock_that_jumps_by_an_hour_takes_nothing_back_and_asks_for_not
         world.now = NOW + timedelta(hours=1 if number % 2 else -1)
         await dispatcher.look()
     assert world.steps == []
+
+
+async def test_a_disabled_subscription_buys_nothing_and_says_so(world: World) -> None:
+    world.receives = False
+    targets = await dispatcher_in(world).look()
+    assert targets["gpu"].nodes == 0
+    assert "the subscription of detect is disabled" in targets["gpu"].because
 
 
 # --- several pools

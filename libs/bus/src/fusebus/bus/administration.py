@@ -7,6 +7,7 @@ import logging
 from dataclasses import dataclass
 
 from azure.servicebus.aio.management import ServiceBusAdministrationClient
+from azure.servicebus.management import EntityStatus
 
 from fusebus.bus.connection import Connection, close_quietly
 from fusebus.bus.settings import BusSettings
@@ -42,17 +43,31 @@ class Administration:
             log.warning("the depth of %s/%s could not be read: %r", topic, subscription, error)
             return None
 
+    async def receiving(self, topic: str, subscription: str) -> bool | None:
+        """Whether consumers get anything: not where somebody has disabled the subscription; None: it can't be read."""
+        try:
+            async with asyncio.timeout(self._settings.depth_seconds):
+                found = await self._opened().get_subscription(topic, subscription)
+        except Exception as error:
+            log.warning("the state of %s/%s could not be read: %r", topic, subscription, error)
+            return None
+        return found.status not in (EntityStatus.DISABLED, EntityStatus.RECEIVE_DISABLED)
+
     async def close(self) -> None:
         """Close the client; a question would open it again."""
         client, self._client = self._client, None
         await close_quietly(client, self._settings.close_seconds)
 
-    async def _read(self, topic: str, subscription: str) -> Depth:
+    def _opened(self) -> ServiceBusAdministrationClient:
         if self._client is None:
             self._client = self._connection.administration()
+        return self._client
+
+    async def _read(self, topic: str, subscription: str) -> Depth:
+        client = self._opened()
         counts, whole = await asyncio.gather(
-            self._client.get_subscription_runtime_properties(topic, subscription),
-            self._client.get_topic_runtime_properties(topic),
+            client.get_subscription_runtime_properties(topic, subscription),
+            client.get_topic_runtime_properties(topic),
         )
         return Depth(
             active=_known(counts.active_message_count),

@@ -130,6 +130,10 @@ class Bus:
         """How much waits; None where it could not be read: unknown is not zero."""
         return await self._administration.depth(topic, subscription)
 
+    async def receiving(self, topic: str, subscription: str) -> bool | None:
+        """Whether consumers get anything: not where the subscription is disabled; None: it can't be read."""
+        return await self._administration.receiving(topic, subscription)
+
     async def peek_dead_letters(self, topic: str, subscription: str, after_sequence: int = 0) -> list[DeadLetter]:
         """The next dead letters after a sequence number, oldest first; empty where there are no more.
 

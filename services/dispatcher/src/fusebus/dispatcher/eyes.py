@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 
+from fusebus.contracts.messages import JobKind
 from fusebus.dispatcher.errors import FleetError
 from fusebus.dispatcher.facts import Facts, OpenRun
 from fusebus.dispatcher.ports import Books, Depths, Nodes
@@ -41,6 +42,7 @@ class Eyes:
         self._quota_until = 0.0
         self._windows: tuple[Window, ...] | None = None
         self._runs: tuple[OpenRun, ...] | None = None
+        self._disabled: frozenset[JobKind] = frozenset()
         self._work_until = 0.0
 
     async def look(self, now: datetime) -> Facts:
@@ -59,6 +61,7 @@ class Eyes:
             pools={name: seen for name, seen in found.items() if isinstance(seen, PoolSeen)},
             problems={name: str(error) for name, error in found.items() if isinstance(error, FleetError)},
             depths={kind: depth.active if depth else None for kind, depth in zip(self._kinds, depths, strict=True)},
+            disabled=self._disabled,
             quota=self._quota,
             controls=controls,
             windows=self._windows,
@@ -91,7 +94,7 @@ class Eyes:
             log.warning("the quota can't be read, the last one known counts: %s", error)
 
     async def _read_work(self, now: datetime) -> None:
-        """What the ledger knows of work: announced windows, and deliveries that are not over."""
+        """What changes slowly: announced windows, deliveries that are not over, disabled subscriptions."""
         started = self._clock()
         if started < self._work_until:
             return
@@ -102,8 +105,18 @@ class Eyes:
         except LedgerError as error:
             log.warning("windows and open runs can't be read: %s", error)
             self._windows = self._runs = None
+        await self._read_disabled()
         rest = max(self._settings.ledger_seconds, LEAST_REST * (self._clock() - started))
         self._work_until = self._clock() + rest
+
+    async def _read_disabled(self) -> None:
+        """A state that can't be read stays as it was."""
+        states = await asyncio.gather(*(self._bus.receiving(TOPIC, kind.value) for kind in self._kinds))
+        self._disabled = frozenset(
+            kind
+            for kind, state in zip(self._kinds, states, strict=True)
+            if state is False or (state is None and kind in self._disabled)
+        )
 
     async def _open_runs(self) -> tuple[OpenRun, ...]:
         runs = [run for run in await self._ledger.runs() if run.state is not RunState.COMPLETE]

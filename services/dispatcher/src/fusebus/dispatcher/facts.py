@@ -35,6 +35,8 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     """Why the others could not, by pool."""
     depths: Mapping[JobKind, int | None] = {}
     """Messages by job kind, locked ones included."""
+    disabled: frozenset[JobKind] = frozenset()
+    """Kinds whose subscription somebody has disabled: workers would get nothing."""
     quota: Quota = Quota()
     controls: Controls | None = None
     """Pins and pauses; None where they were never read."""

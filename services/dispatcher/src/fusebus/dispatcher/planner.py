@@ -132,6 +132,7 @@ def _demand(settings: DispatcherSettings, kind: JobKind, facts: Facts, memory: M
         quiet=quiet,
         delivery_age=found.arrivals.delivery_age(now),
         fruitless=found.progress.fruitless,
+        receiving=kind not in facts.disabled,
     )
 
 

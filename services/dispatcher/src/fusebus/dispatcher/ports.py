@@ -21,6 +21,9 @@ class Depths(Protocol):
     async def depth(self, topic: str, subscription: str) -> Depth | None:
         """How much waits; None where it could not be read."""
 
+    async def receiving(self, topic: str, subscription: str) -> bool | None:
+        """Whether consumers get anything; None where it could not be read."""
+
 
 class Announcer(Protocol):
     """The publisher."""
