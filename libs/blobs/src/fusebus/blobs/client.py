@@ -209,8 +209,10 @@ class Blobs:
         with translated(f"grant for {container}"):
             return await grants.grant(self._service, container, grant_id, expires_at)
 
-    async def revoke_grants(self, supplier: str, grant_ids: set[str]) -> None:
-        """Refuse these tokens from now on; repeats change nothing. Raises StorageUnavailable, StorageError."""
+    async def revoke_grants(self, supplier: str, grant_ids: set[str] | None) -> None:
+        """Refuse these grants from now on, None: all that hang on a policy. A repeat changes nothing.
+
+        Raises StorageUnavailable, StorageError."""
         container = supplier_container(supplier)
         with translated(f"revocation for {container}"):
             await grants.revoke(self._service, container, grant_ids)

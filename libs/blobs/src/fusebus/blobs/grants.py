@@ -54,11 +54,11 @@ async def grant(service: BlobServiceClient, container: str, grant_id: str, expir
     return GrantedUrl(url=url, expires_at=expires_at, revocable=bool(account_key))
 
 
-async def revoke(service: BlobServiceClient, container: str, grant_ids: set[str]) -> None:
-    """Remove the policies: their tokens are refused at once (in Azure within 30 s)."""
+async def revoke(service: BlobServiceClient, container: str, grant_ids: set[str] | None) -> None:
+    """Remove these policies, or all: their tokens are refused at once (in Azure within 30 s)."""
     client = service.get_container_client(container)
     policies = await _policies(client)
-    kept = {name: policy for name, policy in policies.items() if name not in grant_ids}
+    kept = {name: policy for name, policy in policies.items() if grant_ids is not None and name not in grant_ids}
     if kept != policies:
         await client.set_container_access_policy(kept)
 

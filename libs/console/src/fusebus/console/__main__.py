@@ -16,6 +16,7 @@ from fusebus.console.fleet import pools, quota, why
 from fusebus.console.prices import prices
 from fusebus.console.scaling import pause, resume, scale
 from fusebus.console.simulation import simulate
+from fusebus.console.suppliers import supplier
 from fusebus.host import SettingsError
 
 EXIT_USAGE = 2
@@ -60,7 +61,7 @@ fusebus.add_command(upload)
 fusebus.add_command(status)
 fusebus.add_command(check)
 fusebus.add_command(simulate)
-for command in (cost, prices, estimate, scale, pause, resume, why, pools, quota):
+for command in (cost, prices, estimate, scale, pause, resume, why, pools, quota, supplier):
     fusebus.add_command(command)
 
 

@@ -23,6 +23,7 @@ from fusebus.console.settings import ConsoleSettings, console_settings
 from fusebus.console.tables import overview_tables
 from fusebus.console.uploading import Sent, Upload, upload_photos
 from fusebus.ledger import Ledger, LedgerError
+from fusebus.upload.command import upload_folder
 
 EXIT_FAILED = 1
 EXIT_USAGE = 2
@@ -39,16 +40,29 @@ SETTINGS_OPTION = click.option(
 
 @click.command()
 @click.argument("folder", type=click.Path(path_type=Path))
-@click.option("--supplier", required=True, help="Who delivers: 2 to 60 lower-case letters, digits and single dashes.")
+@click.option("--supplier", help="Who delivers: 2 to 60 lower-case letters, digits and single dashes.")
+@click.option(
+    "--sas", metavar="URL", help="Send with this link, as a supplier does: no settings needed, with a receipt."
+)
+@click.option("--prefix", default="", help="With --sas: folder to put everything into.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of words.")
 @SETTINGS_OPTION
-def upload(folder: Path, supplier: str, as_json: bool, settings_file: Path | None) -> None:
-    """Send every file below FOLDER as SUPPLIER's delivery; nothing is ever overwritten.
+def upload(
+    folder: Path, supplier: str | None, sas: str | None, prefix: str, as_json: bool, settings_file: Path | None
+) -> None:
+    """Send every file below FOLDER as SUPPLIER's delivery, or with a grant's link; nothing is ever overwritten.
 
     \b
     Example: fusebus upload photos --supplier acme
-    Exit codes: 0 all sent or already there, 1 some could not be sent, 2 usage.
+             fusebus upload photos --sas 'https://…?…&sig=…'
+    Exit codes: 0 all sent or already there, 1 some could not be sent, 2 usage, 3 the link is refused.
     """
+    if sas:
+        if supplier:
+            raise click.UsageError("--sas says already who delivers: leave --supplier out")
+        sys.exit(upload_folder(folder, sas, prefix=prefix, as_json=as_json))
+    if not supplier:
+        raise click.UsageError("Missing option '--supplier' (or '--sas')")
     try:
         supplier_container(supplier)
         photos = photos_in(folder)

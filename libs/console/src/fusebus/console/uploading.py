@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import unicodedata
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -14,15 +13,12 @@ from azure.core.exceptions import AzureError, HttpResponseError, ResourceExistsE
 from azure.storage.blob.aio import ContainerClient
 
 from fusebus.console.photos import Photo
+from fusebus.upload import unfit_name
 
 PARALLEL_UPLOADS = 8
 RETRIES = 4  # of one request, with growing pauses, by the storage SDK
 CONNECT_TIMEOUT_SECONDS = 10
 READ_TIMEOUT_SECONDS = 60
-MAX_NAME = 1024  # characters of a blob's name
-UNFIT_CATEGORIES = ("Cc", "Cs")
-"""Unicode categories: control characters, and bytes of a file name that are no text."""
-NO_CHARACTERS = "\ufffe\uffff"
 
 
 class Sent(StrEnum):
@@ -66,20 +62,6 @@ async def upload_photos(
             for _ in range(min(PARALLEL_UPLOADS, len(photos))):
                 group.create_task(sender())
     return sorted(done, key=lambda upload: upload.photo.name)
-
-
-def unfit_name(name: str) -> str:
-    """Why no blob can be called so, for the person who can rename the file; empty where one can.
-
-    Azure documents these limits. Azurite lets control characters in, and then can list nothing of that container.
-    """
-    if any(unicodedata.category(character) in UNFIT_CATEGORIES or character in NO_CHARACTERS for character in name):
-        return "its name holds control characters or broken text: rename it"
-    if len(name) > MAX_NAME:
-        return f"its path is longer than {MAX_NAME} characters: rename it"
-    if name.endswith("."):
-        return "its name ends with a dot: rename it"
-    return ""
 
 
 async def _upload(container: ContainerClient, photo: Photo, may_create: bool) -> Upload:

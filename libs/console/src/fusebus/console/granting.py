@@ -1,0 +1,31 @@
+"""What is printed, once, with a new grant: the link and the ways to use it."""
+
+from __future__ import annotations
+
+from fusebus.ledger import Grant
+
+
+def grant_words(grant: Grant, url: str) -> list[str]:
+    """The lines for the operator to hand on; they hold the secret."""
+    container, _, token = url.partition("?")
+    ends = f"{grant.expires_at:%Y-%m-%d %H:%M} UTC"
+    back = (
+        f"fusebus supplier revoke {grant.supplier} --grant {grant.grant_id}"
+        if grant.revocable
+        else "not alone: a managed identity signed it (fusebus supplier revoke says how)"
+    )
+    return [
+        f"Grant {grant.grant_id} for {grant.supplier}: it creates files, and can't list, read, change or delete any.",
+        f"It ends on {ends}; to take it back: {back}.",
+        "This link is shown once and kept nowhere. Whoever has it can upload: send it as you would a password.",
+        "",
+        url,
+        "",
+        "1. fusebus-upload (pip install fusebus-upload): resumes after a cut, never overwrites, keeps a receipt",
+        f"     fusebus-upload photos --sas '{url}'",
+        "2. azcopy (--check-length=false because the link can't read)",
+        f"     azcopy copy 'photos/*' '{url}' --recursive --check-length=false",
+        "3. curl, one file at a time; Azure Storage Explorer takes the link as it is (docs/suppliers.md)",
+        "     curl --fail-with-body -T photo.jpg -H 'x-ms-blob-type: BlockBlob' -H 'If-None-Match: *' \\",
+        f"       '{container}/photo.jpg?{token}'",
+    ]

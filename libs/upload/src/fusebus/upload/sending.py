@@ -1,0 +1,215 @@
+"""Sends files several at a time: tries again what may still go, stops at once where the link itself is refused."""
+
+from __future__ import annotations
+
+import http.client
+import random
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from enum import StrEnum
+
+from fusebus.upload.files import LocalFile
+from fusebus.upload.link import ASK, Link, LinkRefused
+from fusebus.upload.receipt import NOT_SENT, SENDING, SENT, Entry, Receipt
+from fusebus.upload.wire import Answer, Connection, Digest, FileChanged, Interrupted, digest
+
+PARALLEL_FILES = 8
+MAX_TRIES = 6  # of one file
+FIRST_PAUSE_SECONDS = 1.0  # before the second try; doubled before each further one
+LONGEST_PAUSE_SECONDS = 60.0  # storage's own wish (Retry-After) is cut to it too
+MAX_FILE_BYTES = 5000 * 2**20  # what storage takes in one request; photos are far below
+PASSING_STATUS = frozenset({408, 429, 500, 502, 503, 504})
+SPOILT_ON_THE_WAY = "Md5Mismatch"
+TAKEN_CODES = frozenset({"BlobAlreadyExists", "UnauthorizedBlobOverwrite", "ConditionNotMet"})
+UNCLEAR_CODE = "AuthorizationPermissionMismatch"
+"""Of a name that is taken, or of a link that may not create."""
+REFUSALS = {
+    "AuthenticationFailed": f"it was revoked, has expired, or was not copied whole: {ASK}",
+    "AuthorizationFailure": f"it was revoked or has expired: {ASK}",
+    "AuthorizationProtocolMismatch": "it holds for https only",
+    "AuthorizationSourceIPMismatch": "it does not hold for this network",
+    "ContainerNotFound": f"its container is gone: {ASK}",
+    "AccountIsDisabled": "the account is disabled",
+    "ContainerBeingDeleted": f"its container is being deleted: {ASK}",
+}
+
+
+class Sent(StrEnum):
+    """What became of one file."""
+
+    SENT = "sent"
+    SENT_EARLIER = "sent earlier"
+    """By an earlier call, with the same content."""
+    NAME_TAKEN = "name taken"
+    """There is something of that name which this receipt did not send: nothing was overwritten."""
+    CHANGED = "changed since sent"
+    """Under this name the file was sent with other content."""
+    FAILED = "failed"
+
+
+@dataclass(frozen=True)
+class FileOutcome:
+    """One file's outcome; `error` says what to do unless it was sent."""
+
+    file: LocalFile
+    sent: Sent
+    error: str = ""
+    sha256: str = ""
+
+    @property
+    def is_there(self) -> bool:
+        """Whether the file's content has arrived."""
+        return self.sent in (Sent.SENT, Sent.SENT_EARLIER)
+
+
+@dataclass
+class _Job:
+    link: Link
+    receipt: Receipt
+    on_bytes: Callable[[int], None]
+    stop: threading.Event
+    waiting: deque[LocalFile]
+    done: list[FileOutcome] = field(default_factory=list)
+    errors: list[BaseException] = field(default_factory=list)
+    link_worked: bool = False
+
+
+def send_files(
+    link: Link,
+    files: Sequence[LocalFile],
+    receipt: Receipt,
+    *,
+    parallel: int = PARALLEL_FILES,
+    on_file: Callable[[FileOutcome], None] = lambda _: None,
+    on_bytes: Callable[[int], None] = lambda _: None,
+    stop: threading.Event | None = None,
+) -> list[FileOutcome]:
+    """Send what the receipt doesn't know as sent; outcomes by name. One file's failure doesn't stop the others.
+
+    The callbacks are called by many threads. Raises LinkRefused, ReceiptBroken; what was sent until then is in the
+    receipt. Ctrl-C ends it within a moment: files that are under way are sent anew by the next call.
+    """
+    job = _Job(link, receipt, on_bytes, stop or threading.Event(), deque(files))
+    threads = [threading.Thread(target=_work, args=(job, on_file)) for _ in range(min(parallel, len(files)))]
+    try:
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    except BaseException:
+        job.stop.set()
+        for thread in threads:
+            thread.join()
+        raise
+    if job.errors:
+        raise job.errors[0]
+    return sorted(job.done, key=lambda outcome: outcome.file.name)
+
+
+def _work(job: _Job, on_file: Callable[[FileOutcome], None]) -> None:
+    with Connection(job.link) as connection:
+        while not job.stop.is_set():
+            try:
+                file = job.waiting.popleft()
+            except IndexError:
+                return
+            try:
+                outcome = _send(job, connection, file)
+            except Interrupted:
+                return
+            except BaseException as error:  # the link, the receipt, or a fault of ours: nothing more can go well
+                job.errors.append(error)
+                job.stop.set()
+                return
+            job.done.append(outcome)
+            on_file(outcome)
+
+
+def _send(job: _Job, connection: Connection, file: LocalFile) -> FileOutcome:
+    if file.unfit:
+        return FileOutcome(file, Sent.FAILED, file.unfit)
+    error = ""
+    for number in range(MAX_TRIES):
+        try:
+            with file.path.open("rb") as opened:
+                known = digest(opened, job.stop)
+                if refusal := _needless(job, file, known):
+                    return refusal
+                earlier = number > 0 or job.receipt.was_tried(job.link.container, file.name, known.sha256)
+                _note(job, file, known, SENDING)
+                answer = connection.create(file.name, opened, known, job.on_bytes, job.stop)
+        except (OSError, http.client.HTTPException, FileChanged) as failure:
+            error, wish = _words(failure), ""
+        else:
+            if outcome := _settled(job, file, known, answer, earlier):
+                return outcome
+            error, wish = f"storage answered {answer.status} {answer.code}".strip(), answer.retry_after
+        if not file.path.exists():
+            return FileOutcome(file, Sent.FAILED, "it is no longer there")
+        if number + 1 < MAX_TRIES and job.stop.wait(_pause(number, wish)):
+            raise Interrupted
+    return FileOutcome(file, Sent.FAILED, f"{error}, {MAX_TRIES} times: call again later, it goes on where it was")
+
+
+def _needless(job: _Job, file: LocalFile, known: Digest) -> FileOutcome | None:
+    """The outcome of a file that can't or need not be sent."""
+    if known.size > MAX_FILE_BYTES:
+        return FileOutcome(file, Sent.FAILED, f"it has {known.size:,} bytes, more than any photo", known.sha256)
+    sent = job.receipt.sent(job.link.container, file.name)
+    if sent is None:
+        return None
+    if sent.sha256 == known.sha256:
+        return FileOutcome(file, Sent.SENT_EARLIER, sha256=known.sha256)
+    told = f"under this name other content was sent on {sent.at[:10]}; nothing is overwritten: rename the file"
+    return FileOutcome(file, Sent.CHANGED, told, known.sha256)
+
+
+def _settled(job: _Job, file: LocalFile, known: Digest, answer: Answer, earlier: bool) -> FileOutcome | None:
+    """What the answer means for the file; None: try again. Raises LinkRefused."""
+    if answer.status == 201 or (earlier and _is_taken(job, answer)):
+        # Taken, and an earlier try of ours had no answer: it was that one.
+        job.link_worked = True
+        _note(job, file, known, SENT, answer.etag)
+        return FileOutcome(file, Sent.SENT, sha256=known.sha256)
+    if answer.status in PASSING_STATUS or answer.code == SPOILT_ON_THE_WAY:
+        return None
+    _note(job, file, known, NOT_SENT)
+    if _is_taken(job, answer):
+        told = "there is a file of this name already, which may be another: rename it, or send with --prefix"
+        return FileOutcome(file, Sent.NAME_TAKEN, told, known.sha256)
+    if answer.code in REFUSALS:
+        raise LinkRefused(f"storage refuses the link ({answer.code}): {REFUSALS[answer.code]}")
+    if answer.code == UNCLEAR_CODE:
+        told = "there is a file of this name already, or the link may not create files: send with --prefix to see"
+        return FileOutcome(file, Sent.NAME_TAKEN, told, known.sha256)
+    if answer.status in (401, 403, 407):
+        raise LinkRefused(f"the upload is refused ({answer.status} {answer.code or 'by something on the way'}): {ASK}")
+    return FileOutcome(file, Sent.FAILED, f"storage answered {answer.status} {answer.code}".strip(), known.sha256)
+
+
+def _is_taken(job: _Job, answer: Answer) -> bool:
+    sure = job.link.may_create_for_sure or job.link_worked
+    return answer.code in TAKEN_CODES or (answer.code == UNCLEAR_CODE and sure)
+
+
+def _note(job: _Job, file: LocalFile, known: Digest, state: str, etag: str = "") -> None:
+    at = datetime.now(UTC).isoformat(timespec="seconds")
+    job.receipt.note(Entry(job.link.container, file.name, state, known.sha256, known.size, at, etag))
+
+
+def _words(failure: Exception) -> str:
+    if isinstance(failure, FileChanged):
+        return str(failure)
+    if isinstance(failure, OSError) and failure.strerror:
+        return failure.strerror
+    return str(failure) or type(failure).__name__
+
+
+def _pause(number: int, wish: str) -> float:
+    """Seconds before the next try, spread so that many senders don't come back at once."""
+    asked = float(wish) if wish.isdecimal() else 0.0
+    growing = FIRST_PAUSE_SECONDS * 2.0**number * random.uniform(0.5, 1.0)  # noqa: S311 - spreads, guards nothing
+    return min(max(asked, growing), LONGEST_PAUSE_SECONDS)

@@ -1,0 +1,98 @@
+"""`fusebus supplier` on Azurite: added, granted, uploaded with the grant, revoked, refused."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from fusebus.console.__main__ import fusebus
+from fusebus.ledger import Ledger, LedgerSettings
+
+Run = Callable[..., Result]
+
+
+@pytest.fixture
+def run(ledger_settings: LedgerSettings, monkeypatch: pytest.MonkeyPatch) -> Run:
+    for section in ("LEDGER", "BLOBS"):
+        monkeypatch.setenv(f"FUSEBUS_{section}_CONNECTION", ledger_settings.connection.reveal())
+    monkeypatch.setenv("FUSEBUS_LEDGER_TABLE_PREFIX", ledger_settings.table_prefix)
+    monkeypatch.delenv("FUSEBUS_SETTINGS", raising=False)
+
+    async def create() -> None:
+        async with Ledger(ledger_settings) as ledger:
+            await ledger.create_tables()
+
+    asyncio.run(create())
+    return lambda *arguments: CliRunner().invoke(fusebus, list(arguments))
+
+
+def answer(result: Result) -> Any:
+    assert result.exit_code == 0, result.output
+    return json.loads(result.stdout)
+
+
+def test_a_supplier_lives_from_add_to_remove(run: Run, supplier: str) -> None:
+    terms = ("--lane", "urgent", "--deadline", "2h", "--images-per-day", "5", "--bytes-per-day", "20GB", "--by", "me")
+    added = answer(run("supplier", "add", supplier, *terms, "--email", "a@b.example", "--json"))
+    assert (added["state"], added["deadline_seconds"], added["bytes_per_day"]) == ("active", 7200.0, 20 * 10**9)
+    assert run("supplier", "add", supplier, *terms, "--email", "a@b.example").exit_code == 0, "the same again"
+    taken = run("supplier", "add", supplier)
+    assert (taken.exit_code, "already (active)" in taken.output) == (2, True)
+    changed = answer(run("supplier", "set", supplier, "--images-per-day", "9", "--unset", "lane", "--json"))
+    assert (changed["images_per_day"], changed["lane"], changed["email"]) == (9, None, "a@b.example")
+    assert run("supplier", "suspend", supplier, "--reason", "screenshots").exit_code == 0
+    refused = run("supplier", "grant", supplier)
+    assert (refused.exit_code, "is suspended" in refused.output) == (2, True)
+    words = run("supplier", "show", supplier).output
+    assert "suspended since" in words and "screenshots" in words and "images a day 9" in words
+    assert run("supplier", "resume", supplier).exit_code == 0
+    assert run("supplier", "remove", supplier, "--reason", "over").exit_code == 0
+    assert [one["state"] for one in answer(run("supplier", "list", "--json")) if one["name"] == supplier] == ["removed"]
+
+
+def test_a_grant_uploads_until_it_is_revoked(run: Run, supplier: str, tmp_path: Path) -> None:
+    for name in ("a.jpg", "b.jpg"):
+        (tmp_path / name).write_bytes(name.encode())
+    run("supplier", "add", supplier)
+    told = run("supplier", "grant", supplier, "--for", "30d").output
+    assert [way in told for way in ("fusebus-upload photos", "azcopy copy", "curl ")] == [True] * 3
+    (url,) = [line for line in told.splitlines() if line.startswith("http")]
+    sent = answer(run("upload", str(tmp_path), "--sas", url, "--json"))
+    assert {file["outcome"] for file in sent["files"]} == {"sent"}
+    shown = run("supplier", "show", supplier)
+    assert "sig=" not in shown.output and "holds" in shown.output
+    (tmp_path / "c.jpg").write_bytes(b"c")
+    assert run("supplier", "revoke", supplier).exit_code == 0
+    refused = run("upload", str(tmp_path), "--sas", url)
+    assert (refused.exit_code, "revoked" in refused.output) == (3, True)
+    assert "revoked" in run("supplier", "show", supplier).output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["add", "Not A Name"], "no supplier name"),
+        (["add", "acme", "--bytes-per-day", "many"], "is no size"),
+        (["add", "acme", "--email", "x\r\nBcc: y@z"], "no e-mail address"),
+        (["add", "acme", "--deadline", "soon"], "no span of time"),
+        (["set", "acme"], "nothing to change"),
+        (["grant", "acme", "--for", "9999d"], "longer than"),
+        (["grant", "acme", "--for", "99999999999d"], "no span of time"),
+    ],
+)
+def test_wrong_words_are_named(arguments: list[str], words: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FUSEBUS_LEDGER_CONNECTION", "unused")
+    found = CliRunner().invoke(fusebus, ["supplier", *arguments])
+    assert (found.exit_code, words in found.output) == (2, True), found.output
+
+
+@pytest.mark.parametrize("name", ["show", "suspend", "grant", "revoke", "remove", "set"])
+def test_an_unknown_supplier_is_told_with_the_known_ones(run: Run, supplier: str, name: str) -> None:
+    found = run("supplier", name, supplier, *(["--lane", "bulk"] if name == "set" else []))
+    assert (found.exit_code, f"there is no supplier '{supplier}'; known are none" in found.output) == (2, True)
