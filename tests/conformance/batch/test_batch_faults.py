@@ -17,18 +17,16 @@ from azure.batch import models as batch_models
 from azure.core.exceptions import AzureError, HttpResponseError, ResourceExistsError
 from azure.storage.blob import BlobServiceClient, ContainerSasPermissions, generate_container_sas
 
+from fusebus.localbatch import fault_command
 from fusebus.localbatch.entities import BatchProblem
 
 
-async def test_a_throttled_request_says_when_to_come_again_and_the_sdk_does(start_batch: Any) -> None:
-    for sync in (True, False):
-        place = await start_batch(sync=sync)
-        await place.make_pool()
-        place.server.inject("throttle", plane="arm", next=1, retry_after=1)
-        before = time.monotonic()
-        await place.properties()  # the SDK waits and asks again
-        assert time.monotonic() - before >= 1
-        assert await place.nodes() == [], "the other plane is not throttled"
+async def test_a_throttled_request_says_when_to_come_again_and_the_sdk_does(aio_place: Any) -> None:
+    aio_place.server.inject("throttle", plane="arm", next=1, retry_after=1)
+    before = time.monotonic()
+    await aio_place.properties()  # the SDK waits and asks again
+    assert time.monotonic() - before >= 1
+    assert await aio_place.nodes() == [], "the other plane is not throttled"
 
 
 async def test_without_retries_throttling_is_an_error_with_its_code(start_batch: Any) -> None:
@@ -212,28 +210,31 @@ def served(tmp_path: Path) -> Iterator[str]:
     process.stdout.close()
 
 
-def fault(*arguments: str, url: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "fusebus.localbatch", "fault", "--url", url, *arguments]
-    return subprocess.run(command, check=False, capture_output=True, text=True)
+def test_faults_are_injected_listed_and_cleared_from_the_command_line(
+    served: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fault(*arguments: str) -> tuple[int, str, str]:
+        code = fault_command.main(["--url", served, *arguments])
+        return code, *capsys.readouterr()
 
-
-def test_faults_are_injected_listed_and_cleared_from_the_command_line(served: str) -> None:
-    market = fault("market", "--size", "Standard_NC4as_T4_v3", "--spot", "0", url=served)
-    assert (market.returncode, json.loads(market.stdout)) == (0, {"fault": "market"})
-    listed = json.loads(fault("list", url=served).stdout)
+    code, answer, _ = fault("market", "--size", "Standard_NC4as_T4_v3", "--spot", "0")
+    assert (code, json.loads(answer)) == (0, {"fault": "market"})
+    listed = json.loads(fault("list")[1])
     assert listed["market"] == [{"size": "standard_nc4as_t4_v3", "dedicated": False, "nodes": 0}]
     assert listed["quota"]["spot"] == 8
-    refused = fault("preempt", "--pool", "none", url=served)
-    assert (refused.returncode, "pool none does not exist" in refused.stderr) == (1, True)
-    assert fault("clear", url=served).returncode == 0
-    assert json.loads(fault("list", url=served).stdout)["market"] == []
+    code, _, complaint = fault("preempt", "--pool", "none")
+    assert (code, "pool none does not exist" in complaint) == (1, True)
+    assert fault("clear")[0] == 0
+    assert json.loads(fault("list")[1])["market"] == []
 
 
-def test_the_help_of_faults_has_an_example_and_a_wrong_use_is_told() -> None:
-    told = subprocess.run(
-        [sys.executable, "-m", "fusebus.localbatch", "fault", "--help"], check=False, capture_output=True, text=True
-    )
+def test_the_help_of_faults_has_an_example_and_a_wrong_use_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    command = [sys.executable, "-m", "fusebus.localbatch", "fault", "--help"]
+    told = subprocess.run(command, check=False, capture_output=True, text=True)
     assert told.returncode == 0
     assert "example:" in told.stdout and "exit codes:" in told.stdout and "preempt" in told.stdout
-    assert fault("announce", "--pool", "gpu", url="http://127.0.0.1:9").returncode == 2
-    assert fault("list", url="http://127.0.0.1:9").returncode == 1
+    with pytest.raises(SystemExit) as wrong:
+        fault_command.main(["--url", "http://127.0.0.1:9", "announce", "--pool", "gpu"])
+    assert wrong.value.code == 2
+    assert fault_command.main(["--url", "http://127.0.0.1:9", "list"]) == 1
+    assert "no local Batch at" in capsys.readouterr().err

@@ -179,5 +179,5 @@ def disorder(new_world: Callable[..., Any], start_task: dict[str, Any] | None) -
 )
 def test_no_order_of_events_breaks_the_fleet(new_world: Callable[..., Any], start_task: dict[str, Any] | None) -> None:
     run_state_machine_as_test(
-        disorder(new_world, start_task), settings=settings(max_examples=100, stateful_step_count=40, deadline=None)
+        disorder(new_world, start_task), settings=settings(max_examples=60, stateful_step_count=40, deadline=None)
     )
