@@ -50,6 +50,12 @@ def work(depth, due_in=30 * MINUTE, **more):
     return KindDemand(kind="detect", depth=depth, due=due, **more)
 
 
+def fresh(depth):
+    """Work that has just arrived and has two hours."""
+    due = Due(images=depth, deadline=NOW + 2 * HOUR, since=NOW - 30, total=depth)
+    return KindDemand(kind="detect", depth=depth, due=(due,))
+
+
 def nodes(target, **states):
     return NodeCounts(target=target, **states)
 
@@ -139,15 +145,22 @@ def test_another_region_takes_over_where_the_first_has_no_quota():
 def test_a_larger_size_takes_over_where_the_small_one_is_refused():
     refused = tuple(Refusal(spot=spot, at=NOW - 60, reason="AllocationTimedOut") for spot in (True, False))
     states = (PoolState(name="t4", refusals=refused), PoolState(name="a100"))
-    found = plan_of(work(10_000), *states, offers=(T4, A100))
+    found = plan_of(fresh(20_000), *states, offers=(T4, A100))
     assert found.pool("t4").nodes == 0
-    assert found.pool("a100").spot == 3
+    assert found.pool("a100").spot == 1
     assert "AllocationTimedOut" in found.because
 
 
 def test_a_refusal_is_forgotten_after_a_while():
     state = PoolState(name="t4", refusals=(Refusal(spot=True, at=NOW - 601, reason="AllocationTimedOut"),))
-    assert plan_of(work(1000), state).pools[0].spot == 1
+    assert plan_of(fresh(1000), state).pools[0].spot == 1
+
+
+def test_spot_that_was_refused_is_not_tried_again_when_the_deadline_is_near():
+    state = PoolState(name="t4", refusals=(Refusal(spot=True, at=NOW - 601, reason="AllocationTimedOut"),))
+    found = plan_of(work(1000), state).pools[0]
+    assert (found.spot, found.dedicated) == (0, 1)
+    assert "the deadline is near" in found.because
 
 
 def test_dedicated_takes_over_where_spot_is_refused():

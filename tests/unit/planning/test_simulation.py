@@ -28,7 +28,7 @@ def test_every_mark_is_met_and_no_baseline_is_cheaper(outcomes, name):
 
 
 def test_the_mean_of_the_quick_scenarios_keeps_to_its_mark(outcomes):
-    ratios = [found[0].ratio for found in outcomes.values()]
+    ratios = [found[0].ratio for found in outcomes.values() if not found[0].foresight]
     assert sum(ratios) / len(ratios) <= MEAN_MARK
 
 

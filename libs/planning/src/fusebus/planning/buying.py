@@ -16,7 +16,8 @@ from fusebus.planning.work import is_covered, on_the_line
 STILL_ARRIVING = 30.0  # seconds: two looks without an arrival end a delivery
 GAPS_OF_HOPE = 10.0  # after so many usual gaps without an arrival nothing more is expected to share a node
 CATCHING_UP = 0.1  # of the work's node-seconds: so much more boots may cost for the chance that Spot comes back
-MOST_CATCHING_UP = 10  # dedicated nodes, so that the wait does not lean on a big order
+MOST_CATCHING_UP = 10  # dedicated nodes more, so that the wait does not lean on a big order
+SPOT_TRY = 300.0  # seconds until Batch gives up a resize
 WORTH_WAITING = 0.98  # a later price must save more than 2 % to be waited for
 
 
@@ -25,7 +26,7 @@ def buy(view: View) -> Verdict | None:
     if is_covered(view.lines, view.work, view.limits.margin / 2, view.now):
         return None
     wish = Wish(work=view.work, limits=view.limits, start=view.now, now=view.now)
-    choice = choose(view.lines, wish, view.room)
+    choice = choose(_sure(view), wish, view.room)
     words = _missing(view, choice)
     waits = _waits(view, choice, wish) if choice.nodes else None
     if waits:
@@ -72,18 +73,51 @@ def _waits(view: View, choice: Choice, wish: Wish) -> tuple[str, float | None] |
 
 
 def _for_spot(view: View, choice: Choice) -> tuple[str, float | None] | None:
-    """In a storm: as long as the work is on the line of uniform progress, which begins as late as a few more
-    dedicated nodes can make up for."""
-    lost = any(line.spot and line.why_not and line.storm for line in view.lines)
-    if not lost or any(line.spot for line, _ in choice.adds):
+    """While Spot is in doubt: as long as the work is on the line of uniform progress."""
+    doubtful = any(line.spot and line.doubt and line.why_not for line in view.lines)
+    if not doubtful or any(line.spot for line, _ in choice.adds):
         return None
-    line = choice.adds[0][0]
-    work = view.work[-1].images * view.limits.headroom * line.seconds_per_image(view.limits.least_use)
-    crew = max(1, min(choice.nodes + int(CATCHING_UP * work / line.boot.p50), MOST_CATCHING_UP))
-    ends = line.boot.p95 + view.limits.margin + view.limits.fallback
-    if not on_the_line(view.kind, ends, max(work / crew, view.limits.least_use), view.now):
+    crew = _in_time_for_dedicated(view, choice.adds[0][0], 0.0)
+    if not crew:
         return None
     return f"Spot is lost, but {crew} dedicated nodes could make up for a wait: it may still come back", None
+
+
+def _in_time_for_dedicated(view: View, line: Line, longer: float) -> int:
+    """Dedicated nodes that could do the work even if they were ordered only when it falls behind uniform progress; 0
+    once it has fallen behind. `longer`: seconds that something else is tried first.
+
+    Their number comes from the deliveries as they arrived, so that it does not grow while one waits.
+    """
+    limits, dues = view.limits, view.kind.due
+    since = [due.since for due in dues if due.since is not None]
+    if not dues or len(since) < len(dues):
+        return 0
+    ends = line.boot.p95 + limits.margin + limits.fallback + longer
+    whole = max(due.deadline for due in dues) - ends - min(since)
+    images = sum(max(due.total, due.images) for due in dues)
+    work = images * limits.headroom * line.seconds_per_image(limits.least_use)
+    if whole <= 0:
+        return 0
+    crew = math.ceil(work / whole) + min(int(CATCHING_UP * work / line.boot.p50), MOST_CATCHING_UP)
+    return crew if on_the_line(view.kind, ends, max(work / crew, limits.least_use), view.now) else 0
+
+
+def _sure(view: View) -> list[Line]:
+    """The lines; without Spot where it is in doubt and trying it again would leave no time for dedicated nodes.
+
+    A line that has machines is tried all the same: Azure gives some.
+    """
+    dedicated = next((line for line in view.lines if not line.spot and not line.why_not), None)
+    if dedicated is None or not any(line.doubt for line in view.lines):
+        return view.lines
+    if _in_time_for_dedicated(view, dedicated, SPOT_TRY):
+        return view.lines
+    why = "Spot was refused or lost lately, and the deadline is near"
+    return [
+        msgspec.structs.replace(line, why_not=line.why_not or why) if line.spot and not line.allocated else line
+        for line in view.lines
+    ]
 
 
 def _to_settle(view: View) -> tuple[str, float | None] | None:

@@ -7,7 +7,7 @@ import math
 import msgspec
 
 from fusebus.planning.demand import KindDemand
-from fusebus.planning.fleet import PoolState, Quantiles
+from fusebus.planning.fleet import PoolState, Quantiles, Refusal
 from fusebus.planning.limits import Limits
 from fusebus.planning.prices import PoolOffer, Prices
 
@@ -32,10 +32,14 @@ class Line(msgspec.Struct, frozen=True, kw_only=True):
     ready: int
     coming: int
     coming_in: float
+    allocated: int
+    """Of those ready or coming, nodes that have a machine."""
     kept: int
     """Nodes that there are if nothing is changed."""
     steady: bool
     storm: bool
+    doubt: bool
+    """Spot that was refused lately, or a storm: it may not come even where it may be asked for."""
     why_not: str
     """Why nothing may be bought here now; empty: it may."""
 
@@ -126,11 +130,17 @@ def _line(
         ready=counts.ready,
         coming=coming,
         coming_in=max(state.boot.p95 - elapsed, min(SURELY_SOON, state.boot.p95 / 2)),
+        allocated=counts.ready + counts.starting,
         kept=kept,
         steady=state.steady,
         storm=storm,
+        doubt=spot and (storm or any(_recent(refusal, limits, now) for refusal in state.refusals)),
         why_not=_why_not(spot, price, state, limits, now, storm),
     )
+
+
+def _recent(refusal: Refusal, limits: Limits, now: float) -> bool:
+    return refusal.spot and now - refusal.at < limits.storm_seconds
 
 
 def in_storm(state: PoolState, limits: Limits, now: float) -> bool:

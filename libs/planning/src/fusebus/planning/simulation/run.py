@@ -52,6 +52,8 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     p50: int
     """Age of an image when it is done."""
     p95: int
+    foresight: bool = False
+    """See `Scenario.foresight`."""
     late: str = ""
     """The last alert."""
     timeline: list[tuple[float, int, int, float]] = []
@@ -102,6 +104,7 @@ def _outcome(scenario: Scenario, scaler: Scaler, world: World, bound: float) -> 
         evictions=world.evictions,
         p50=_quantile(world, 0.5),
         p95=_quantile(world, 0.95),
+        foresight=scenario.foresight,
         late="; ".join(late.because for late in alerts),
         timeline=world.timeline,
         reasons=scaler.reasons if isinstance(scaler, Ours) else [],

@@ -65,7 +65,8 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True):
     seed: int = 1
     long: bool = False
     """Wants more than a few seconds."""
-    feasible: bool = True
+    foresight: bool = False
+    """The bound's knowledge of the future is worth more than its mark allows: the ratio is shown, not held to it."""
 
     @property
     def images(self) -> int:

@@ -133,6 +133,11 @@ def _trouble() -> list[Scenario]:
             "spot-storm", "5,000 images due in 2 h, no Spot from minute 15 to 75", burst(5000), 2 * HOUR, storms=storm
         ),
         _scenario(
+            "storm-stays", "5,000 images due in 2 h, no Spot from minute 15 on", burst(5000), 2 * HOUR,
+            storms=((15 * MINUTE, DAY),), foresight=True,
+        ),
+        _scenario("no-spot", "5,000 images due in 2 h, no Spot at all", burst(5000), 2 * HOUR, storms=((-DAY, DAY),)),
+        _scenario(
             "spot-flicker", "20,000 images due in 2 h, a Spot node lives 1 h", burst(20_000), 2 * HOUR, spot_life=HOUR
         ),
         _scenario(

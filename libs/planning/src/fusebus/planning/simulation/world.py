@@ -97,7 +97,7 @@ class World:
             self.at(lump.at, self._arrive, (lump, first))
             first += lump.images
         for begin, end in self.scenario.storms:
-            self.at(begin, self._storm)
+            self.at(max(0.0, begin), self._storm)
             self.at(end, self._calm)
         for change in self.scenario.changes:
             self.at(change.at, lambda _: self.settle())
