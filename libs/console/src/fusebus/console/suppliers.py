@@ -217,7 +217,7 @@ def resume(name: str, author: str | None, as_json: bool, settings_file: Path | N
     Exit codes: 0 active, 1 the ledger could not be reached, 2 usage (an unknown supplier too).
     """
     record = _change(settings_file, name, author, {"state": SupplierState.ACTIVE, "reason": ""})
-    _tell(as_json, record, [f"{name} is active; what was held is taken within the sweep's interval"])
+    _tell(as_json, record, [f"{name} is active; what was held is taken within a quarter of an hour"])
 
 
 @supplier.command()

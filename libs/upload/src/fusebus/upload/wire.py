@@ -50,6 +50,8 @@ class Answer:
     """Storage's own; empty where the answer came from something else on the way."""
     etag: str
     retry_after: str
+    server: str
+    """As it calls itself."""
 
 
 def digest(file: BinaryIO, stop: threading.Event) -> Digest:
@@ -115,6 +117,7 @@ class Connection:
             response.getheader("x-ms-error-code", ""),
             response.getheader("ETag", "").strip('"'),
             response.getheader("Retry-After", ""),
+            response.getheader("Server", ""),
         )
 
     def _connection(self) -> http.client.HTTPConnection:
