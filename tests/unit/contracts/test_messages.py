@@ -63,6 +63,16 @@ EXAMPLES: tuple[m.Message, ...] = (
         worker="node-1/42",
         refused_at=WHEN,
     ),
+    m.UploadsHeld(
+        supplier="acme",
+        because="quota",
+        day="2026-11-21",
+        held_at=WHEN,
+        until=WHEN,
+        email="photos@acme.example",
+        images_per_day=5000,
+        bytes_per_day=20_000_000_000,
+    ),
 )
 
 GROWN: dict[str, m.Message] = {

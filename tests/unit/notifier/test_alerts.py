@@ -7,6 +7,7 @@ from fusebus.contracts.messages import (
     BudgetCrossed,
     FleetChanged,
     ModelRefused,
+    UploadsHeld,
 )
 from fusebus.contracts.outcomes import Done, Retry
 from fusebus.notifier.mailers import NotSent
@@ -93,3 +94,31 @@ async def test_a_change_of_the_fleet_is_only_logged(world, caplog):
     change = FleetChanged(pool="spot", nodes=2, workers=2, because="48 images wait", decided_at=world.now)
     assert await world.take(change) == Done()
     assert caplog.records[-1].event["because"] == "48 images wait"
+
+
+def held(because: str = "quota", day: int = 21, email: str = "photos@acme.example") -> UploadsHeld:
+    at = datetime(2026, 11, day, 11, tzinfo=UTC)
+    until = datetime(2026, 11, day + 1, tzinfo=UTC) if because == "quota" else None
+    return UploadsHeld(
+        supplier="acme",
+        because=because,
+        day=f"2026-11-{day}",
+        held_at=at,
+        until=until,
+        email=email,
+        images_per_day=5000,
+    )
+
+
+async def test_a_supplier_is_told_once_a_day_and_reason_that_its_uploads_are_held(world):
+    for message in (held(), held(), held("suspended"), held(day=22), held("suspended")):
+        assert await world.take(message) == Done()
+    assert [mail["To"].addresses[0].addr_spec for mail in world.mailer.sent] == ["photos@acme.example"] * 3
+    over, suspended, _ = [mail.get_content() for mail in world.mailer.sent]
+    assert "(5,000 uploads)" in over and "after 2026-11-22 00:00 UTC" in over and "nothing has to be sent again" in over
+    assert "are suspended" in suspended
+
+
+async def test_what_is_held_of_a_supplier_without_an_address_is_told_to_ops(world):
+    assert await world.take(held(email="")) == Done()
+    assert "photos@acme.example" not in str(world.mailer.sent[0]["To"])

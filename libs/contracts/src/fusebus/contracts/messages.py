@@ -294,6 +294,24 @@ class ModelRefused(Message, frozen=True, kw_only=True, tag="ModelRefused"):
     schema_version: int = 1
 
 
+class UploadsHeld(Message, frozen=True, kw_only=True, tag="UploadsHeld"):
+    """A supplier's uploads are held from now on; sent with each, one a day and reason counts."""
+
+    supplier: Supplier
+    because: str
+    """`quota`, `suspended` or `removed`."""
+    day: str
+    """YYYY-MM-DD, UTC."""
+    held_at: datetime
+    until: datetime | None = None
+    """When they are offered again by themselves; None: when people change the supplier's record."""
+    email: str = ""
+    """Where the supplier is told; empty: nobody there is."""
+    images_per_day: int | None = None
+    bytes_per_day: int | None = None
+    schema_version: int = 1
+
+
 AnyMessage = (
     BlobCreated
     | ImageAccepted
@@ -307,6 +325,7 @@ AnyMessage = (
     | BudgetCrossed
     | ModelChanged
     | ModelRefused
+    | UploadsHeld
 )
 MESSAGE_TYPES: tuple[type[Message], ...] = AnyMessage.__args__
 SCHEMA_VERSION = 1
@@ -331,6 +350,8 @@ def work_id(message: Message) -> str:
             return f"{kind}/{message.current}/{message.changed_at.isoformat()}"
         case ModelRefused():
             return f"{kind}/{message.model}/{message.worker}"
+        case UploadsHeld():
+            return f"{kind}/{message.supplier}/{message.day}/{message.because}"
         case ImageAccepted() | ImageAnalysed() | ImageFailed() | ImageRejected() | DuplicateFound():
             return f"{kind}/{message.upload_id}"
         case _:

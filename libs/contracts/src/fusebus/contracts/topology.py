@@ -22,6 +22,7 @@ from fusebus.contracts.messages import (
     ModelChanged,
     ModelRefused,
     RunCheck,
+    UploadsHeld,
 )
 
 DAY = 86_400.0  # seconds
@@ -79,7 +80,7 @@ TOPICS: tuple[Topic, ...] = (
     ),
     Topic(
         name="fleet",
-        carries=(FleetChanged, BudgetCrossed, ModelChanged, ModelRefused),
+        carries=(FleetChanged, BudgetCrossed, ModelChanged, ModelRefused, UploadsHeld),
         subscriptions=(Subscription(name="notifier"),),
     ),
 )

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from fusebus.blobs import Blobs
 from fusebus.bus import Bus
 from fusebus.host import Life, run_service
+from fusebus.ingest.admission import Admission
 from fusebus.ingest.handler import Ingest
 from fusebus.ingest.settings import IngestSettings
 from fusebus.ingest.sweep import Sweep
@@ -26,8 +27,20 @@ async def main(settings: IngestSettings, life: Life) -> None:
     async with Validator(settings.validators, heif=settings.heif) as validator:
         await validator.start()
         async with Bus(settings.bus) as bus, Blobs(settings.blobs) as blobs, Ledger(settings.ledger) as ledger:
-            ingest = Ingest(blobs=blobs, ledger=ledger, check=validator.check, clock=now, settings=settings)
-            sweep = Sweep(blobs=blobs, ledger=ledger, publisher=bus.publisher(), settings=settings)
+            admission = Admission(
+                ledger=ledger, blobs=blobs, clock=now, refresh_seconds=settings.supplier_refresh_seconds
+            )
+            ingest = Ingest(
+                blobs=blobs,
+                ledger=ledger,
+                check=validator.check,
+                clock=now,
+                settings=settings,
+                admission=admission,
+            )
+            sweep = Sweep(
+                blobs=blobs, ledger=ledger, publisher=bus.publisher(), settings=settings, held=admission.still_holds
+            )
             life.health.liveness("bus", bus.is_alive)
             life.health.ready = True
             async with asyncio.TaskGroup() as group:

@@ -11,9 +11,10 @@ from typing import Protocol
 from fusebus.blobs import StorageUnavailable
 from fusebus.bus import Context
 from fusebus.contracts.messages import BlobCreated, Message
-from fusebus.contracts.outcomes import Done, Outcome, Outgoing, Reject, retry
+from fusebus.contracts.outcomes import Done, Outcome, Outgoing, Reject, done, retry
 from fusebus.host import log_fields
 from fusebus.ingest import announcement, policy
+from fusebus.ingest.admission import Admission
 from fusebus.ingest.settings import IngestSettings
 from fusebus.ingest.validation import BlobSource, Check, examine
 from fusebus.ledger import Entered, ImageClaim, LedgerError, UploadEntry, UploadRow
@@ -46,6 +47,8 @@ class Ingest:
     check: Check
     clock: Callable[[], datetime]
     settings: IngestSettings
+    admission: Admission | None = None
+    """None: every supplier is taken, on the settings' terms."""
 
     async def __call__(self, event: BlobCreated, context: Context) -> Outcome:
         """One upload in, its messages out. Whatever was entered first stays: a repeat publishes the same again."""
@@ -54,7 +57,10 @@ class Ingest:
             return Reject(reason=place.reason, description=place.description)
         with log_fields(upload=place.upload_id):
             try:
-                entered = await self.ledger.find_upload(place.upload_id) or await self._enter(place, event)
+                entered = await self.ledger.find_upload(place.upload_id)
+                if entered is None and self.admission and (held := await self.admission.holds(place)):
+                    return done(held)
+                entered = entered or await self._enter(place, event)
                 messages = await self._tell(entered)
             except (StorageUnavailable, LedgerError) as error:
                 first = self.settings.storage_retry_seconds
@@ -68,6 +74,7 @@ class Ingest:
 
     async def _enter(self, place: policy.Place, event: BlobCreated) -> Entered:
         finding = await examine(place, self.blobs, self.check, self._limits)
+        terms = await self.admission.record(place.supplier) if self.admission else None
         entry = UploadEntry(
             upload_id=place.upload_id,
             supplier=place.supplier,
@@ -80,8 +87,13 @@ class Ingest:
             image=finding.image,
             reject_reason=finding.objection.reason if finding.objection else None,
             detail=finding.objection.detail if finding.objection else "",
+            job_kind=terms.job_kind if terms else None,
+            lane=terms.lane if terms else None,
+            deadline_seconds=terms.deadline_seconds if terms else None,
         )
         entered = await self.ledger.enter_upload(entry, self.clock())
+        if self.admission:
+            await self.admission.taken(place)
         verdict = entered.upload.reject_reason or "accepted"
         _log.info("entered", extra={"run": entered.run_id, "verdict": str(verdict), "detail": entered.upload.detail})
         return entered
@@ -97,8 +109,10 @@ class Ingest:
         claim = await self._claim(upload, upload.image.image_id)
         if claim.upload_id != upload.upload_id:
             return [announcement.duplicate(upload, claim)]
-        allowed = timedelta(seconds=self.settings.deadline_seconds)
-        return [announcement.accepted(upload, upload.image, self.settings.job_kind, self.settings.lane, allowed)]
+        settings = self.settings
+        job_kind, lane = upload.job_kind or settings.job_kind, upload.lane or settings.lane
+        allowed = timedelta(seconds=upload.deadline_seconds or settings.deadline_seconds)
+        return [announcement.accepted(upload, upload.image, job_kind, lane, allowed)]
 
     async def _claim(self, upload: UploadRow, image_id: str) -> ImageClaim:
         """Whose image this is; an earlier upload that came to nothing gives it up."""

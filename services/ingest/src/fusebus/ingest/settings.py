@@ -42,6 +42,10 @@ class IngestSettings(Struct, frozen=True, kw_only=True):
         float, Meta(gt=0, description="Delay of the first retry while storage does not answer; doubles up to 300.")
     ] = 10.0
 
+    supplier_refresh_seconds: Annotated[
+        float, Meta(ge=0, description="How old a supplier's record may be: a suspension takes effect within it.")
+    ] = 10.0
+
     sweep_interval_seconds: Annotated[
         float,
         Meta(ge=0, description="Pause between two searches for uploads that no event announced; 0: never search."),

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Protocol
@@ -16,7 +16,7 @@ from fusebus.bus import PublishFailed
 from fusebus.contracts import identity
 from fusebus.contracts.messages import BlobCreated, BlobCreatedData
 from fusebus.contracts.outcomes import Outgoing
-from fusebus.ingest.policy import is_due, old_enough
+from fusebus.ingest.policy import is_due, old_enough, supplier_of
 from fusebus.ingest.settings import IngestSettings
 from fusebus.ledger import Entered, LedgerError
 
@@ -63,6 +63,8 @@ class Sweep:
     ledger: Known
     publisher: Outbox
     settings: IngestSettings
+    held: Callable[[str, str], Awaitable[bool]] | None = None
+    """Whether a supplier's upload is to be left alone for now; None: none is."""
     clock: Callable[[], datetime] = lambda: datetime.now(UTC)
     monotonic: Callable[[], float] = time.monotonic
     _seen: dict[str, dict[str, _Memory]] = field(default_factory=dict)
@@ -137,6 +139,7 @@ class Sweep:
         arrived = {upload_id for upload_id, entered in zip(chunk, found, strict=True) if entered}
         memory.update({upload_id: _Memory(NEVER) for upload_id in arrived})
         missing = {upload_id: blob for upload_id, blob in chunk.items() if upload_id not in arrived}
+        missing = await self._without_held(container, missing, memory)
         await self.publisher.publish(
             [Outgoing(message=event_of(container, blob, upload_id)) for upload_id, blob in missing.items()]
         )
@@ -146,6 +149,21 @@ class Sweep:
             if times > self.settings.sweep_repeats:
                 _log.error("announced for the last time, still in no run", extra={"upload": upload_id, "times": times})
         return len(missing)
+
+    async def _without_held(
+        self, container: str, missing: dict[str, ListedBlob], memory: dict[str, _Memory]
+    ) -> dict[str, ListedBlob]:
+        """Those that may be announced; the others are looked at again after `sweep_repeat_seconds`, uncounted.
+
+        What was held and is offered again begins its count anew.
+        """
+        supplier = supplier_of(container)
+        if self.held is None or supplier is None:
+            return missing
+        found = await asyncio.gather(*(self.held(supplier, upload_id) for upload_id in missing))
+        held = {upload_id for upload_id, is_held in zip(missing, found, strict=True) if is_held}
+        memory.update({upload_id: _Memory(self.monotonic(), 0) for upload_id in held})
+        return {upload_id: blob for upload_id, blob in missing.items() if upload_id not in held}
 
 
 def event_of(container: str, blob: ListedBlob, upload_id: str) -> BlobCreated:

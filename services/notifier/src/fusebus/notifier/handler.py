@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from datetime import timedelta
+from collections.abc import Awaitable, Callable
+from datetime import datetime, timedelta
 from email.message import EmailMessage
 
 import msgspec
@@ -21,6 +22,7 @@ from fusebus.contracts.messages import (
     ModelChanged,
     ModelRefused,
     RunCheck,
+    UploadsHeld,
     work_id,
 )
 from fusebus.contracts.outcomes import Done, Outcome, Outgoing, Reject, Retry, done, retry
@@ -29,7 +31,7 @@ from fusebus.ledger import LedgerError, RunRow
 from fusebus.notifier import finals, policy
 from fusebus.notifier.completion import Completion, envelope_of
 from fusebus.notifier.dead_letters import DeadLetterWatch
-from fusebus.notifier.mail import budget_key, budget_mail, message_id
+from fusebus.notifier.mail import budget_key, budget_mail, held_key, held_mail, message_id
 from fusebus.notifier.policy import Look, Phase
 from fusebus.notifier.ports import Ports
 from fusebus.notifier.send_once import send_once
@@ -60,6 +62,8 @@ class Handler:
                     return await self._close(message, context)
                 case BudgetCrossed():
                     return await self._alert(message, context)
+                case UploadsHeld():
+                    return await self._held(message, context)
                 case FleetChanged() | ModelChanged() | ModelRefused():
                     _log.info("fleet", extra={"event": msgspec.to_builtins(message)})
                     return done()
@@ -166,13 +170,29 @@ class Handler:
     async def _alert(self, message: BudgetCrossed, context: Context) -> Outcome:
         """One mail for each month and share."""
         envelope = envelope_of(self._ports)
-        key = budget_key(message)
 
         async def write() -> EmailMessage:
             return budget_mail(message, envelope, self._ports.clock())
 
+        return await self._mail_once(budget_key(message), write, message.crossed_at, context)
+
+    async def _held(self, message: UploadsHeld, context: Context) -> Outcome:
+        """One mail for each supplier, day and reason: to the supplier, or to ops where it has no address."""
+        envelope = envelope_of(self._ports)
+        if message.email:
+            envelope = msgspec.structs.replace(envelope, recipients=[message.email])
+        _log.warning("a supplier's uploads are held", extra={"supplier": message.supplier, "because": message.because})
+
+        async def write() -> EmailMessage:
+            return held_mail(message, envelope, self._ports.clock())
+
+        return await self._mail_once(held_key(message), write, message.held_at, context)
+
+    async def _mail_once(
+        self, key: str, write: Callable[[], Awaitable[EmailMessage]], since: datetime, context: Context
+    ) -> Outcome:
         try:
-            if await send_once(key, message_id(key, envelope), write, message.crossed_at, self._ports):
+            if await send_once(key, message_id(key, envelope_of(self._ports)), write, since, self._ports):
                 return done()
         except LedgerError as error:
             return self._later(context, error)

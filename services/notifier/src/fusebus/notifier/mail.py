@@ -1,4 +1,4 @@
-"""Writes the mails: a run's summary as text, HTML and small pictures, and the budget's alert."""
+"""Writes the mails: a run's summary as text, HTML and small pictures, the budget's alert, and what is held."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from msgspec import Struct
 from fusebus.blobs import layout
 from fusebus.contracts import display
 from fusebus.contracts.identity import digest
-from fusebus.contracts.messages import BudgetCrossed
+from fusebus.contracts.messages import BudgetCrossed, UploadsHeld
 from fusebus.notifier.report import environment, findings, next_steps, parts, period, reason, title, verdict
 from fusebus.notifier.summary import Summary, presentable
 
@@ -105,6 +105,38 @@ def budget_mail(message: BudgetCrossed, envelope: Envelope, now: datetime) -> Em
     ]
     mail.set_content(f"{first}\n\n" + "\n".join(lines) + "\n" + _what_follows(message), cte="quoted-printable")
     return mail
+
+
+def held_mail(message: UploadsHeld, envelope: Envelope, now: datetime) -> EmailMessage:
+    """Tells a supplier that its uploads are kept but not processed, why, and what happens next."""
+    mail = _mail(f"Uploads of {message.supplier} are held", held_key(message), envelope, now)
+    limits = [
+        f"{limit:,} {what}"
+        for limit, what in ((message.images_per_day, "uploads"), (message.bytes_per_day, "bytes"))
+        if limit is not None
+    ]
+    day = display.one_line(message.day, 20)
+    until = f"after {message.until:%Y-%m-%d %H:%M} UTC" if message.until else "once that changes"
+    why = {
+        "quota": f"More arrived on {day} (UTC) than is agreed for a day ({', '.join(limits)}).",
+        "suspended": "Uploads of this supplier are suspended for now.",
+        "removed": "This supplier delivers no more.",
+    }.get(message.because, "They are held for now.")
+    next_step = (
+        "Nothing more of them will be processed. If that is an error, please speak to who gave you the link."
+        if message.because == "removed"
+        else f"Nothing is lost and nothing has to be sent again: what is held is processed by itself {until}."
+    )
+    mail.set_content(
+        f"Uploads of {message.supplier} have arrived but are not processed yet.\n\n{why}\n{next_step}\n",
+        cte="quoted-printable",
+    )
+    return mail
+
+
+def held_key(message: UploadsHeld) -> str:
+    """What this mail is about: once for each supplier, day and reason."""
+    return f"held-{message.supplier}-{display.one_line(message.day, 20)}-{display.one_line(message.because, 20)}"
 
 
 def _what_follows(message: BudgetCrossed) -> str:
