@@ -180,7 +180,7 @@ def _show_pools(found: PoolsFound, now: datetime) -> None:
     for status in found.pools:
         for line in in_force(status, found.controls, status.pool.removesuffix(SHADOW), now):
             click.echo(f"{status.pool}: {line}")
-    leaders = sorted({f"{status.leader} (term {status.term})" for status in found.pools if status.leader})
+    leaders = sorted({f"{status.leader} (term {status.term})" for status in found.pools if status.term})
     if leaders and not all(stale_words(status, now) for status in found.pools):
         click.echo(f"led by {', '.join(leaders)}")
 
