@@ -30,6 +30,7 @@ SERVICES = ("ingest", "dispatcher", "notifier")
 """Those that always run; inferencers come and go as Batch tasks."""
 READY_LIMIT_SECONDS = 60.0
 POOL = "local-gpu"
+EVICTION_VARIABLE = "FUSEBUS_INFERENCER_SCHEDULED_EVENTS"  # by which a worker learns where its node is told of its end
 SWEEP_SECONDS = 1.0
 RECHECK_SECONDS = 2.0
 MODEL_WATCH_SECONDS = 2.0
@@ -141,6 +142,7 @@ class Stack:
     async def _start_batch(self) -> str:
         arguments = ["--port", "0", "--boot-seconds", str(self.options.boot_seconds)]
         arguments += ["--work-dir", str(self.folder / "batch")]
+        arguments += ["--metadata-variable", EVICTION_VARIABLE]
         batch = self._child("batch", "fusebus.localbatch", arguments, restart=False)
         line = await batch.line(READY_LIMIT_SECONDS, "http://")
         return line[line.index("http://") :].split()[0]
