@@ -341,6 +341,12 @@ def test_surplus_nodes_go_when_long_jobs_run_out():
     assert plan_of(work(3, due_in=2 * HOUR), state, offers=(slow,)).pools[0].spot == 3
 
 
+def test_surplus_nodes_do_not_idle_for_ever_beside_one_stubborn_image():
+    idle = {"spot": nodes(9, busy=1, idle=8), "running": 1}
+    assert plan_of(work(1), PoolState(name="t4", idle_since=NOW - 400, **idle)).pools[0].spot == 9
+    assert plan_of(work(1), PoolState(name="t4", idle_since=NOW - 450, **idle)).pools[0].spot == 1
+
+
 def test_a_preempted_node_that_does_not_come_back_is_not_counted_on():
     lost = {"spot": nodes(2, preempted=1, busy=1), "running": 1, "evicted": 1}
     just = PoolState(name="t4", evicted_at=NOW - 15, **lost)

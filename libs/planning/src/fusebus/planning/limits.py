@@ -62,4 +62,4 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     short_queue: float = 60.0
     """A queue that the nodes at hand clear within this is short: then nodes may be let go."""
     resize_worth: float = 3600.0
-    """Idle node-seconds that a shrink must save; less is not worth a resize."""
+    """Idle node-seconds that a shrink must save, or that were wasted already; less is not worth a resize."""

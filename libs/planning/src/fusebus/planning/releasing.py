@@ -31,10 +31,11 @@ def release(view: View) -> Verdict:
 
 
 def _unneeded(view: View) -> tuple[dict[Key, int], str] | None:
-    """More nodes than images: the surplus goes, if what it saves is worth a resize."""
+    """More nodes than images: the surplus goes, if what it saves (or has wasted) is worth a resize."""
     images, surplus = view.work[-1].images, view.ready - view.work[-1].images
     longest = max((line.service.p50 for line in view.lines if line.ready), default=0.0)
-    if surplus <= 0 or surplus * longest / 2 < view.limits.resize_worth:
+    idle = 0.0 if view.idle_since is None else view.now - view.idle_since
+    if surplus <= 0 or surplus * max(longest / 2, idle) < view.limits.resize_worth:
         return None
     words = f"{view.ready} nodes have only {images} images of {longest:.3g} s: {surplus} can go"
     return _without(view, surplus), words
