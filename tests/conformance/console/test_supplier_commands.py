@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import shutil
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -65,6 +67,12 @@ def test_a_grant_uploads_until_it_is_revoked(run: Run, supplier: str, tmp_path: 
     (url,) = [line for line in told.splitlines() if line.startswith("http")]
     sent = answer(run("upload", str(tmp_path), "--sas", url, "--json"))
     assert {file["outcome"] for file in sent["files"]} == {"sent"}
+    if shutil.which("curl"):
+        (tmp_path / "photo.jpg").write_bytes(b"photo")
+        line = told[told.index("curl ") :]
+        codes = [subprocess.run(line, shell=True, cwd=tmp_path, check=False).returncode for _ in range(2)]
+        assert (codes[0], codes[1] != 0) == (0, True), "sent once, never over itself"
+        (tmp_path / "photo.jpg").unlink()
     shown = run("supplier", "show", supplier)
     assert "sig=" not in shown.output and "holds" in shown.output
     (tmp_path / "c.jpg").write_bytes(b"c")

@@ -21,7 +21,7 @@ def grant_words(grant: Grant, url: str) -> list[str]:
         "",
         url,
         "",
-        "1. fusebus-upload (pip install fusebus-upload): resumes after a cut, never overwrites, keeps a receipt",
+        "1. fusebus-upload (hand on its wheel: uv build --wheel libs/upload): resumes after a cut, keeps a receipt",
         f"     fusebus-upload photos --sas '{url}'",
         "2. azcopy (--check-length=false because the link can't read)",
         f"     azcopy copy 'photos/*' '{url}' --recursive --check-length=false",

@@ -17,17 +17,16 @@ from fusebus.blobs import Blobs, BlobSettings, GrantUnavailable, StorageError
 from fusebus.blobs.layout import supplier_container
 from fusebus.console.commands import SETTINGS_OPTION
 from fusebus.console.granting import grant_words
-from fusebus.console.moments import ahead, said, span_said
+from fusebus.console.moments import ahead
 from fusebus.console.scaling import BY_OPTION, JSON_OPTION, REASON_OPTION, _me, _short, with_ledger
-from fusebus.contracts import display
+from fusebus.console.supplier_words import Shown, left_words, shown_words, terms_words
 from fusebus.contracts.messages import JobKind, Lane
 from fusebus.host import environment_for_people, load_settings
-from fusebus.ledger import Grant, Held, Ledger, SupplierRecord, SupplierState, Usage
+from fusebus.ledger import Grant, Ledger, SupplierRecord, SupplierState
 
 EXIT_LEFT = 3
 """Something is left that this command can't do; it says what."""
 LONGEST_GRANT_DAYS = 366
-MOST_HELD_SHOWN = 20
 SIZES = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 
 Result = TypeVar("Result")
@@ -37,15 +36,6 @@ class StorageOnly(msgspec.Struct, frozen=True, kw_only=True):
     """What grants need of the settings beside the ledger."""
 
     blobs: BlobSettings
-
-
-class Shown(msgspec.Struct, frozen=True, kw_only=True):
-    """All there is about one supplier; no token."""
-
-    supplier: SupplierRecord
-    today: Usage
-    grants: list[Grant]
-    held: list[Held]
 
 
 @click.group()
@@ -143,7 +133,7 @@ def set_terms(
     if not changes:
         raise click.UsageError("nothing to change: give a term, or --unset one")
     record = _change(settings_file, name, author, changes)
-    _tell(as_json, record, [f"{name}: {_terms_words(record)}"])
+    _tell(as_json, record, [f"{name}: {terms_words(record)}"])
 
 
 @supplier.command("list")
@@ -157,7 +147,7 @@ def list_suppliers(as_json: bool, settings_file: Path | None) -> None:
     Exit codes: 0 shown, 1 the ledger could not be reached, 2 usage.
     """
     found = with_ledger(settings_file, lambda ledger: ledger.suppliers())
-    words = [f"{one.name:24} {one.state.value:10} {_terms_words(one)}" for one in found]
+    words = [f"{one.name:24} {one.state.value:10} {terms_words(one)}" for one in found]
     _tell(as_json, found, words or ["no suppliers yet: fusebus supplier add NAME"])
 
 
@@ -183,7 +173,7 @@ def show(name: str, as_json: bool, settings_file: Path | None) -> None:
         )
 
     shown = with_ledger(settings_file, read)
-    _tell(as_json, shown, _shown_words(shown, now))
+    _tell(as_json, shown, shown_words(shown, now))
 
 
 @supplier.command()
@@ -237,7 +227,7 @@ def remove(name: str, reason: str, author: str | None, as_json: bool, settings_f
     record = _change(settings_file, name, author, changes)  # first: what still arrives is held
     left = _revoke(settings_file, name, None)
     words = [f"{name} is removed: its grants are revoked, what still comes is held"]
-    _tell(as_json, {"supplier": record, "not_revoked": left}, words + _left_words(left))
+    _tell(as_json, {"supplier": record, "not_revoked": left}, words + left_words(left))
     sys.exit(EXIT_LEFT if left else 0)
 
 
@@ -300,7 +290,7 @@ def revoke(name: str, grant_id: str | None, as_json: bool, settings_file: Path |
     words = [
         f"{name}: {'all grants that can be are' if left else 'grant is' if grant_id else 'all grants are'} revoked"
     ]
-    _tell(as_json, {"supplier": name, "not_revoked": left}, words + _left_words(left))
+    _tell(as_json, {"supplier": name, "not_revoked": left}, words + left_words(left))
     sys.exit(EXIT_LEFT if left else 0)
 
 
@@ -403,48 +393,6 @@ def _what_counts(record: SupplierRecord) -> SupplierRecord:
     """The record without who and when."""
     then = datetime(2000, 1, 1, tzinfo=UTC)
     return msgspec.structs.replace(record, added_at=then, changed_at=then, changed_by="", version="")
-
-
-def _terms_words(record: SupplierRecord) -> str:
-    known = {
-        "job kind": record.job_kind and record.job_kind.value,
-        "lane": record.lane and record.lane.value,
-        "deadline": record.deadline_seconds and span_said(record.deadline_seconds),
-        "e-mail": record.email,
-        "images a day": record.images_per_day and f"{record.images_per_day:,}",
-        "bytes a day": record.bytes_per_day and f"{record.bytes_per_day:,}",
-    }
-    return ", ".join(f"{term} {value}" for term, value in known.items() if value) or "ingest's settings, no quota"
-
-
-def _shown_words(shown: Shown, now: datetime) -> list[str]:
-    record = shown.supplier
-    why = f": {display.one_line(record.reason)}" if record.reason else ""
-    words = [
-        f"{record.name} is {record.state.value} since {said(record.changed_at, now)} by {record.changed_by}{why}",
-        f"terms: {_terms_words(record)}",
-    ]
-    if record.images_per_day or record.bytes_per_day:
-        words.append(f"today (UTC): {shown.today.images:,} uploads, {shown.today.size:,} bytes")
-    for one in shown.grants:
-        end = "revoked" if one.revoked_at else "expired" if one.expires_at <= now else "holds"
-        words.append(f"grant {one.grant_id}: {end}, until {said(one.expires_at, now)}, made by {one.made_by}")
-    for held in shown.held[:MOST_HELD_SHOWN]:
-        words.append(f"held ({held.because.value}): {display.name(held.blob_name)}")
-    if len(shown.held) > MOST_HELD_SHOWN:
-        words.append(f"held: {len(shown.held) - MOST_HELD_SHOWN:,} more")
-    return words
-
-
-def _left_words(left: list[Grant]) -> list[str]:
-    if not left:
-        return []
-    ids = ", ".join(one.grant_id for one in left)
-    return [
-        f"not revoked: {ids}. A managed identity signed them; storage can only end all such grants of the account:",
-        "  az storage account revoke-delegation-keys --name ACCOUNT --resource-group GROUP",
-        "Until then files can still arrive with them; fusebus supplier suspend holds what comes.",
-    ]
 
 
 def _tell(as_json: bool, found: object, words: list[str]) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
+from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -49,6 +51,8 @@ class Admission:
     clock: Callable[[], datetime]
     refresh_seconds: float
     monotonic: Callable[[], float] = time.monotonic
+    _turns: defaultdict[str, asyncio.Lock] = field(default_factory=lambda: defaultdict(asyncio.Lock))
+    """By supplier: our own handlers need not race for a day's counter."""
     _seen: dict[str, tuple[float, SupplierRecord | None]] = field(default_factory=dict)
 
     async def record(self, supplier: str) -> SupplierRecord | None:
@@ -74,8 +78,9 @@ class Admission:
             return None
         found = await self.blobs.properties(place.container, place.name)
         size = found.size if found else 0
-        if await self.ledger.charge(record, place.upload_id, size, now):
-            return None
+        async with self._turns[place.supplier]:
+            if await self.ledger.charge(record, place.upload_id, size, now):
+                return None
         return await self._hold(place, record, HeldBecause.QUOTA, now, next_day(now))
 
     async def taken(self, place: Place) -> None:
