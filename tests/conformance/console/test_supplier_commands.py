@@ -7,6 +7,7 @@ import json
 import shutil
 import subprocess
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from fusebus.console.__main__ import fusebus
-from fusebus.ledger import Ledger, LedgerSettings
+from fusebus.ledger import Grant, Ledger, LedgerSettings
 
 Run = Callable[..., Result]
 
@@ -80,6 +81,26 @@ def test_a_grant_uploads_until_it_is_revoked(run: Run, supplier: str, tmp_path: 
     refused = run("upload", str(tmp_path), "--sas", url)
     assert (refused.exit_code, "revoked" in refused.output) == (3, True)
     assert "revoked" in run("supplier", "show", supplier).output
+
+
+def test_a_grant_that_storage_cant_take_back_alone_is_told_with_the_way_out(
+    run: Run, supplier: str, ledger_settings: LedgerSettings
+) -> None:
+    run("supplier", "add", supplier)
+    now = datetime.now(UTC)
+    delegated = Grant(
+        grant_id="g1", supplier=supplier, made_at=now, made_by="me", expires_at=now + timedelta(days=1), revocable=False
+    )
+
+    async def note() -> None:
+        async with Ledger(ledger_settings) as ledger:
+            await ledger.note_grant(delegated)
+
+    asyncio.run(note())
+    for command in ("revoke", "remove"):
+        told = run("supplier", command, supplier)
+        assert (told.exit_code, "revoke-delegation-keys" in told.output) == (3, True), told.output
+    assert answer(run("supplier", "show", supplier, "--json"))["supplier"]["state"] == "removed"
 
 
 @pytest.mark.parametrize(

@@ -145,7 +145,7 @@ class _Body:
 
 def _connect(link: Link) -> http.client.HTTPConnection:
     """Directly, or through the proxy that this machine's settings name. Nothing is sent yet."""
-    proxy = urllib.request.getproxies().get(link.scheme)
+    proxy = urllib.request.getproxies().get("https") if link.scheme == "https" else None  # http is this machine's
     through = urlsplit(proxy) if proxy and not urllib.request.proxy_bypass(link.host) else None
     host, port = (through.hostname or "", through.port) if through else (link.host, link.port)
     connection: http.client.HTTPConnection
