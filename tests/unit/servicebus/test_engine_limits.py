@@ -221,6 +221,49 @@ def test_a_topic_is_in_use_as_long_as_a_subscription_is(engine: Engine, clock: C
         engine.resolve("t/subscriptions/used")
 
 
+def test_what_is_forwarded_to_an_entity_is_use_of_it(engine: Engine, clock: Clock) -> None:
+    namespace = engine.namespace
+    namespace.create_queue("queue", QueueSettings(auto_delete_on_idle_seconds=IDLE))
+    namespace.create_topic("topic", TopicSettings(auto_delete_on_idle_seconds=IDLE))
+    namespace.create_queue("to-topic", QueueSettings(forward_to="topic"))
+    namespace.create_topic("spread")
+    namespace.create_subscription("spread", "to-queue", SubscriptionSettings(forward_to="queue"))
+    for _ in range(4):
+        clock.now += IDLE - 1
+        engine.send("to-topic", [Message(b"1")])
+        engine.send("spread", [Message(b"1")])
+    assert engine.counts("queue").active == 4
+    assert engine.resolve("topic")
+    clock.now += IDLE
+    engine.tick()
+    for path in ("queue", "topic"):
+        with pytest.raises(EntityNotFound):
+            engine.resolve(path)
+
+
+@pytest.mark.parametrize("setting", ["forward_to", "forward_dead_lettered_to"])
+def test_what_forwards_is_in_use_however_quiet_it_is(engine: Engine, clock: Clock, setting: str) -> None:
+    namespace = engine.namespace
+    namespace.create_queue("target")
+    forwarding = {setting: "target"}
+    namespace.create_queue("q", QueueSettings(auto_delete_on_idle_seconds=IDLE, **forwarding))
+    namespace.create_topic("t", TopicSettings(auto_delete_on_idle_seconds=IDLE))
+    namespace.create_subscription(
+        "t",
+        "s",
+        SubscriptionSettings(auto_delete_on_idle_seconds=IDLE, **forwarding),
+    )
+    for _ in range(4):
+        clock.now += IDLE
+        engine.tick()
+    assert engine.resolve("t/subscriptions/s")
+    namespace.update_queue("q", QueueSettings(auto_delete_on_idle_seconds=IDLE))
+    clock.now += IDLE
+    engine.tick()
+    with pytest.raises(EntityNotFound):
+        engine.resolve("q")
+
+
 # How far a message id counts
 
 

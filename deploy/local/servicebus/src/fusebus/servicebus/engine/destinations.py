@@ -57,6 +57,7 @@ class Destination(Entity, ABC):
         return self.enqueue(message)
 
     def accept_forwarded(self, record: Record) -> None:
+        self.accessed_at = self._core.now
         key = self._key(record.message)
         if key is None or not self._seen(key):
             record.enqueued_at = self._core.now

@@ -9,6 +9,7 @@ from fusebus.servicebus.engine.timers import Timer
 
 if TYPE_CHECKING:
     from fusebus.servicebus.engine.core import Core
+    from fusebus.servicebus.engine.mailbox import Mailbox
     from fusebus.servicebus.engine.queues import Queue
     from fusebus.servicebus.engine.subscription import Subscription
     from fusebus.servicebus.engine.topic import Topic
@@ -41,10 +42,15 @@ class IdleWatch:
         due = self._entity.settings.auto_delete_on_idle_seconds + max(
             max(part.accessed_at, part.updated_at, part.mailbox.left_at) for part in parts
         )
-        if any(part.mailbox.is_used or part.mailbox.count_by_state[MessageState.SCHEDULED] for part in parts):
+        if any(_is_in_use(part.mailbox) for part in parts):
             due = now + self._entity.settings.auto_delete_on_idle_seconds
         if due > now:
             self._timer = self._core.timers.add(due, self._look, None)
         else:
             self._timer = None
             self._delete()
+
+
+def _is_in_use(mailbox: "Mailbox") -> bool:
+    """However quiet it is. To forward is to receive, as the service counts it."""
+    return mailbox.is_used or mailbox.forward is not None or mailbox.count_by_state[MessageState.SCHEDULED] > 0
