@@ -1,6 +1,7 @@
 """Topics, subscriptions and rules: who gets which copy, and what each counts; and names."""
 
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from itertools import count
 from uuid import UUID
 
@@ -17,6 +18,7 @@ from fusebus.servicebus.engine import (
     NotAllowed,
     QueueSettings,
     Rule,
+    SqlAction,
     SqlFilter,
     SubscriptionSettings,
     TopicSettings,
@@ -204,3 +206,49 @@ def test_names_may_have_slashes_dots_and_dashes(engine: Engine) -> None:
 def test_settings_outside_the_limits_are_refused(engine: Engine, create: Callable[[object], object]) -> None:
     with pytest.raises(InvalidArgument):
         create(engine.namespace)
+
+
+# What rules can ask beyond what the sender wrote
+
+
+ARRIVED = [
+    "sys.SequenceNumber = 2 AND sys.EnqueuedSequenceNumber = 2",
+    "sys.EnqueuedTimeUtc = @came AND sys.enqueuedtime = @came AND EXISTS(sys.TimeToLive)",
+    "sys.ExpiresAtUtc = @ends AND sys.ExpiresAt > sys.EnqueuedTimeUtc",
+    "property('sys.Sequence' + 'Number') = 2 AND EXISTS(sys.EnqueuedTimeUtc)",
+    "NOT EXISTS(sys.DeadLetterSource) AND sys.SequenceNumber > 1 AND NOT sys.SequenceNumber > 2",
+]
+
+
+@pytest.mark.parametrize("expression", ARRIVED)
+def test_a_rule_can_ask_when_a_message_came_to_the_topic_and_as_which(engine: Engine, expression: str) -> None:
+    came = datetime.fromtimestamp(START, UTC)
+    rule = Rule("asks", SqlFilter(expression, {"came": came, "ends": came + timedelta(seconds=50)}))
+    engine.namespace.create_subscription("images", "asks", rules=[rule])
+    engine.send("images", [Message(b"1"), Message(b"2", ttl_seconds=50), Message(b"3")])
+    assert [found.message for found in engine.peek("images/subscriptions/asks", 1, 9)] == [
+        Message(b"2", ttl_seconds=50)
+    ]
+
+
+def test_an_action_can_keep_what_the_topic_knows(engine: Engine) -> None:
+    action = SqlAction("SET number = sys.SequenceNumber; SET sys.Label = 'no. ' + property('sys.SequenceNumber')")
+    engine.namespace.create_subscription("images", "asks", rules=[Rule("keeps", SqlFilter("1=1"), action=action)])
+    engine.send("images", [Message(b"1"), Message(b"2")])
+    seen = [found.message for found in engine.peek("images/subscriptions/asks", 1, 9)]
+    assert [(type(found), found.subject) for found in seen] == [(Message, "no. 1"), (Message, "no. 2")]
+    assert [found.application_properties["number"] for found in seen] == [1, 2]
+
+
+def test_a_rule_sees_where_a_forwarded_message_died_and_its_first_number(engine: Engine, clock: Clock) -> None:
+    namespace = engine.namespace
+    namespace.create_queue("work", QueueSettings(forward_dead_lettered_to="images"))
+    asks = "sys.DeadLetterSource = 'work' AND sys.EnqueuedSequenceNumber = 3 AND sys.SequenceNumber = 2"
+    namespace.create_subscription("images", "asks", rules=[Rule("asks", SqlFilter(asks))])
+    engine.send("images", [Message(b"own")])
+    engine.send("work", [Message(b"1"), Message(b"2"), Message(b"3", ttl_seconds=50)])
+    for delivery in engine.receive("work", 3)[2:]:
+        assert delivery.lock_token is not None
+        engine.dead_letter("work", delivery.lock_token, "bad")
+    (found,) = engine.peek("images/subscriptions/asks", 1, 9)
+    assert (found.message.raw, found.enqueued_sequence_number) == (b"3", 3)

@@ -81,6 +81,10 @@ TRUE = [
     "property('n') = 7 AND p('sys.MessageId') = 'm1' AND p('user.' + 'x') = 2.5 AND p('nothing') IS NULL",
     "newid() <> newid()",
     "sys.Size = 5 AND sys.TimeToLive = @span AND sys.ScheduledEnqueueTimeUtc < at AND sys.DeliveryCount = 0",
+    "sys.ForcePersistence = FALSE AND sys.State = 0 AND sys.ScheduledEnqueueTime = sys.ScheduledEnqueueTimeUtc",
+    "sys.PartitionKey = 's1' AND EXISTS(sys.PartitionKey)",  # the session's, as it has none of its own
+    "sys.LockedUntilUtc IS NULL AND sys.LockToken IS NULL AND NOT EXISTS(sys.ViaPartitionKey)",
+    "sys.EnqueuedTimeUtc IS NULL AND NOT EXISTS(sys.SequenceNumber)",  # nobody says when it came
     # truth
     "flag = TRUE AND flag != false",
     "NOT NOT n = 7",
@@ -279,6 +283,7 @@ def test_newid_makes_a_uuid_each_time() -> None:
         ("SET a = 1; 2", 12, "SET, REMOVE or the end"),
         ("SET a = 1; DROP b", 12, "SET or REMOVE"),
         ("SET sys.Size = 1", 5, "cannot be changed"),
+        ("SET sys.SequenceNumber = 1", 5, "cannot be changed"),
         ("SET sys.Nothing = 1", 9, "unknown system property"),
         ("REMOVE", 7, "a property name"),
         ("REMOVE a b", 10, "SET or REMOVE"),

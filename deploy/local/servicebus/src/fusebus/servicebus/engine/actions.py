@@ -4,8 +4,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
+from fusebus.servicebus.engine.arrivals import arrived
 from fusebus.servicebus.engine.errors import FilterError
 from fusebus.servicebus.engine.messages import EMPTY, Message
+from fusebus.servicebus.engine.records import Record
 from fusebus.servicebus.engine.sql import SYSTEM_PROPERTIES, Statement, parse_action
 from fusebus.servicebus.engine.sql.properties import Property, user_key
 from fusebus.servicebus.engine.sql.values import MAX_TEXT_CHARACTERS, text
@@ -24,8 +26,8 @@ class Changes:
 class Action(Protocol):
     """Pure, but for newid()."""
 
-    def changes(self, message: Message) -> Changes:
-        """Raises FilterError when the expression cannot be evaluated for this message."""
+    def changes(self, message: Message, record: Record | None = None) -> Changes:
+        """Raises FilterError when the expression cannot be evaluated for this message; `record` as for filters."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,11 +37,16 @@ class SqlAction:
     expression: str
     parameters: Mapping[str, Any] = field(default_factory=lambda: EMPTY)
     _statements: tuple[Statement, ...] = field(init=False, repr=False, compare=False)
+    _asks_arrival: bool = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "_statements", parse_action(self.expression, self.parameters))
+        statements, asks_arrival = parse_action(self.expression, self.parameters)
+        object.__setattr__(self, "_statements", statements)
+        object.__setattr__(self, "_asks_arrival", asks_arrival)
 
-    def changes(self, message: Message) -> Changes:
+    def changes(self, message: Message, record: Record | None = None) -> Changes:
+        if self._asks_arrival:
+            message = arrived(message, record)
         try:
             changed = message
             for statement in self._statements:

@@ -4,23 +4,28 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
+from fusebus.servicebus.engine.arrivals import arrived
 from fusebus.servicebus.engine.errors import FilterError
 from fusebus.servicebus.engine.messages import EMPTY, Message
+from fusebus.servicebus.engine.records import Record
 from fusebus.servicebus.engine.sql import Predicate, parse_filter, same
 
 
 class Filter(Protocol):
     """Pure: the same message always gives the same answer (but for newid() in an expression)."""
 
-    def matches(self, message: Message) -> bool:
-        """Whether the rule takes the message; raises FilterError when it cannot be evaluated for this one."""
+    def matches(self, message: Message, record: Record | None = None) -> bool:
+        """Whether the rule takes the message; raises FilterError when it cannot be evaluated for this one.
+
+        `record` is the topic's; without it, what only that tells is unknown.
+        """
 
 
 @dataclass(frozen=True, slots=True)
 class TrueFilter:
     """Every message."""
 
-    def matches(self, message: Message) -> bool:
+    def matches(self, message: Message, record: Record | None = None) -> bool:
         return True
 
 
@@ -28,7 +33,7 @@ class TrueFilter:
 class FalseFilter:
     """No message."""
 
-    def matches(self, message: Message) -> bool:
+    def matches(self, message: Message, record: Record | None = None) -> bool:
         return False
 
 
@@ -39,11 +44,16 @@ class SqlFilter:
     expression: str
     parameters: Mapping[str, Any] = field(default_factory=lambda: EMPTY)
     _predicate: Predicate = field(init=False, repr=False, compare=False)
+    _asks_arrival: bool = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "_predicate", parse_filter(self.expression, self.parameters))
+        predicate, asks_arrival = parse_filter(self.expression, self.parameters)
+        object.__setattr__(self, "_predicate", predicate)
+        object.__setattr__(self, "_asks_arrival", asks_arrival)
 
-    def matches(self, message: Message) -> bool:
+    def matches(self, message: Message, record: Record | None = None) -> bool:
+        if self._asks_arrival:
+            message = arrived(message, record)
         try:
             return self._predicate(message) is True
         except FilterError as error:
@@ -76,7 +86,7 @@ class CorrelationFilter:
     content_type: str | None = None
     properties: Mapping[str, Any] = field(default_factory=lambda: EMPTY)
 
-    def matches(self, message: Message) -> bool:
+    def matches(self, message: Message, record: Record | None = None) -> bool:
         wanted = ((name, getattr(self, name)) for name in CORRELATION_FIELDS)
         if any(value is not None and getattr(message, name) != value for name, value in wanted):
             return False

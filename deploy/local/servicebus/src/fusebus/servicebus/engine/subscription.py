@@ -40,7 +40,7 @@ class Subscription(Holder):
             return
         seen = _with_changes(original)
         try:
-            copies = list(self._copies(seen))
+            copies = list(self._copies(seen, original))
         except EngineError as error:
             self._rule_failed(original, error)
             return
@@ -48,16 +48,16 @@ class Subscription(Holder):
         for message in copies:
             self.take(_copied(original, message, forwarded_expiry(original, limit)))
 
-    def _copies(self, message: Message) -> Iterator[Message]:
-        """One for all rules without an action, one more for each with one."""
+    def _copies(self, message: Message, original: Record) -> Iterator[Message]:
+        """One for all rules without an action, one more for each with one; `original` has what the topic knows."""
         taken = False
         for rule in self.rules.values():
             if rule.action is None:
-                if not taken and rule.filter.matches(message):
+                if not taken and rule.filter.matches(message, original):
                     taken = True
                     yield message
-            elif rule.filter.matches(message):
-                changes = rule.action.changes(message)
+            elif rule.filter.matches(message, original):
+                changes = rule.action.changes(message, original)
                 named: Mapping[str, object] = {**changes.properties, RULE_NAME_PROPERTY: rule.name}
                 yield self._core.rewrite(message, replace(changes, properties=named))
 

@@ -43,6 +43,7 @@ class Topic(Destination):
     def _spread(self, original: Record) -> int:
         number = self.mailbox.take_number()
         original.enqueued_sequence_number = original.enqueued_sequence_number or original.sequence_number or number
+        original.sequence_number = number  # for rules that ask
         for subscription in self.subscriptions.values():
             subscription.copy(original, self.settings.ttl_seconds)
         return number

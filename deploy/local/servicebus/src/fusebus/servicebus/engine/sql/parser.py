@@ -38,12 +38,12 @@ class Operand:
     is_property: bool = False
 
 
-def parse_filter(expression: str, parameters: Mapping[str, Any]) -> Predicate:
-    """The predicate of a filter expression; raises SqlSyntaxError."""
+def parse_filter(expression: str, parameters: Mapping[str, Any]) -> tuple[Predicate, bool]:
+    """The predicate of a filter expression, and whether it asks an ArrivedMessage; raises SqlSyntaxError."""
     parser = Parser(expression, parameters)
     found = parser.predicate()
     parser.expect_end("AND, OR or the end")
-    return found
+    return found, parser.asks_arrival
 
 
 class Parser:
@@ -55,6 +55,8 @@ class Parser:
         self._tokens = tokens_of(expression)
         self._next = 0
         self._depth = 0
+        self.asks_arrival = False
+        """Whether something that was read asks for what only an ArrivedMessage has."""
         self._parameters = {name.lstrip("@").lower(): value for name, value in parameters.items()}
 
     def predicate(self) -> Predicate:
@@ -234,6 +236,7 @@ class Parser:
             return Operand(lambda message: uuid4(), token.position)
         argument = self.value()
         self.expect(")")
+        self.asks_arrival = True  # it may: the name is known only with the message
         return Operand(nodes.named_property(argument), token.position, is_property=True)
 
     def property(self) -> Property:
@@ -253,6 +256,7 @@ class Parser:
         found = Property(name.text, system=first.text.lower() == "sys")
         if not found.is_known:
             raise SqlSyntaxError(f"unknown system property {name.text!r}", name.position)
+        self.asks_arrival |= found.asks_arrival
         return found
 
     # Kinds

@@ -20,8 +20,11 @@ class Statement:
     value: Value | None
 
 
-def parse_action(expression: str, parameters: Mapping[str, Any]) -> tuple[Statement, ...]:
-    """Statements, with or without `;` or `,` between them; raises SqlSyntaxError."""
+def parse_action(expression: str, parameters: Mapping[str, Any]) -> tuple[tuple[Statement, ...], bool]:
+    """Statements, with or without `;` or `,` between them, and whether they ask an ArrivedMessage.
+
+    Raises SqlSyntaxError.
+    """
     parser = Parser(expression, parameters)
     found = [_statement(parser)]
     while _more(parser):
@@ -29,7 +32,7 @@ def parse_action(expression: str, parameters: Mapping[str, Any]) -> tuple[Statem
             raise SqlSyntaxError(f"more than {MAX_STATEMENTS} statements", parser.peek().position)
         found.append(_statement(parser))
     parser.expect_end("SET, REMOVE or the end")
-    return tuple(found)
+    return tuple(found), parser.asks_arrival
 
 
 def _more(parser: Parser) -> bool:
