@@ -211,6 +211,18 @@ def test_an_etag_guards_against_changing_what_somebody_else_changed() -> None:
 
 
 @pytest.mark.parametrize(
+    "path", ["/orders", "/images", "/images/subscriptions/detect", "/images/subscriptions/detect/rules/mine"]
+)
+def test_an_etag_guards_against_deleting_what_somebody_else_changed(served: AdministrationApi, path: str) -> None:
+    present = str(ask(served, "GET", path).etag)
+    assert ask(served, "DELETE", path, headers={"If-Match": '"1"'}).status == 412
+    assert ask(served, "GET", path).etag == present
+    assert ask(served, "DELETE", path, headers={"If-Match": present}).status == 200
+    for match in (present, "*"):
+        assert ask(served, "DELETE", path, headers={"If-Match": match}).status == 404
+
+
+@pytest.mark.parametrize(
     ("kind", "inside", "detail"),
     [
         ("Topic", "", "no topics"),

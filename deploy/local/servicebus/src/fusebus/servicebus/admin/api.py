@@ -24,6 +24,7 @@ from fusebus.servicebus.tier import Tier
 
 MAX_PAGE: Final = 100  # entries, as in the service
 AUTHORIZATION: Final = "Authorization"
+IF_MATCH: Final = "If-Match"
 _MAX_DIGITS: Final = 9
 SUPPLEMENTS: Final = {
     "ForwardTo": "ServiceBusSupplementaryAuthorization",
@@ -116,20 +117,19 @@ class AdministrationApi:
         if request.method == "PUT":
             return self._put(request, target.collection, target.name, body)
         if request.method == "DELETE":
+            _check_unchanged(request, target.collection, target.name)
             target.collection.delete(target.name)
             return Answer(200)
         return _one(request, target.collection.get(target.name))
 
     def _put(self, request: Request, collection: Collection, name: str, body: bytes) -> Answer:
-        """Create, or with If-Match update: `*` whatever is there, an ETag only what it belongs to."""
+        """Create, or with If-Match update."""
         found = parse_description(body)
         for setting, header in SUPPLEMENTS.items():
             self._check_forwarding(request, setting, header, text_of(found, setting))
-        expected = request.headers.get("If-Match")
-        if expected is None:
+        if request.headers.get(IF_MATCH) is None:
             return _one(request, collection.create(name, found), status=201)
-        if expected not in ("*", collection.get(name).etag):
-            raise Refused(412, f"'{name}' was changed since.")
+        _check_unchanged(request, collection, name)
         return _one(request, collection.update(name, found))
 
     def _check_forwarding(self, request: Request, setting: str, header: str, address: str | None) -> None:
@@ -165,6 +165,13 @@ def refusal_answer(status: int, detail: str) -> Answer:
 def _expect_method(request: Request, *allowed: str) -> None:
     if request.method not in allowed:
         raise Refused(405, f"{request.method} is not possible here, only {', '.join(allowed)}.")
+
+
+def _check_unchanged(request: Request, collection: Collection, name: str) -> None:
+    """Raises Refused unless If-Match is absent, `*` (whatever is there) or the ETag of what is there."""
+    expected = request.headers.get(IF_MATCH)
+    if expected not in (None, "*") and expected != collection.get(name).etag:
+        raise Refused(412, f"'{name}' was changed since.")
 
 
 def _one(request: Request, entry: Entry, status: int = 200) -> Answer:
