@@ -12,6 +12,9 @@ from azure.servicebus import ServiceBusClient, ServiceBusMessage
 from azure.servicebus.exceptions import ServiceBusAuthenticationError, ServiceBusAuthorizationError
 from azure.servicebus.management import ServiceBusAdministrationClient
 
+from fusebus.servicebus.broker import BrokerOptions
+from fusebus.servicebus.config import ConfigError
+from fusebus.servicebus.engine import Message
 from fusebus.servicebus.testing import BrokerThread
 
 RULES = [
@@ -84,6 +87,45 @@ def test_a_key_of_the_file_opens_the_whole_namespace_in_its_direction(
         refused = pytest.raises((ServiceBusAuthenticationError, ServiceBusAuthorizationError))
         with refused, data.get_queue_sender("a") as sender:
             sender.send_messages(ServiceBusMessage("x"))
+
+
+def forwarding(target: str) -> dict[str, Any]:
+    return {"queues": [{"name": "work", "forward_to": target}, {"name": "target"}]}
+
+
+def test_nothing_is_stored_of_a_file_that_was_refused(
+    start_broker: Callable[..., BrokerThread], tmp_path: Path
+) -> None:
+    data = tmp_path / "data"
+    with pytest.raises(ConfigError, match="ForwardTo"):
+        start_broker(forwarding("targte"), data=data)
+    broker = start_broker(forwarding("target"), data=data)
+    assert forwards(broker) == {"work": "target", "target": None}
+
+
+def test_a_refused_file_leaves_what_is_stored_as_it_is(
+    start_broker: Callable[..., BrokerThread], tmp_path: Path
+) -> None:
+    data, options = tmp_path / "data", {"ca_directory": tmp_path}
+    stored: dict[str, Any] = {"queues": [{"name": "kept"}]}
+    with BrokerThread(BrokerOptions(topology=stored, data=data, **options)) as broker:
+        broker.call(lambda: broker.broker.engine.send("kept", [Message(b"")]))
+    with pytest.raises(ConfigError, match="ForwardTo"):
+        start_broker(forwarding("targte"), data=data)
+    with pytest.raises(FileNotFoundError):
+        start_broker(tmp_path / "missing.json", data=data)
+    with BrokerThread(BrokerOptions(topology=forwarding("target"), data=data, **options)) as broker:
+        assert forwards(broker) == {"kept": None, "work": "target", "target": None}
+    again = start_broker(None, data=data)
+    assert forwards(again) == {"kept": None, "work": "target", "target": None}
+    assert again.call(lambda: again.broker.engine.counts("kept").active) == 1
+
+
+def forwards(broker: BrokerThread) -> dict[str, str | None]:
+    def read() -> dict[str, str | None]:
+        return {queue.path: queue.settings.forward_to for queue in broker.broker.engine.namespace.queues()}
+
+    return broker.call(read)
 
 
 def test_the_command_says_what_is_wrong_in_a_file_and_where(tmp_path: Path) -> None:

@@ -114,12 +114,7 @@ class Broker:
 
         Raises config.ConfigError, OSError (port in use, directory not writable or used by another broker).
         """
-        if self.options.data is not None:
-            self._remember(self.options.data)
-        if self.options.topology is not None:
-            kept = self.options.data is not None
-            topology = config.load_topology(self.engine, self.options.topology, keep_existing=kept)
-            self.gateway.rules = topology.authorization_rules
+        self._load()
         authority = self._secure()
         self.engine.on_next_timer(self._arm)
         self._arm(self.engine.next_timer())
@@ -133,13 +128,33 @@ class Broker:
         self.connection_string = self._connection_string(self.port)
         self.admin_connection_string = self._connection_string(self.admin_port or self.port)
 
-    def _remember(self, directory: Path) -> None:
-        """Take up what the data directory has, and keep it up to date from now on."""
+    def _load(self) -> None:
+        """What is stored, then what the topology adds; of a topology that is refused, nothing is stored."""
+        store = None if self.options.data is None else self._restored(self.options.data)
+        try:
+            if self.options.topology is not None:
+                kept = store is not None
+                topology = config.load_topology(self.engine, self.options.topology, keep_existing=kept)
+                self.gateway.rules = topology.authorization_rules
+        except BaseException:
+            if store is not None:
+                store.abandon()
+            raise
+        if store is not None:
+            self._remember(store)
+
+    def _restored(self, directory: Path) -> Store:
+        """Takes up what the data directory has; what comes is collected, and not written yet."""
         store = Store(directory, self.options.data_sync, self.options.data_reserve_bytes)
         for complaint in store.restore(self.engine):
             logger.warning("%s: %s", directory, complaint)
+        return store
+
+    def _remember(self, store: Store) -> None:
+        """Writes what was collected, and from now on what comes."""
         self._durability = GroupCommit(store, self.gateway)
         self.gateway.before_output = self._durability.before_output
+        self._durability.commit()
 
     def committed(self) -> bool:
         """Makes everything durable that the engine was told so far; False if that is impossible at the moment."""

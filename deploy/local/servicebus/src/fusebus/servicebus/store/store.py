@@ -141,6 +141,10 @@ class Store(TablesJournal):
         """Writes what is left and closes the files."""
         if self.commit():
             self.checkpoint()
+        self.abandon()
+
+    def abandon(self) -> None:
+        """Closes the files; what was not committed is forgotten."""
         assert self._database is not None
         self._database.close()
         self._journal.close()
