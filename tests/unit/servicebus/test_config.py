@@ -127,6 +127,36 @@ def test_what_is_there_can_be_kept(engine: Engine) -> None:
     assert len(engine.namespace.subscriptions("images")) == 4
 
 
+NAMED_TWICE: list[tuple[dict[str, Any], str]] = [
+    ({"queues": [{"name": "a"}, {"name": "A"}]}, "queues[1]"),
+    ({"queues": [{"name": "a"}], "topics": [{"name": "A"}]}, "topics[0]"),
+    (
+        {"topics": [{"name": "a", "subscriptions": [{"name": "s"}, {"name": "t"}, {"name": "S"}]}]},
+        "topics[0].subscriptions[2]",
+    ),
+]
+
+
+@pytest.mark.parametrize(("document", "place"), NAMED_TWICE)
+@pytest.mark.parametrize("there", [False, True])
+def test_a_name_twice_is_refused_though_what_is_there_may_stay(
+    engine: Engine, document: dict[str, Any], place: str, there: bool
+) -> None:
+    if there:
+        kind = "queues" if "queues" in document else "topics"
+        load_topology(engine, {kind: document[kind][:1] if kind == "queues" else [{"name": "a"}]})
+    with pytest.raises(ConfigError, match="exists already") as refusal:
+        load_topology(engine, document, keep_existing=True)
+    assert refusal.value.where == place
+
+
+def test_a_name_may_be_used_again_under_another_topic(engine: Engine) -> None:
+    subscriptions = [{"name": "s"}]
+    topics = [{"name": name, "subscriptions": subscriptions} for name in ("s", "t")]
+    load_topology(engine, {"topics": topics}, keep_existing=True)
+    assert [len(engine.namespace.subscriptions(name)) for name in ("s", "t")] == [1, 1]
+
+
 def broken(*path: str | int, value: Any) -> dict[str, Any]:
     document = json.loads(json.dumps(TOPOLOGY))
     *parents, last = path

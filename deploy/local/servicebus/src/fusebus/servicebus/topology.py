@@ -18,6 +18,7 @@ from fusebus.servicebus.engine import (
     SubscriptionSettings,
     TopicSettings,
 )
+from fusebus.servicebus.engine.entities import SUBSCRIPTIONS
 
 Receiving = TypeVar("Receiving", QueueSettings, SubscriptionSettings)
 
@@ -74,7 +75,7 @@ def place(where: str) -> Iterator[None]:
 def apply(topology: Topology, engine: Engine, keep_existing: bool = False) -> None:
     """Create what the topology names; raises ConfigError for what the engine refuses, such as a name twice.
 
-    With `keep_existing`, what there is already stays as it is, settings and rules included.
+    With `keep_existing`, what there was before stays as it is, settings and rules included.
     """
     making = _Making(engine.namespace, keep_existing)
     for queue in topology.queues:
@@ -90,21 +91,24 @@ class _Making:
     def __init__(self, namespace: Namespace, keep_existing: bool) -> None:
         self._namespace = namespace
         self._keep_existing = keep_existing
+        self._named: set[str] = set()  # in lower case
         self._forwards: list[tuple[str, Callable[[], object]]] = []
 
     def queue(self, plan: QueuePlan) -> None:
         namespace = self._namespace
-        if self._create(plan.where, lambda: namespace.create_queue(plan.name, _without_forwards(plan.settings))):
+        settings = _without_forwards(plan.settings)
+        if self._create(plan.where, plan.name, lambda: namespace.create_queue(plan.name, settings)):
             self._later(plan, lambda: namespace.update_queue(plan.name, plan.settings))
 
     def topic(self, plan: TopicPlan) -> None:
-        self._create(plan.where, lambda: self._namespace.create_topic(plan.name, plan.settings))
+        self._create(plan.where, plan.name, lambda: self._namespace.create_topic(plan.name, plan.settings))
         for subscription in plan.subscriptions:
             self._subscription(plan.name, subscription)
 
     def _subscription(self, topic: str, plan: SubscriptionPlan) -> None:
         namespace, settings = self._namespace, _without_forwards(plan.settings)
-        if self._create(plan.where, lambda: namespace.create_subscription(topic, plan.name, settings, plan.rules)):
+        path, rules = topic + SUBSCRIPTIONS + plan.name, plan.rules
+        if self._create(plan.where, path, lambda: namespace.create_subscription(topic, plan.name, settings, rules)):
             self._later(plan, lambda: namespace.update_subscription(topic, plan.name, plan.settings))
 
     def forward(self) -> None:
@@ -116,13 +120,15 @@ class _Making:
         if plan.settings.forward_to is not None or plan.settings.forward_dead_lettered_to is not None:
             self._forwards.append((plan.where, update))
 
-    def _create(self, where: str, make: Callable[[], object]) -> bool:
-        """False if it is there already and may stay."""
+    def _create(self, where: str, path: str, make: Callable[[], object]) -> bool:
+        """False if it was there before the topology came and may stay; ConfigError if the topology has it twice."""
+        twice = path.lower() in self._named
+        self._named.add(path.lower())
         with place(where):
             try:
                 make()
             except EntityExists:
-                if not self._keep_existing:
+                if twice or not self._keep_existing:
                     raise
                 return False
         return True
