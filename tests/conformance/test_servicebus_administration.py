@@ -228,9 +228,27 @@ def test_the_namespace_says_its_tier(client: ServiceBusAdministrationClient) -> 
     assert properties.created_at_utc <= datetime.now(UTC)
 
 
+def test_entities_may_be_called_health(broker: BrokerThread, client: ServiceBusAdministrationClient) -> None:
+    client.create_queue("health", max_delivery_count=4)
+    queue = client.get_queue("health")
+    queue.max_delivery_count = 5
+    client.update_queue(queue)
+    assert client.get_queue("health").max_delivery_count == 5
+    assert requests.get(f"http://localhost:{broker.port}/health", timeout=5).json() == {"status": "ok"}
+    client.delete_queue("health")
+    with pytest.raises(ResourceNotFoundError):
+        client.get_queue("health")
+    client.create_topic("health")
+    assert client.create_subscription("health", "health").name == "health"
+
+
 def test_only_the_health_page_needs_no_token(broker: BrokerThread) -> None:
     assert requests.get(f"http://localhost:{broker.port}/orders", timeout=5).status_code == 401
-    assert requests.get(f"http://localhost:{broker.port}/health", timeout=5).json() == {"status": "ok"}
+    address = f"http://localhost:{broker.port}/health"
+    assert requests.get(address, timeout=5).json() == {"status": "ok"}
+    assert requests.head(address, timeout=5).status_code == 200
+    assert requests.get(f"{address}?api-version=2021-05", timeout=5).status_code == 401
+    assert requests.delete(address, timeout=5).status_code == 401
 
 
 @pytest.mark.parametrize(

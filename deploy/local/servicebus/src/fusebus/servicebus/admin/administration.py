@@ -12,6 +12,7 @@ from fusebus.servicebus.engine import Engine
 from fusebus.servicebus.tier import Tier
 
 HEALTH_PATH: Final = "/health"
+API_VERSION: Final = "api-version"
 
 
 class Administration:
@@ -22,7 +23,7 @@ class Administration:
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         """Answer one request; refusals are ATOM errors with status 400, 401, 404, 405, 409, 412 or 413."""
-        if request.path == HEALTH_PATH:
+        if _asks_for_health(request):
             return web.json_response({"status": "ok"})
         asked = Request(
             request.method,
@@ -38,6 +39,11 @@ class Administration:
         if body is None:
             return _response(refusal_answer(413, f"The request body is larger than {MAX_BODY_BYTES} bytes."))
         return _response(self._api.answer(asked, body))
+
+
+def _asks_for_health(request: web.BaseRequest) -> bool:
+    """An entity may have that name: both SDKs say which version of the API they mean, a probe does not."""
+    return request.path == HEALTH_PATH and request.method in ("GET", "HEAD") and API_VERSION not in request.query
 
 
 async def _body(request: web.BaseRequest) -> bytes | None:
