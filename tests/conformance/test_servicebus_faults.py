@@ -127,6 +127,25 @@ def test_lost_locks_and_a_forced_detach_reach_the_client(order: Order, client: A
                 receiver.receive_messages(1, max_wait_time=1)
 
 
+def test_locks_are_lost_and_links_end_everywhere_where_no_entity_is_named(order: Order, client: Any) -> None:
+    with (
+        client.get_queue_sender("work") as work,
+        client.get_queue_sender("other") as other,
+        client.get_queue_receiver("work") as receiver,
+        client.get_queue_receiver("steps", session_id="a"),
+    ):
+        work.send_messages(ServiceBusMessage("m"))
+        other.send_messages(ServiceBusMessage("m"))
+        (message,) = receiver.receive_messages(1, max_wait_time=2)
+        assert order("lose-locks") == {"count": 2}  # that of the message and that of the session
+        with pytest.raises(MessageLockLostError):
+            receiver.complete_message(message)
+        assert order("detach") == {"count": 3}  # the session's has ended
+        for sender in (work, other):
+            with pytest.raises(ServiceBusError):
+                sender.send_messages(ServiceBusMessage("lost"))
+
+
 def test_a_session_can_be_taken_from_its_receiver(order: Order, client: Any) -> None:
     with client.get_queue_sender("steps") as sender:
         sender.send_messages(ServiceBusMessage("m", session_id="a"))
@@ -238,7 +257,14 @@ def test_latency_holds_answers_back_and_ends(order: Order, client: Any) -> None:
         ({"action": "fail-sends", "entity": "unknown"}, "unknown"),
         ({"action": "throttle"}, "per_second"),
         ({"action": "latency", "seconds": -1}, "negative"),
-        ({"action": "detach"}, "entity"),
+        ({"action": "detach", "entity": 5}, "entity must be a string"),
+        ({"action": "reset-connections", "entity": ["work"]}, "entity must be a string"),
+        ({"action": "lose-locks", "entity": "unknown"}, "unknown"),
+        ({"action": "detach", "condition": 5}, "condition must be a string"),
+        ({"action": "detach", "condition": "ü"}, "condition must be ASCII"),
+        ({"action": "fail-sends", "condition": {}}, "condition must be a string"),
+        ({"action": "fail-settlements", "condition": True}, "condition must be a string"),
+        ({"action": "fail-renewals", "condition": 5}, "condition must be a string"),
     ],
 )
 def test_an_order_that_makes_no_sense_is_refused(order: Order, fields: dict[str, Any], said: str) -> None:

@@ -24,6 +24,7 @@ from fusebus.servicebus.engine import Engine
 from fusebus.servicebus.faults import Faults
 from fusebus.servicebus.gateway import Gateway
 from fusebus.servicebus.http import HttpFront
+from fusebus.servicebus.link import Link
 from fusebus.servicebus.memory import MemoryReturn
 from fusebus.servicebus.receivers import EntityReceiver
 from fusebus.servicebus.rewriting import rewrite
@@ -231,11 +232,16 @@ class Broker:
     # --- failures on order
 
     def detach_links(
-        self, entity: str, condition: str = DETACH_FORCED, description: str = "the broker was told to detach"
+        self,
+        entity: str | None = None,
+        condition: str = DETACH_FORCED,
+        description: str = "the broker was told to detach",
     ) -> int:
-        """Detaches every sender and receiver of one entity with an error; returns how many. Raises EntityNotFound."""
-        path = self.engine.resolve(entity).path
-        found = [link for connection in self.gateway.connections for link in connection.links() if link.entity == path]
+        """Detaches every sender and receiver of one entity, or of all, with an error; returns how many.
+
+        Raises EntityNotFound.
+        """
+        found = self._links(entity)
         for link in found:
             link.detach(Error(condition=condition, description=description))
         return len(found)
@@ -255,11 +261,15 @@ class Broker:
             connection.abort()
         return len(found)
 
-    def lose_locks(self, entity: str) -> int:
-        """Makes every message locked by a receiver of one entity available again, as if its lock had expired.
+    def lose_locks(self, entity: str | None = None) -> int:
+        """Makes every message locked by a receiver of one entity, or of any, available, as if its lock had expired.
 
         Returns how many there were. Raises EntityNotFound.
         """
-        path = self.engine.resolve(entity).path
+        return sum(link.lose_locks() for link in self._links(entity) if isinstance(link, EntityReceiver))
+
+    def _links(self, entity: str | None) -> list[Link]:
+        """The senders and receivers of one entity, or of all; raises EntityNotFound."""
+        path = None if entity is None else self.engine.resolve(entity).path
         links = [link for connection in self.gateway.connections for link in connection.links()]
-        return sum(link.lose_locks() for link in links if isinstance(link, EntityReceiver) and link.entity == path)
+        return [link for link in links if link.entity and path in (None, link.entity)]

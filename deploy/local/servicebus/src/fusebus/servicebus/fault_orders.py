@@ -27,30 +27,47 @@ def _number(order: Order, name: str) -> float:
     return float(value)
 
 
+def _text(order: Order, name: str) -> str | None:
+    """None if nothing is said of it."""
+    value = order.get(name)
+    if value is not None and not isinstance(value, str):
+        raise ValueError(f"{name} must be a string")
+    return value
+
+
+def _condition(order: Order, default: str) -> str:
+    condition = _text(order, "condition")
+    if condition is None:
+        return default
+    if not condition.isascii():  # AMQP's symbols are
+        raise ValueError("condition must be ASCII")
+    return condition
+
+
 def _detach(broker: Broker, order: Order) -> int:
-    return broker.detach_links(order["entity"], order.get("condition", DETACH_FORCED))
+    return broker.detach_links(_text(order, "entity"), _condition(order, DETACH_FORCED))
 
 
 def _lose_locks(broker: Broker, order: Order) -> int:
-    return broker.lose_locks(order["entity"])
+    return broker.lose_locks(_text(order, "entity"))
 
 
 def _reset(broker: Broker, order: Order) -> int:
-    return broker.reset_connections(order.get("entity"))
+    return broker.reset_connections(_text(order, "entity"))
 
 
 def _fail_renewals(broker: Broker, order: Order) -> int:
-    broker.faults.fail_renewals(_count(order), _entity(broker, order), order.get("condition", SERVER_BUSY))
+    broker.faults.fail_renewals(_count(order), _entity(broker, order), _condition(order, SERVER_BUSY))
     return _count(order)
 
 
 def _fail_sends(broker: Broker, order: Order) -> int:
-    broker.faults.fail_sends(_count(order), _entity(broker, order), order.get("condition", SERVER_BUSY))
+    broker.faults.fail_sends(_count(order), _entity(broker, order), _condition(order, SERVER_BUSY))
     return _count(order)
 
 
 def _fail_settlements(broker: Broker, order: Order) -> int:
-    broker.faults.fail_settlements(_count(order), _entity(broker, order), order.get("condition", LOCK_LOST))
+    broker.faults.fail_settlements(_count(order), _entity(broker, order), _condition(order, LOCK_LOST))
     return _count(order)
 
 
@@ -76,7 +93,7 @@ def _clear(broker: Broker, order: Order) -> int:
 
 def _entity(broker: Broker, order: Order) -> str | None:
     """The entity's path; raises EntityNotFound."""
-    entity = order.get("entity")
+    entity = _text(order, "entity")
     return None if entity is None else broker.engine.resolve(entity).path
 
 
