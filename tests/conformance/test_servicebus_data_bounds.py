@@ -5,6 +5,7 @@ import gc
 import logging
 import resource
 import socket
+import tracemalloc
 import weakref
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, suppress
@@ -255,6 +256,50 @@ async def test_unfinished_messages_are_kept_up_to_a_bound(start: Start) -> None:
             client.send(Transfer(handle=handle, delivery_id=9, delivery_tag=b"t", more=True), payload=part)
         await until(lambda: not broker.gateway.connections)
         assert broker.gateway.tallies.held.count == 1
+
+
+@pytest.mark.parametrize("node", ["work/$management", "$cbs"])
+async def test_of_requests_that_are_too_large_only_the_beginning_is_kept(start: Start, node: str) -> None:
+    links, part, parts = 8, bytes(700_000), 5
+    async with start(held_bytes=1_000_000) as broker, connected(broker) as client:
+        await client.receiver(node)
+        client.credit(links)
+        for handle in range(1, 1 + links):
+            await client.sender(node, handle=handle)
+        tracemalloc.start()
+        try:
+            for handle in range(1, 1 + links):
+                begun = sections.message([f"id-{handle}"], {"operation": "any"}, part)
+                for piece in (begun, *[part] * (parts - 2)):
+                    client.send(Transfer(handle=handle, delivery_id=0, delivery_tag=b"t", more=True), payload=piece)
+                await client.quiet()
+            assert tracemalloc.get_traced_memory()[0] < links * len(part) / 2
+        finally:
+            tracemalloc.stop()
+        for handle in range(1, 1 + links):
+            client.send(Transfer(handle=handle, delivery_id=0, delivery_tag=b"t", settled=True), payload=part)
+            answer = sections.parse_message((await client.message())[1])
+            assert answer.properties["correlation_id"] == f"id-{handle}"
+            told = answer.application_properties
+            assert told.get("statusCode", told.get("status-code")) == 403
+            condition = None if node == "$cbs" else "amqp:link:message-size-exceeded"
+            assert told.get("errorCondition") == condition
+        assert len(broker.gateway.connections) == 1
+
+
+async def test_a_request_too_large_to_say_who_asks_is_answered_all_the_same(start: Start) -> None:
+    async with start() as broker, connected(broker) as client:
+        await client.receiver("work/$management")
+        await client.sender("work/$management", handle=1)
+        client.credit(10)
+        for beginning in (sections.message(["i" * 5000], {}, None), b"\xff" * 5000, b"\x00\x53"):
+            for more, piece in ((True, beginning), (True, bytes(700_000)), (False, bytes(700_000))):
+                client.send(
+                    Transfer(handle=1, delivery_id=0, delivery_tag=b"t", settled=True, more=more), payload=piece
+                )
+            answer = sections.parse_message((await client.message())[1])
+            assert answer.application_properties["statusCode"] == 403
+            assert answer.properties.get("correlation_id") is None
 
 
 async def test_a_client_that_never_settles_is_held_back_until_its_locks_are_lost(

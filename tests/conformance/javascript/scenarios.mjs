@@ -101,6 +101,8 @@ export const scenarios = {
   async "a message that is too large is refused"() {
     const sender = client.createSender(await queue());
     await assert.rejects(sender.sendMessages({ body: Buffer.alloc(300_000) }), { code: "MessageSizeExceeded" });
+    const many = Array(6).fill({ body: Buffer.alloc(200_000) }); // a request beyond 1 MiB
+    await assert.rejects(sender.scheduleMessages(many, new Date(Date.now() + 60_000)), { code: "MessageSizeExceeded" });
   },
 
   async "every settlement does what it says"() {

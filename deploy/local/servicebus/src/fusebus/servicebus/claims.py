@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 from fusebus.servicebus import sas
 from fusebus.servicebus.amqp.performatives import Error
 from fusebus.servicebus.amqp.types import Int
-from fusebus.servicebus.conditions import UNAUTHORIZED, refusal_of
+from fusebus.servicebus.conditions import UNAUTHORIZED, Refusal, refusal_of
 from fusebus.servicebus.engine.errors import EngineError
 from fusebus.servicebus.engine.rights import Right
 from fusebus.servicebus.gateway import Gateway
-from fusebus.servicebus.requests import MANAGEMENT_SUFFIX, Request, Response
+from fusebus.servicebus.requests import MANAGEMENT_SUFFIX, MAX_REQUEST_BYTES, Request, Response
 
 if TYPE_CHECKING:
     from fusebus.servicebus.connection import Connection
@@ -80,6 +80,8 @@ class Claims:
 class ClaimsNode:
     """Answers put-token with 202, 400 (not a put-token), 401 (bad token) or 404 (no such entity)."""
 
+    max_request_bytes = MAX_REQUEST_BYTES
+
     def __init__(self, gateway: Gateway, connection: Connection) -> None:
         self._gateway = gateway
         self._connection = connection
@@ -95,6 +97,9 @@ class ClaimsNode:
         if not claim.covers(path, self._gateway.clock()):
             return _answer(401, "unauthorized: the token is for another entity")
         return self._remember(path, claim)
+
+    def refuse(self, refusal: Refusal) -> Response:
+        return _answer(refusal.status, str(refusal))
 
     def _remember(self, path: str, claim: sas.Claim) -> Response:
         if path:

@@ -86,6 +86,7 @@ class Inbound(Link):
     """The client sends, we receive: grants credit and puts messages together from their transfers."""
 
     max_message_bytes = 0  # 0: no limit but memory; see subclasses
+    head_bytes = 0  # kept of a message over the limit, for links that must know whom to tell; less than the limit
     max_batch_bytes = 0  # 0: nothing is said about batches
 
     def __init__(self, session: Session, attach: Attach, entity: str = "") -> None:
@@ -131,8 +132,9 @@ class Inbound(Link):
         if transfer.settled:
             first.settled = True
         self._size += len(payload)
-        if self._fits():
-            self._parts.append(payload)
+        self._parts.append(payload)
+        if self._is_too_large:
+            self._keep_head()
         if transfer.more and not transfer.aborted:
             self._hold()
             return
@@ -140,7 +142,8 @@ class Inbound(Link):
 
     def _hold(self) -> None:
         """Says how much of an unfinished message is kept by now."""
-        kept = self._size + len(self._parts) * PART_OVERHEAD_BYTES if self._parts else 0
+        size = self.head_bytes if self._is_too_large else self._size
+        kept = size + len(self._parts) * PART_OVERHEAD_BYTES if self._parts else 0
         if kept != self._held:
             self.session.connection.hold(kept - self._held)
             self._held = kept
@@ -149,11 +152,18 @@ class Inbound(Link):
         self._parts.clear()
         self._hold()
 
-    def _fits(self) -> bool:
-        if self.max_message_bytes and self._size > self.max_message_bytes:
-            self._parts.clear()  # it will be refused; what comes is not kept
-            return False
-        return True
+    @property
+    def _is_too_large(self) -> bool:
+        return 0 < self.max_message_bytes < self._size
+
+    def _keep_head(self) -> None:
+        """Lets go of all but the beginning of a message: it will be refused."""
+        head = b""
+        for part in self._parts:
+            if len(head) >= self.head_bytes:
+                break
+            head += part[: self.head_bytes - len(head)]
+        self._parts[:] = [head] if head else []
 
     def _complete(self, first: Transfer, aborted: bool) -> None:
         payload, size = b"".join(self._parts), self._size
@@ -173,7 +183,7 @@ class Inbound(Link):
 
     @abstractmethod
     def arrived(self, first: Transfer, payload: bytes, size: int) -> None:
-        """A whole message is here; `payload` is empty if `size` (bytes) is over the limit."""
+        """A whole message is here; `payload` is its first `head_bytes` if `size` (bytes) is over the limit."""
 
     def on_flow(self, flow: Flow) -> None:
         if flow.echo:

@@ -24,7 +24,18 @@ from fusebus.servicebus.engine.rights import Right
 from fusebus.servicebus.gateway import Gateway
 from fusebus.servicebus.management_rules import RuleOperations
 from fusebus.servicebus.management_sessions import SessionOperations
-from fusebus.servicebus.requests import NOTHING, Body, Request, Response, item, items, ok, optional, refused
+from fusebus.servicebus.requests import (
+    MAX_REQUEST_BYTES,
+    NOTHING,
+    Body,
+    Request,
+    Response,
+    item,
+    items,
+    ok,
+    optional,
+    refused,
+)
 from fusebus.servicebus.wire_messages import encoded_delivery, engine_message
 
 if TYPE_CHECKING:
@@ -35,6 +46,7 @@ logger = logging.getLogger(__name__)
 PREFIX = "com.microsoft:"
 MAX_PEEKED = 250  # messages in one answer, as in the service
 MAX_ANSWER_BYTES = 1 << 20
+SCHEDULE_MARGIN_BYTES = 64 * 1024  # what a request to schedule one message has around that message, and to spare
 
 
 class Management:
@@ -45,6 +57,7 @@ class Management:
         self._connection = connection
         self._engine = gateway.engine
         self._path = path
+        self.max_request_bytes = max(MAX_REQUEST_BYTES, self._engine.message_limit(path) + SCHEDULE_MARGIN_BYTES)
         sessions = SessionOperations(gateway, connection, path)
         self._operations: dict[str, tuple[Right, Callable[[Body], Response]]] = {
             "renew-lock": (Right.LISTEN, self._renew_lock),
@@ -78,6 +91,9 @@ class Management:
         except Exception:
             logger.exception("%s failed", request.operation)
             return refused(Refusal(INTERNAL_ERROR, "the broker failed; its log says how", status=500))
+
+    def refuse(self, refusal: Refusal) -> Response:
+        return refused(refusal)
 
     def _renew_lock(self, body: Body) -> Response:
         self._gateway.faults.before_renewal(self._path)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from fusebus.servicebus.amqp import sections
+from fusebus.servicebus.amqp.decoding import decode
 from fusebus.servicebus.amqp.performatives import RECEIVER, Attach, Target, Transfer
 from fusebus.servicebus.amqp.types import CodecError, Int, Symbol
-from fusebus.servicebus.conditions import Refusal
+from fusebus.servicebus.conditions import MESSAGE_SIZE_EXCEEDED, Refusal
 from fusebus.servicebus.engine.errors import InvalidArgument
 from fusebus.servicebus.engine.rights import Right
 from fusebus.servicebus.link import Inbound, Outbound
@@ -25,7 +25,8 @@ logger = logging.getLogger(__name__)
 CLAIMS_NODE = "$cbs"
 MANAGEMENT_SUFFIX = "/$management"
 ANY_RIGHT = (Right.LISTEN, Right.SEND)  # each operation of a management node asks for its own
-MAX_REQUEST_BYTES = 1 << 20
+MAX_REQUEST_BYTES = 1 << 20  # unless its node takes larger ones
+HEAD_BYTES = 4096  # kept of a request that is larger: what comes before its body, as far as an answer needs it
 NOTHING = 204  # the status of an answer that lists nothing
 
 
@@ -47,7 +48,18 @@ class Response:
 
 
 Body = dict[str, Any]  # of a management request or answer
-Handler = Callable[[Request], Response]
+
+
+class Handler(Protocol):
+    """Answers the requests of one node."""
+
+    max_request_bytes: int
+
+    def __call__(self, request: Request) -> Response:
+        """What the request led to, be it an error."""
+
+    def refuse(self, refusal: Refusal) -> Response:
+        """The answer to a request that is not even looked at, as this node words it."""
 
 
 class ResponseLink(Outbound):
@@ -83,19 +95,23 @@ class ResponseLink(Outbound):
 class RequestLink(Inbound):
     """Takes requests, answers each on the response link that its reply-to, or else the node, names."""
 
-    max_message_bytes = MAX_REQUEST_BYTES
+    head_bytes = HEAD_BYTES
 
     def __init__(self, session: Session, attach: Attach, node: str, guarded: str, handler: Handler) -> None:
         super().__init__(session, attach)
         self.guarded = guarded
         self.rights = ANY_RIGHT if guarded else ()
         self._handler = handler
+        self.max_message_bytes = handler.max_request_bytes
         self._node = node.lower()
 
     def arrived(self, first: Transfer, payload: bytes, size: int) -> None:
         if not first.settled:
             assert first.delivery_id is not None
             self.session.send_disposition(RECEIVER, first.delivery_id, ACCEPTED)
+        if size > self.max_message_bytes:
+            self._refuse(payload, size)
+            return
         try:
             parsed = sections.parse_message(payload)
             body = sections.body_value(payload)
@@ -104,12 +120,21 @@ class RequestLink(Inbound):
             return
         properties = {str(key): value for key, value in parsed.application_properties.items()}
         response = self._handler(Request(str(properties.get("operation", "")), properties, body))
-        link = self._response_link(parsed.properties.get("reply_to"))
+        self._respond(parsed.properties, response)
+
+    def _refuse(self, head: bytes, size: int) -> None:
+        """An answer, for the SDKs' callers wait for one: they are told neither of a rejection nor of a detach."""
+        text = f"a request of {size} bytes; at most {self.max_message_bytes} are allowed"
+        self._respond(_properties_in(head), self._handler.refuse(Refusal(MESSAGE_SIZE_EXCEEDED, text, status=403)))
+
+    def _respond(self, asked: dict[str, Any], response: Response) -> None:
+        """Sends the answer to the request with the properties `asked`."""
+        link = self._response_link(asked.get("reply_to"))
         if link is None:
             logger.warning("no link for the answer to a request at %s", self._node)
             return
         # The SDK matches answers by the request's message-id; rhea's users may set a correlation-id of their own.
-        correlation = parsed.properties.get("message_id") or parsed.properties.get("correlation_id")
+        correlation = asked.get("message_id") or asked.get("correlation_id")
         link.respond(sections.message([None] * 5 + [correlation], response.properties, response.body))
 
     def _response_link(self, reply_to: Any) -> ResponseLink | None:
@@ -118,6 +143,18 @@ class RequestLink(Inbound):
             if reply_to is not None and link.reply_address == reply_to and link.node == self._node:
                 return link
         return next((link for link in candidates if link.node == self._node), None)
+
+
+def _properties_in(head: bytes) -> dict[str, Any]:
+    """The properties by name of a message of which only the beginning is there; none if they go on behind it."""
+    try:
+        for code, start, _ in sections.sections_of(head):
+            if code == sections.PROPERTIES:
+                fields, _ = decode(head, start)
+                return dict(zip(sections.PROPERTY_NAMES, fields if isinstance(fields, list) else (), strict=False))
+    except CodecError:
+        logger.warning("a request that is too large does not say who asks")
+    return {}
 
 
 def refused(refusal: Refusal) -> Response:
