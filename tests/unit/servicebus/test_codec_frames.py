@@ -26,7 +26,7 @@ from fusebus.servicebus.amqp.performatives import (
     Target,
     Transfer,
 )
-from fusebus.servicebus.amqp.types import Described, Int, Symbol, Timestamp, UInt, ULong
+from fusebus.servicebus.amqp.types import Described, Encoded, Int, Symbol, Timestamp, UInt, ULong
 
 EXAMPLES = [
     Open(container_id="c", hostname="h", max_frame_size=1 << 20, channel_max=7, properties={Symbol("a"): "b"}),
@@ -128,6 +128,37 @@ def test_a_message_is_taken_apart_and_its_bare_part_stays_as_it_came() -> None:
     assert found.properties["message_id"] == "id"
     assert found.properties["subject"] == "label"
     assert found.application_properties == {"n": 1, "t": 3}
+
+
+def test_the_rest_of_the_header_and_delivery_annotations_are_kept_only_where_they_were_sent() -> None:
+    token = Encoded(encode(uuid.UUID(int=1)))
+    assert sections.parse_message(MESSAGE + BARE).outer == sections.Outer(True, annotations={"x-opt-lock-token": token})
+    usual = b"\x00\x53\x70" + encode([None, None, UInt(5000), None, UInt(2)])
+    assert sections.parse_message(usual + BARE).outer is None
+
+
+@given(
+    st.none() | st.booleans(),
+    st.none() | st.integers(0, sections.MAX_PRIORITY),
+    st.none() | st.booleans(),
+    st.dictionaries(st.text("ab", min_size=1, max_size=3).map(Symbol), st.binary(max_size=200), max_size=3),
+    st.none() | st.integers(0, sections.MAX_TTL_MILLISECONDS),
+)
+def test_what_a_sender_put_around_a_message_is_read_again_wherever_it_stands(
+    durable: bool | None, priority: int | None, first: bool | None, annotations: dict[Any, bytes], ttl: int | None
+) -> None:
+    encoded = {key: Encoded(encode(value)) for key, value in annotations.items()}
+    outer = sections.Outer(durable, priority, first, encoded)
+    around = sections.sent_sections(outer, ttl)
+    for data in (around + BARE, BARE + around):
+        found = sections.parse_message(data)
+        assert (found.outer or sections.Outer(), found.ttl_milliseconds, found.bare) == (outer, ttl, BARE)
+
+
+@pytest.mark.parametrize("header", [[5], [None, "high"], [None, 256], [None, None, None, "yes"]])
+def test_a_header_of_other_types_is_a_codec_error(header: list[Any]) -> None:
+    with pytest.raises(CodecError):
+        sections.parse_message(b"\x00\x53\x70" + encode(header) + BARE)
 
 
 def test_long_section_descriptors_are_made_short() -> None:

@@ -13,6 +13,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from stored_engines import Clock, Running, message, texts, token
 
+from fusebus.servicebus.amqp.codec import encode
+from fusebus.servicebus.amqp.sections import Outer
+from fusebus.servicebus.amqp.types import Encoded, Symbol, UInt
 from fusebus.servicebus.engine import (
     CorrelationFilter,
     Engine,
@@ -24,6 +27,7 @@ from fusebus.servicebus.engine import (
     SubscriptionSettings,
     TopicSettings,
 )
+from fusebus.servicebus.wire_messages import engine_message
 
 
 @pytest.fixture
@@ -52,6 +56,25 @@ def test_a_message_comes_back_as_it_was_sent(running: Running) -> None:
     assert after.message.ttl_seconds == 600.0
     assert (after.enqueued_at, after.expires_at) == (before.enqueued_at, before.expires_at)
     assert list(after.message.annotations) == ["own"]
+
+
+@pytest.mark.parametrize("ttl_seconds", [None, 600.0])
+def test_what_a_sender_put_around_a_message_comes_back_too(running: Running, ttl_seconds: float | None) -> None:
+    outer = Outer(False, 0, True, {Symbol("own"): Encoded(encode("x" * 300))})
+    running.engine.namespace.create_queue("q")
+    running.engine.send("q", [message("a", outer=outer, ttl_seconds=ttl_seconds)])
+    running.engine.send("q", [message("b", outer=Outer(priority=9), annotations={"own": 7})])
+    running.store.commit()
+    found = [delivery.message for delivery in running.crash().engine.peek("q", 0, 9)]
+    assert [one.outer for one in found] == [outer, Outer(priority=9)]
+    assert [one.ttl_seconds for one in found] == [ttl_seconds, None]
+    assert list(found[1].annotations) == ["own"]
+
+
+def test_entries_of_before_with_nothing_but_a_time_to_live_are_still_read() -> None:
+    short = b"\x00\x53\x70" + encode([None, None, UInt(5000)]) + message("a").raw
+    found = engine_message(short)
+    assert (found.ttl_seconds, found.outer, found.raw) == (5.0, None, message("a").raw)
 
 
 def test_topology_comes_back_with_rules_and_times(running: Running) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import uuid
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
@@ -29,6 +31,7 @@ _BROKER_ANNOTATIONS = frozenset(
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
+_NOTHING_OUTER: Final = sections.Outer()
 _ABSENT: Final = (None,) * len(sections.PROPERTY_NAMES)
 
 
@@ -57,6 +60,7 @@ def engine_message(data: bytes) -> Message:
         scheduled_enqueue_time=_seconds(_annotation(parsed, SCHEDULED_TIME)) if annotations else None,
         application_properties=plain_properties(parsed.application_properties),
         annotations=_own_annotations(annotations) if annotations else EMPTY,
+        outer=None if parsed.outer is None else _own_outer(parsed.outer),
     )
 
 
@@ -67,6 +71,11 @@ def _annotation(parsed: sections.Sections, name: str) -> Any:
 
 def _own_annotations(annotations: Mapping[Any, Encoded]) -> Mapping[str, Any]:
     return {key: value for key, value in annotations.items() if key not in _BROKER_ANNOTATIONS} or EMPTY
+
+
+def _own_outer(outer: sections.Outer) -> sections.Outer | None:
+    own = replace(outer, annotations=_own_annotations(outer.annotations))
+    return None if own == _NOTHING_OUTER else own
 
 
 def _text(value: Any) -> str | None:
@@ -104,12 +113,12 @@ def encoded_delivery(delivery: Delivery) -> bytes:
     if delivery.modified_properties:
         bare = sections.with_application_properties(bare, delivery.modified_properties)
     locked_until = None if delivery.locked_until is None else sections.timestamp(delivery.locked_until)
-    ttl = message.ttl_seconds
+    ttl = None if delivery.expires_at == math.inf and message.ttl_seconds is None else _ttl_milliseconds(delivery)
     return b"".join(
         (
-            sections.delivery_sections(
-                delivery.delivery_count, None if ttl is None else int(ttl * 1000), delivery.lock_token
-            ),
+            sections.delivery_sections(delivery.delivery_count, ttl, delivery.lock_token)
+            if message.outer is None
+            else sections.outer_sections(message.outer, delivery.delivery_count, ttl, delivery.lock_token),
             sections.annotations_section(
                 message.annotations,
                 delivery.sequence_number,
@@ -120,6 +129,14 @@ def encoded_delivery(delivery: Delivery) -> bytes:
             bare,
         )
     )
+
+
+def _ttl_milliseconds(delivery: Delivery) -> int | None:
+    """As its entity limits it; the sender's own where nothing expires any more, which is when it is dead."""
+    if delivery.expires_at != math.inf:
+        return round((delivery.expires_at - delivery.enqueued_at) * 1000)
+    own = delivery.message.ttl_seconds
+    return None if own is None else round(own * 1000)
 
 
 def _extra_annotations(delivery: Delivery) -> Mapping[str, Any]:

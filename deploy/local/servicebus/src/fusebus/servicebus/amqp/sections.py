@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any, Final
 from uuid import UUID
 
 from fusebus.servicebus.amqp.decoding import decode, map_entries, skip
-from fusebus.servicebus.amqp.encoding import encode, encode_map_body, encode_uint
-from fusebus.servicebus.amqp.types import CodecError, Encoded, Symbol, Timestamp, ULong
+from fusebus.servicebus.amqp.encoding import encode, encode_list, encode_map, encode_map_body, encode_uint
+from fusebus.servicebus.amqp.types import CodecError, Encoded, Symbol, Timestamp, UByte, UInt, ULong
 
 HEADER, DELIVERY_ANNOTATIONS, MESSAGE_ANNOTATIONS = 0x70, 0x71, 0x72
 PROPERTIES, APPLICATION_PROPERTIES, DATA, SEQUENCE, VALUE, FOOTER = 0x73, 0x74, 0x75, 0x76, 0x77, 0x78
@@ -32,10 +32,22 @@ PROPERTY_NAMES = (
     "group_sequence",
     "reply_to_group_id",
 )
-_TTL = 2  # index in the header list
+MAX_TTL_MILLISECONDS: Final = 0xFFFFFFFF  # what the header has room for
+MAX_PRIORITY: Final = 255
 
 
 NOTHING: Final[Mapping[Any, Any]] = MappingProxyType({})
+
+
+@dataclass(frozen=True, slots=True)
+class Outer:
+    """What few senders put around the bare message: the rest of the header, and delivery annotations."""
+
+    durable: bool | None = None
+    priority: int | None = None
+    """0 to 255; receivers take None for 4."""
+    first_acquirer: bool | None = None
+    annotations: Mapping[Any, Encoded] = field(default_factory=lambda: NOTHING)
 
 
 @dataclass(slots=True)
@@ -49,6 +61,8 @@ class Sections:
     fields: list[Any] = field(default_factory=list)
     """The properties in the order of PROPERTY_NAMES, as many as were sent."""
     application_properties: Mapping[Any, Any] = field(default_factory=lambda: NOTHING)
+    outer: Outer | None = None
+    """None where nothing of it was sent: nearly always."""
 
     @property
     def properties(self) -> dict[str, Any]:
@@ -112,10 +126,11 @@ def parse_message(data: bytes) -> Sections:
         else:
             usual = usual and bare_at < 0
         if code == HEADER:
-            header = _expect(list, data, start)
-            found.ttl_milliseconds = _milliseconds(header[_TTL]) if len(header) > _TTL else None
+            _read_header(found, _expect(list, data, start))
+        elif code == DELIVERY_ANNOTATIONS:  # the Python SDK sends them behind the body
+            found.outer = replace(found.outer or Outer(), annotations=_encoded_entries(data, start))
         elif code == MESSAGE_ANNOTATIONS:
-            found.annotations = {key: Encoded(data[at:after]) for key, at, after in map_entries(data, start)}
+            found.annotations = _encoded_entries(data, start)
         elif code == PROPERTIES:
             found.fields = _usual_fields(data, start, end) or _expect(list, data, start)
         elif code == APPLICATION_PROPERTIES:
@@ -161,10 +176,23 @@ def _usual_fields(data: bytes, position: int, end: int) -> list[Any] | None:
     return fields if position == end else None
 
 
-def _milliseconds(value: Any) -> int | None:
-    if value is not None and not isinstance(value, int):
+def _encoded_entries(data: bytes, position: int) -> dict[Any, Encoded]:
+    return {key: Encoded(data[at:after]) for key, at, after in map_entries(data, position)}
+
+
+def _read_header(found: Sections, header: list[Any]) -> None:
+    durable, priority, ttl, first_acquirer = (*header, None, None, None, None)[:4]
+    if ttl is not None and not isinstance(ttl, int):
         raise CodecError("a time to live is a number of milliseconds")
-    return value
+    found.ttl_milliseconds = ttl
+    if durable is None and priority is None and first_acquirer is None:
+        return
+    if not isinstance(durable, bool | None) or not isinstance(first_acquirer, bool | None):
+        raise CodecError("durable and first-acquirer are true or false")
+    if not (priority is None or (isinstance(priority, int) and 0 <= priority <= MAX_PRIORITY)):
+        raise CodecError(f"a priority is a number from 0 to {MAX_PRIORITY}")
+    annotations = NOTHING if found.outer is None else found.outer.annotations
+    found.outer = Outer(durable, priority, first_acquirer, annotations)
 
 
 def _expect(kind: type, data: bytes, position: int) -> Any:
@@ -256,12 +284,43 @@ def delivery_sections(delivery_count: int, ttl_milliseconds: int | None, lock_to
     if ttl_milliseconds is None and delivery_count < len(_HEADERS):
         header = _HEADERS[delivery_count]
     else:
-        ttl = b"\x40" if ttl_milliseconds is None else encode_uint(min(ttl_milliseconds, 0xFFFFFFFF))
+        ttl = b"\x40" if ttl_milliseconds is None else encode_uint(min(ttl_milliseconds, MAX_TTL_MILLISECONDS))
         fields = b"\x40\x40" + ttl + b"\x40" + encode_uint(delivery_count)
         header = b"\x00\x53\x70\xc0" + bytes((len(fields) + 1, 5)) + fields
     if lock_token is None:
         return header + _NO_DELIVERY_ANNOTATIONS
     return header + _LOCK_ANNOTATIONS + lock_token.bytes
+
+
+def outer_sections(outer: Outer, delivery_count: int, ttl_milliseconds: int | None, lock_token: UUID | None) -> bytes:
+    """As `delivery_sections`, with what the sender gave; nobody is the first acquirer after a failed delivery."""
+    first_acquirer = outer.first_acquirer and delivery_count == 0
+    fields = _header_fields(outer.durable, outer.priority, ttl_milliseconds, first_acquirer)
+    header = _start(HEADER) + encode_list([*fields, encode_uint(delivery_count)])
+    parts = _entries(outer)
+    if lock_token is not None:
+        parts += (_LOCK_TOKEN[:-1], _LOCK_TOKEN[-1:] + lock_token.bytes)
+    return header + _start(DELIVERY_ANNOTATIONS) + encode_map(parts)
+
+
+def sent_sections(outer: Outer | None, ttl_milliseconds: int | None) -> bytes:
+    """Header and delivery annotations as the sender gave them, for `parse_message`."""
+    given = outer or Outer()
+    fields = _header_fields(given.durable, given.priority, ttl_milliseconds, given.first_acquirer)
+    header = _start(HEADER) + encode_list(fields)
+    return header + _start(DELIVERY_ANNOTATIONS) + encode_map(_entries(given)) if given.annotations else header
+
+
+def _entries(outer: Outer) -> list[bytes]:
+    return [part for key, value in outer.annotations.items() for part in (encode(key), value)]
+
+
+def _header_fields(
+    durable: bool | None, priority: int | None, ttl_milliseconds: int | None, first_acquirer: bool | None
+) -> list[bytes]:
+    """The header's fields but the last, the delivery count."""
+    ttl = None if ttl_milliseconds is None else UInt(min(ttl_milliseconds, MAX_TTL_MILLISECONDS))
+    return [encode(value) for value in (durable, None if priority is None else UByte(priority), ttl, first_acquirer)]
 
 
 def annotations_section(

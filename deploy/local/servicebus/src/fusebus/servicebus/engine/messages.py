@@ -52,6 +52,8 @@ class Message:
     """Seconds since the epoch, UTC; at or before now means at once."""
     application_properties: Mapping[str, Any] = field(default_factory=lambda: EMPTY)
     annotations: Mapping[str, Any] = field(default_factory=lambda: EMPTY)
+    outer: Any = None
+    """What else its sender put around `raw`, as opaque to the engine; nearly always None: nothing."""
 
 
 @dataclass(slots=True)

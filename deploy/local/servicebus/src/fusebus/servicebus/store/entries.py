@@ -9,8 +9,8 @@ from typing import Any, Final, TypeAlias
 
 from fusebus.servicebus.amqp.decoding import decode
 from fusebus.servicebus.amqp.encoding import encode
-from fusebus.servicebus.amqp.sections import HEADER, MESSAGE_ANNOTATIONS
-from fusebus.servicebus.amqp.types import Symbol, UInt
+from fusebus.servicebus.amqp.sections import MESSAGE_ANNOTATIONS, sent_sections
+from fusebus.servicebus.amqp.types import Symbol
 from fusebus.servicebus.engine.messages import Message, MessageState
 from fusebus.servicebus.engine.records import Record
 from fusebus.servicebus.wire_messages import engine_message
@@ -22,8 +22,7 @@ HAS_EXTRAS, SAME_MESSAGE = 1, 2  # flags of STORED; the second: the message of t
 _STORED = struct.Struct("<BIqqddIBBBI")
 _SHORT = struct.Struct("<BIq")  # REMOVED and NUMBERED: kind, mailbox, number
 _SIZE = struct.Struct("<I")
-_HEADER, _ANNOTATIONS = bytes((0x00, 0x53, HEADER)), bytes((0x00, 0x53, MESSAGE_ANNOTATIONS))
-MAX_TTL_MILLISECONDS: Final = 0xFFFFFFFF  # what the header has room for
+_ANNOTATIONS = bytes((0x00, 0x53, MESSAGE_ANNOTATIONS))
 MAX_HOPS: Final = 255  # more than the engine ever allows
 
 stored_head = _STORED.pack
@@ -50,7 +49,7 @@ class Stored:
     state: int
     hops: int
     message: bytes
-    """Header and annotations where the sender gave them, then the bare message."""
+    """Header, delivery annotations and annotations where the sender gave them, then the bare message."""
     extras: bytes
     """The encoded list of modified properties and dead-letter source; empty if there are none."""
 
@@ -165,8 +164,9 @@ def _stored(
 def message_bytes(message: Message) -> bytes:
     """What `engine_message` makes the same message of again."""
     head = b""
-    if message.ttl_seconds is not None:
-        head = _HEADER + encode([None, None, UInt(min(int(message.ttl_seconds * 1000), MAX_TTL_MILLISECONDS))])
+    if message.ttl_seconds is not None or message.outer is not None:
+        ttl = None if message.ttl_seconds is None else round(message.ttl_seconds * 1000)
+        head = sent_sections(message.outer, ttl)
     if message.annotations:
         head += _ANNOTATIONS + encode({Symbol(key): value for key, value in message.annotations.items()})
     return head + message.raw if head else message.raw

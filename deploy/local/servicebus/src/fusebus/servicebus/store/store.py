@@ -166,7 +166,7 @@ class Store(TablesJournal):
             self._pending.append(entries.stored(mailbox_id, record, None if same else entries.message_bytes(message)))
             return
         body = message.raw
-        if message.ttl_seconds is not None or message.annotations:
+        if message.ttl_seconds is not None or message.annotations or message.outer is not None:
             body = entries.message_bytes(message)
         head = _stored_head(
             _STORED,
