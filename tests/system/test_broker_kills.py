@@ -216,6 +216,7 @@ def served(account: Account) -> None:
         time.sleep(0.005)
 
 
+@pytest.mark.long  # `make test-broker-kills` has more of it
 @pytest.mark.timeout(900)
 def test_what_was_acknowledged_outlives_kill_9_at_any_moment(brokers: Brokers) -> None:
     accounts, stop = {"raw": Account(), "sdk": Account()}, threading.Event()

@@ -56,7 +56,12 @@ def test_run_analyses_a_folder_and_its_exit_code_says_that_some_were_rejected(
 
 
 @pytest.mark.parametrize(
-    "number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP], ids=["ctrl-c", "sigterm", "closed terminal"]
+    "number",
+    [
+        pytest.param(signal.SIGINT, id="ctrl-c"),
+        pytest.param(signal.SIGTERM, id="sigterm", marks=pytest.mark.long),
+        pytest.param(signal.SIGHUP, id="closed terminal", marks=pytest.mark.long),
+    ],
 )
 def test_an_interrupted_run_stops_everything_that_it_started(
     tmp_path: Path,
