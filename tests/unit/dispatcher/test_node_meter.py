@@ -123,6 +123,10 @@ def test_a_clock_that_is_set_back_takes_no_cost_back() -> None:
     assert seconds_of(metered((0, [Seen()]), (100, [Seen()]), (-3600, [Seen()]), until=-3600)) == 100
 
 
+def test_what_is_finished_by_closing_late_is_not_thrown_away() -> None:
+    assert seconds_of(metered((0, [Seen()]), until=90, sample_seconds=60)) == 90
+
+
 def test_the_price_of_the_moment_counts() -> None:
     meter = NodeMeter("gpu", "", sample_seconds=1e9)
     meter.observe([Seen()], RATES, at(0))
@@ -139,9 +143,10 @@ def test_an_empty_pool_says_nothing_and_costs_nothing() -> None:
 @given(
     looks=st.lists(st.tuples(st.floats(0.1, 5000), st.sets(st.sampled_from("abcdef"))), min_size=1, max_size=40),
     sample_seconds=st.sampled_from([1.0, 60.0, 1e9]),
+    until_closed=st.floats(0, 5000),
 )
 def test_samples_follow_each_other_without_gap_or_overlap_and_add_up(
-    looks: list[tuple[float, set[str]]], sample_seconds: float
+    looks: list[tuple[float, set[str]]], sample_seconds: float, until_closed: float
 ) -> None:
     meter, now, expected, before = NodeMeter("gpu", "", sample_seconds=sample_seconds), 0.0, 0.0, 0
     samples: list[CostSample] = []
@@ -150,8 +155,8 @@ def test_samples_follow_each_other_without_gap_or_overlap_and_add_up(
         expected += before * pause
         samples += meter.observe([Seen(id=one) for one in ids], RATES, at(now))
         before = len(ids)
-    expected -= 0.0
-    samples += meter.close(RATES, at(now))
+    expected += before * until_closed
+    samples += meter.close(RATES, at(now + until_closed))
     assert seconds_of(samples) == pytest.approx(expected, abs=0.01)
     assert all(one.ended_at <= two.started_at for one, two in itertools.pairwise(samples))
     assert all(one.started_at < one.ended_at for one in samples)

@@ -110,8 +110,7 @@ class NodeMeter:
 
     def close(self, rates: Rates, now: datetime) -> list[CostSample]:
         """What has been counted since the last sample."""
-        self.observe(None, rates, now)
-        return self._cut(rates, max(now, self._seen or now))
+        return self.observe(None, rates, now) + self._cut(rates, max(now, self._seen or now))
 
     def burning_per_hour(self, rates: Rates) -> float:
         """What the nodes of the last look cost an hour."""
