@@ -140,6 +140,20 @@ async def test_a_store_that_can_not_be_reached_ends_leadership_only_with_the_lea
     assert leader.term() == 1
 
 
+async def test_a_lease_blob_that_can_not_be_understood_does_not_end_the_tending(candidates: Candidates) -> None:
+    leader = await candidates.enter("one")
+    async with BlobServiceClient.from_connection_string(candidates.blobs.connection.reveal()) as service:
+        blob = service.get_blob_client(candidates.settings.leader_container, candidates.settings.leader_blob)
+        right = msgspec.json.encode(leader.seen)
+        await blob.upload_blob(b"{", overwrite=True, lease=leader._lease)
+        await leader.tend()
+        candidates.clock.now += 60
+        assert leader.term() is None
+        await blob.upload_blob(right, overwrite=True, lease=leader._lease)
+    await leader.tend()
+    assert leader.term() == 1
+
+
 @pytest.mark.long
 async def test_the_lease_of_one_that_died_is_taken_over_after_its_length(candidates: Candidates) -> None:
     candidates.settings = msgspec.structs.replace(candidates.settings, lease_seconds=15)

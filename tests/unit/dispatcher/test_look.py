@@ -1,5 +1,6 @@
 """One look after another with plain ports: what is said and done when something fails, and who may act."""
 
+import asyncio
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -15,6 +16,7 @@ from fusebus.contracts.outcomes import Outgoing
 from fusebus.costs.settings import CostSettings
 from fusebus.dispatcher.errors import FleetError, LostLeadership, PoolChanged
 from fusebus.dispatcher.loop import Dispatcher
+from fusebus.dispatcher.memory import Memory
 from fusebus.dispatcher.quota import Quota
 from fusebus.dispatcher.seen import NodeSeen, PoolSeen, WorkerSeen, WorkerState
 from fusebus.dispatcher.settings import DispatcherSettings, PoolEntry
@@ -62,6 +64,8 @@ class World:
     receives: bool | None = True
     pools: dict[str, PoolSeen] = field(default_factory=lambda: {"gpu": empty()})
     broken: set[str] = field(default_factory=set)
+    surprises: int = 0
+    """So many readings of a pool end in an error nobody foresaw."""
     steps: list[Step] = field(default_factory=list)
     claims: list[tuple[str, int]] = field(default_factory=list)
     written: list[Decision] = field(default_factory=list)
@@ -116,6 +120,7 @@ class World:
         return []
 
     async def runs(self, supplier: str | None = None, limit: int = 100) -> list[RunRow]:
+        self._fail("row", msgspec.ValidationError("Expected `str`, got `null`"))
         return []
 
     async def uploads(self, run_id: str) -> list[UploadRow]:
@@ -126,6 +131,9 @@ class World:
 
     async def read(self, name: str) -> PoolSeen:
         self._fail(f"batch {name}", FleetError("503"))
+        if self.surprises:
+            self.surprises -= 1
+            raise ZeroDivisionError("float division by zero")
         return self.pools[name]
 
     async def claim(self, seen: PoolSeen, term: int) -> None:
@@ -306,6 +314,33 @@ async def test_a_disabled_subscription_buys_nothing_and_says_so(world: World) ->
     targets = await dispatcher_in(world).look()
     assert targets["gpu"].nodes == 0
     assert "the subscription of detect is disabled" in targets["gpu"].because
+
+
+# --- errors nobody foresaw
+
+
+async def test_an_error_nobody_foresaw_ends_one_look_and_not_the_process(world: World) -> None:
+    world.surprises = 2
+    dispatcher, stop = dispatcher_in(world, interval_seconds=0.01), asyncio.Event()
+    running = asyncio.create_task(dispatcher.run(stop))
+    async with asyncio.timeout(5):
+        while not world.steps and not running.done():
+            await asyncio.sleep(0.01)
+    stop.set()
+    await running
+    assert world.steps[:2] == GROW
+
+
+async def test_a_row_that_can_not_be_decoded_leaves_a_gap_and_stops_no_look(
+    world: World, dispatcher: Dispatcher
+) -> None:
+    world.broken = {"row"}
+    await dispatcher.look()
+    assert world.steps == GROW
+
+
+def test_a_boot_time_of_zero_in_the_settings_is_nothing_to_divide_by() -> None:
+    assert Memory(settings_with(boot_seconds=0.0)).pools["gpu"].boot.p50 > 0
 
 
 # --- several pools

@@ -82,6 +82,9 @@ class Eyes:
         except LedgerError as error:
             log.warning("pins and pauses can't be read, the last ones known count: %s", error)
             self._controls = self._controls.at(now) if self._controls is not None else None
+        except Exception:  # such as a row that can't be decoded: it must not stop every look
+            log.exception("pins and pauses can't be understood, the last ones known count")
+            self._controls = self._controls.at(now) if self._controls is not None else None
         return self._controls
 
     async def _read_quota(self) -> None:
@@ -104,6 +107,9 @@ class Eyes:
             self._runs = await self._open_runs()
         except LedgerError as error:
             log.warning("windows and open runs can't be read: %s", error)
+            self._windows = self._runs = None
+        except Exception:  # such as a row that can't be decoded: it must not stop every look
+            log.exception("windows and open runs can't be understood")
             self._windows = self._runs = None
         await self._read_disabled()
         rest = max(self._settings.ledger_seconds, LEAST_REST * (self._clock() - started))

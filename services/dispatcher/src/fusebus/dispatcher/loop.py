@@ -65,6 +65,7 @@ class Dispatcher:
         )
         self._office: int | None = None  # the term for which the books were opened
         self._looked = time.monotonic()
+        self._stumbles = 0  # looks that ended in an error nobody foresaw
 
     async def run(self, stop: asyncio.Event) -> None:
         """Look again and again until `stop`; a look that fails is logged, and the next one tries again."""
@@ -88,6 +89,11 @@ class Dispatcher:
             log.warning("nothing more is done in this look: %s", error)
         except (FleetError, LedgerError, BusError) as error:
             log.warning("this look failed, the next one tries again: %s", error)
+        except Exception:  # whatever one look stumbles over, nodes go on costing: the next one must come
+            self._stumbles += 1
+            log.exception(
+                "this look failed in a way nobody foresaw, the next one tries again (%d so far)", self._stumbles
+            )
 
     @property
     def accounts(self) -> Accounts:

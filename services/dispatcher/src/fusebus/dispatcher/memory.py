@@ -12,6 +12,7 @@ from fusebus.dispatcher.rate import Rate
 from fusebus.dispatcher.settings import DispatcherSettings, PoolSettings
 from fusebus.planning import Arrivals, Quantiles, Refusal
 
+LEAST_BOOT_SECONDS = 1.0  # whatever the settings say: the policy divides by it
 MOST_LOGS = 20  # nodes and workers whose last words are kept per pool
 
 
@@ -26,7 +27,8 @@ class PoolMemory:
         self.breaker = Breaker()
         self.logs: dict[str, str] = {}
         """Last words by node or worker, the newest last."""
-        self._assumed_boot = Quantiles(pool.boot_seconds, pool.boot_seconds * P95_OVER_P50)
+        boot = max(pool.boot_seconds, LEAST_BOOT_SECONDS)
+        self._assumed_boot = Quantiles(boot, boot * P95_OVER_P50)
 
     @property
     def boot(self) -> Quantiles:

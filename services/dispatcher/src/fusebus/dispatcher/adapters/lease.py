@@ -63,6 +63,7 @@ class BlobLeader:
         self._lease_id = str(uuid.uuid5(NAMESPACE, settings.instance)) if settings.instance else str(uuid.uuid4())
         self._term: int | None = None
         self._valid_until = 0.0
+        self._stumbles = 0  # turns that ended in an error nobody foresaw
         self.seen: Leadership | None = None
         self._lease: BlobLeaseClient | None = None
         self._exits = contextlib.AsyncExitStack()
@@ -107,6 +108,9 @@ class BlobLeader:
                 await (self._acquire() if self._lease is None else self._renew(self._lease))
         except (AzureError, TimeoutError) as error:
             log.warning("the lease can't be reached: %s", str(error).partition("\n")[0])
+        except Exception:  # the task must live on: without it nobody would ever lead here again
+            self._stumbles += 1
+            log.exception("the lease could not be tended, for a reason nobody foresaw (%d so far)", self._stumbles)
 
     async def _keep_tending(self) -> None:
         while True:
