@@ -88,14 +88,14 @@ def opened(books: Books, told: Told, settings: CostSettings = SETTINGS) -> Accou
     return Accounts(settings, books, told, [PoolCosts("gpu", "NC4as_T4_v3", "detect")])
 
 
-def spend(books: Books, cost: float, at: datetime = NOW - timedelta(hours=1)) -> None:
+def spend(books: Books, cost: float, at: datetime = NOW - timedelta(hours=1), currency: str = "USD") -> None:
     sample = CostSample(
         pool="gpu",
         started_at=at,
         ended_at=at + timedelta(seconds=60),
         node_seconds=60,
         cost=cost,
-        currency="USD",
+        currency=currency,
         estimated=True,
     )
     books.samples[("gpu", at)] = sample
@@ -176,6 +176,23 @@ async def test_books_that_can_not_be_read_stop_buying_until_they_can(books: Book
     verdict = await accounts.settle(NOW + timedelta(hours=1))
     assert verdict.left == pytest.approx(100 - PER_HOUR * 1.25)
     assert sum(sample.cost for sample in books.samples.values()) == pytest.approx(PER_HOUR)
+
+
+async def test_what_was_spent_before_the_currency_was_changed_counts_at_the_lists_rate(
+    books: Books, told: Told
+) -> None:
+    spend(books, 79, currency="GBP")
+    assert "100.00 of 100.00 USD spent" in (await opened(books, told).settle(NOW)).because
+
+
+async def test_spending_in_a_currency_without_a_rate_is_unknown_not_zero_and_logged(
+    books: Books, told: Told, caplog: pytest.LogCaptureFixture
+) -> None:
+    spend(books, 50, currency="JPY")
+    accounts = opened(books, told)
+    assert (await accounts.settle(NOW)).left is None
+    assert "samples in JPY" in caplog.text
+    assert (await accounts.settle(datetime(2026, 12, 1, 1, tzinfo=UTC))).left == 100
 
 
 async def test_a_restart_goes_on_counting_where_the_last_sample_ended(books: Books, told: Told) -> None:

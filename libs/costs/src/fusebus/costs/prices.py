@@ -127,6 +127,11 @@ class PriceList(msgspec.Struct, frozen=True, kw_only=True):
             return found.per_hour, f"{found.per_hour:.4g} {self.currency}/h ({where})"
         return None, ""
 
+    def turned(self, amount: float, currency: str) -> float | None:
+        """A sum in another currency in this list's; None without a rate for it."""
+        rate = 1.0 if currency == self.currency else self.exchange_rates.get(currency)
+        return amount / rate if rate else None
+
     def into(self, currency: str) -> PriceList:
         """The same list in another currency, every price then approximate. Raises PriceError without a rate for it."""
         if currency == self.currency:

@@ -94,11 +94,12 @@ class Accounts:
         """Raises SettingsError where a pool's VM size has no price: what it costs must be known to be capped."""
         self._budget, self._ledger, self._publisher = settings.budget(), ledger, publisher
         self._pools, self._sample_seconds = {pool.pool: pool for pool in pools}, sample_seconds
-        prices = prices or settings.prices()
-        self.rates = {pool.pool: _rates(prices, pool, settings) for pool in pools}
+        self._prices = prices or settings.prices()
+        self.rates = {pool.pool: _rates(self._prices, pool, settings) for pool in pools}
         """By pool."""
         self._meters: dict[str, NodeMeter] = {}
         self._by_day: defaultdict[date, float] | None = None  # None: not read yet
+        self._unknown: frozenset[str] = frozenset()  # months with cost in a currency that can't be turned into ours
         self._told: dict[str, frozenset[str]] = {}
         self._unwritten: list[CostSample] = []
         self.services_days: frozenset[date] = frozenset()
@@ -107,16 +108,23 @@ class Accounts:
         """What waits by deadline, for the words of an alert; set by the loop."""
 
     async def begin(self, now: datetime) -> None:
-        """Read the books: what this month and the one before cost, and what was told. Logs where they can't be."""
+        """Read the books: what this month and the one before cost, and what was told. Logs where they can't be.
+
+        Samples in another currency, of before the setting was changed, count at the price list's rate.
+        """
         month = month_of(now)
         by_day: defaultdict[date, float] = defaultdict(float)
         counted_until: dict[str, datetime] = {}
         services_days: set[date] = set()
+        foreign: set[tuple[str, str]] = set()
         try:
             for one in (month_before(month), month):
                 async for sample in self._ledger.cost_samples(one):
-                    if sample.currency == self._budget.currency:
-                        by_day[sample.started_at.astimezone(UTC).date()] += sample.cost
+                    cost = self._prices.turned(sample.cost, sample.currency)
+                    if cost is None:
+                        foreign.add((one, sample.currency))
+                    else:
+                        by_day[sample.started_at.astimezone(UTC).date()] += cost
                     counted_until[sample.pool] = sample.ended_at
                     if sample.pool == SERVICES:
                         services_days.add(sample.started_at.astimezone(UTC).date())
@@ -124,6 +132,12 @@ class Accounts:
         except LedgerError as error:
             log.warning("the books can't be read, so nothing new is bought under a budget: %s", error)
             return
+        self._unknown = frozenset(one for one, _ in foreign)
+        for one, currency in sorted(foreign):
+            log.error(
+                "it is not known what %s has cost: it has samples in %s, and the price list has no rate from %s to it; "
+                "give it one (exchange_rates)", one, currency, self._prices.currency,
+            )  # fmt: skip
         for sample in self._unwritten:
             by_day[sample.started_at.astimezone(UTC).date()] += sample.cost
         self._by_day, self.services_days = by_day, frozenset(services_days)
@@ -162,7 +176,7 @@ class Accounts:
         """What the budget says at this moment."""
         month = month_of(now)
         spent = foretold = None
-        if self._by_day is not None:
+        if self._by_day is not None and month not in self._unknown:
             spent = sum(cost for day, cost in self._by_day.items() if f"{day:%Y-%m}" == month)
             foretold = forecast(spent, self._by_day, now)
         return self._budget.after(
