@@ -544,4 +544,4 @@ async def test_waiting_workers_are_called_off_when_nothing_is_left(world: World,
         name="gpu", steady=True, term=1, target_spot=1, nodes=nodes("starting"), workers=workers(waiting=1)
     )
     await dispatcher.look()
-    assert world.steps == [StopWaiting(("worker-1",))]
+    assert world.steps == [StopWaiting(("worker-1",)), RemoveNodes(("n1",))]

@@ -1,16 +1,30 @@
 """From a target to steps, by table: pools and targets in, steps out."""
 
+from datetime import UTC, datetime, timedelta
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from fusebus.dispatcher.seen import NodeSeen, PoolSeen, WorkerSeen, WorkerState
-from fusebus.dispatcher.steps import AddWorkers, DrainWorkers, RemoveNodes, Resize, Step, StopWaiting, Target, steps
+from fusebus.dispatcher.steps import (
+    AddWorkers,
+    DrainWorkers,
+    RemoveNodes,
+    Resize,
+    Step,
+    StopWaiting,
+    Target,
+    overdue,
+    steps,
+)
+from fusebus.planning.lines import GIVEN_UP, OVERDUE
 
 
 def pool(states: str = "", *, target: int | None = None, steady: bool = True, waiting: int = 0) -> PoolSeen:
-    """One letter a node: b(usy), i(dle), s(tarting), x broken, p(reempted), l(eaving); capital: dedicated."""
+    """One letter a node: b(usy), i(dle), s(tarting), o(ffline), x broken, p(reempted), l(eaving); big: dedicated."""
     names = {"b": "running", "i": "idle", "s": "starting", "x": "unusable", "p": "preempted", "l": "leavingpool"}
+    names["o"] = "offline"
     nodes = tuple(
         NodeSeen(id=f"{letter}{number}", state=names[letter.lower()], dedicated=letter.isupper())
         for number, letter in enumerate(states)
@@ -50,11 +64,18 @@ def pool(states: str = "", *, target: int | None = None, steady: bool = True, wa
         ("fewer workers than run are no reason to end one while its node stays", (0, 2, 0), pool("bb"), []),
         ("the kind that is too many is drained", (1, 1, 2), pool("BBb"), [DrainWorkers(("on-B1",))]),
         (
-            "starting nodes are waited for, their workers called off",
+            "starting nodes of which some are wanted are waited for, surplus workers called off",
+            (0, 1, 1),
+            pool("ss", waiting=2),
+            [StopWaiting(("w1",))],
+        ),
+        (
+            "where no node is wanted at all, starting ones go too",
             (0, 0, 0),
             pool("ss", waiting=2),
-            [StopWaiting(("w0", "w1"))],
+            [StopWaiting(("w0", "w1")), RemoveNodes(("s0", "s1"))],
         ),
+        ("and those that are offline", (0, 0, 0), pool("oO"), [RemoveNodes(("O1", "o0"))]),
         ("the last one queued is called off first", (0, 2, 1), pool("ss", waiting=2), [StopWaiting(("w1",))]),
         ("an idle node is kept while a worker waits for it", (0, 0, 1), pool("i", waiting=1), []),
         ("broken and preempted nodes go before idle ones", (0, 1, 0), pool("ixp"), [RemoveNodes(("x1", "p2"))]),
@@ -72,6 +93,30 @@ def test_steps_lead_to_the_target(
     assert list(steps(Target(dedicated=dedicated, spot=spot, workers=workers), seen)) == expected, name
 
 
+NOW = datetime(2026, 11, 21, tzinfo=UTC)
+
+
+@pytest.mark.parametrize("state", ["starting", "waitingforstarttask", "rebooting", "offline", "unknown"])
+def test_a_node_that_stays_unready_too_long_goes_although_it_is_wanted(state: str) -> None:
+    node = NodeSeen(id="n", state=state, since=NOW)
+    seen = PoolSeen(name="gpu", steady=True, target_spot=1, nodes=(node,))
+    target, limit = Target(spot=1, workers=0), GIVEN_UP * 300.0 + OVERDUE
+    assert steps(target, seen, overdue(seen, NOW + timedelta(seconds=limit), 300.0)) == ()
+    late = overdue(seen, NOW + timedelta(seconds=limit + 1), 300.0)
+    assert steps(target, seen, late) == (RemoveNodes(("n",)),)
+
+
+def test_a_node_that_holds_a_worker_is_never_overdue_nor_one_that_may_come_back_or_works() -> None:
+    found = tuple(
+        NodeSeen(id=state, state=state, since=NOW)
+        for state in ("offline", "running", "idle", "preempted", "leavingpool")
+    )
+    worker = WorkerSeen(id="w", state=WorkerState.RUNNING, node="offline")
+    seen = PoolSeen(name="gpu", steady=True, target_spot=5, nodes=found, workers=(worker,))
+    assert overdue(seen, NOW + timedelta(days=2), 300.0) == frozenset()
+    assert steps(Target(), seen) == (DrainWorkers(("w",)), RemoveNodes(("preempted", "idle")))
+
+
 def test_a_target_that_holds_takes_no_step() -> None:
     assert steps(Target(hold=True), pool("iixb")) == ()
 
@@ -84,7 +129,7 @@ def test_a_remove_request_stays_within_batchs_limit() -> None:
 
 POOLS = st.builds(
     pool,
-    st.text(alphabet="bisxplBISXPL", max_size=12),
+    st.text(alphabet="bisoxplBISOXPL", max_size=12),
     target=st.one_of(st.none(), st.integers(0, 12)),
     steady=st.booleans(),
     waiting=st.integers(0, 4),
@@ -99,7 +144,8 @@ def test_whatever_is_wanted_no_busy_node_goes_and_no_resize_takes_one_away(targe
         match step:
             case RemoveNodes(node_ids):
                 assert seen.steady
-                assert {states[name] for name in node_ids} <= {"idle", "preempted", "unusable"}
+                unready = set() if target.nodes else {"starting", "offline"}
+                assert {states[name] for name in node_ids} <= {"idle", "preempted", "unusable"} | unready
             case Resize(dedicated, spot):
                 assert seen.steady
                 assert dedicated >= len(seen.staying(True)) and spot >= len(seen.staying(False))

@@ -22,7 +22,7 @@ from fusebus.dispatcher.ports import Announcer, Books, Depths, Leader, Nodes
 from fusebus.dispatcher.reports import decision_on, status_of
 from fusebus.dispatcher.seen import PoolSeen
 from fusebus.dispatcher.settings import DispatcherSettings, PoolSettings
-from fusebus.dispatcher.steps import Target, steps
+from fusebus.dispatcher.steps import Target, overdue, steps
 from fusebus.dispatcher.voice import Voice
 from fusebus.ledger import LedgerError
 
@@ -205,7 +205,8 @@ class Dispatcher:
             try:
                 if not await self._in_office(term, seen):
                     continue
-                for step in steps(target, seen):
+                late = overdue(seen, facts.now, self._memory.pools[name].boot.p95)
+                for step in steps(target, seen, late):
                     self._must_lead(term)
                     log.info("pool %s: %s", name, step)
                     await self._fleet.carry_out(seen, step, f"{self._leader.name} term {term}")

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterable
+from datetime import datetime, timedelta
+
 import msgspec
 
-from fusebus.dispatcher.seen import IDLE, WITHOUT_MACHINE, NodeSeen, PoolSeen, WorkerState
+from fusebus.dispatcher.seen import BROKEN, IDLE, LEAVING, RUNNING, WITHOUT_MACHINE, NodeSeen, PoolSeen, WorkerState
+from fusebus.planning.lines import GIVEN_UP, OVERDUE
 
 MOST_REMOVED_AT_ONCE = 100  # Batch's limit of one remove request
 
@@ -36,7 +40,7 @@ class Resize(msgspec.Struct, frozen=True):
 
 
 class RemoveNodes(msgspec.Struct, frozen=True):
-    """Let these go: idle, preempted or broken ones, never one that works."""
+    """Let these go: idle, preempted, broken or never ready ones, never one that works."""
 
     node_ids: tuple[str, ...]
 
@@ -62,8 +66,19 @@ class DrainWorkers(msgspec.Struct, frozen=True):
 Step = Resize | RemoveNodes | AddWorkers | StopWaiting | DrainWorkers
 
 
-def steps(target: Target, seen: PoolSeen) -> tuple[Step, ...]:
-    """What to do now; what Batch would refuse while it resizes waits for a later look."""
+def overdue(seen: PoolSeen, now: datetime, boot_p95_seconds: float) -> frozenset[str]:
+    """Nodes without a worker that start, are offline or unknown for longer than the policy counts on a coming node."""
+    limit = timedelta(seconds=GIVEN_UP * boot_p95_seconds + OVERDUE)
+    return frozenset(
+        node.id for node in _unready(seen.nodes, seen) if node.since is not None and now - node.since > limit
+    )
+
+
+def steps(target: Target, seen: PoolSeen, late: Collection[str] = ()) -> tuple[Step, ...]:
+    """What to do now; what Batch would refuse while it resizes waits for a later look.
+
+    `late`: nodes that are `overdue`; they are treated as broken ones.
+    """
     if target.hold:
         return ()
     found: list[Step] = []
@@ -76,20 +91,22 @@ def steps(target: Target, seen: PoolSeen) -> tuple[Step, ...]:
     if drained:
         found.append(DrainWorkers(drained))
     if seen.steady:
-        found += _sizing(target, seen, tasks_to_place=missing > 0 or len(seen.waiting) > -missing)
+        found += _sizing(target, seen, late, tasks_to_place=missing > 0 or len(seen.waiting) > -missing)
     return tuple(found)
 
 
-def _sizing(target: Target, seen: PoolSeen, tasks_to_place: bool) -> list[Step]:
+def _sizing(target: Target, seen: PoolSeen, late: Collection[str], tasks_to_place: bool) -> list[Step]:
     staying = {kind: seen.staying(kind) for kind in (True, False)}
     wanted = {True: target.dedicated, False: target.spot}
     # Broken nodes go whatever is wanted: what is missing then is asked for once they are gone.
-    going = [node.id for node in seen.nodes if node.broken]
+    going = [node.id for node in seen.nodes if node.broken or node.id in late]
     for kind, nodes in staying.items():
-        sound = [node for node in nodes if not node.broken]
+        sound = [node for node in nodes if node.id not in going]
         surplus = len(sound) - wanted[kind]
         # An idle node is about to be busy while a task waits.
         free = [] if tasks_to_place else _removable(sound)
+        # Of a pool that should have some, a node on its way is waited for: it may be idle sooner than another boots.
+        free += [] if tasks_to_place or target.nodes else [node.id for node in _unready(sound, seen)]
         going += free[: max(0, surplus)]
     if going:
         return [RemoveNodes(tuple(going[:MOST_REMOVED_AT_ONCE]))]
@@ -106,6 +123,13 @@ def _removable(nodes: list[NodeSeen]) -> list[str]:
     """Those without a machine first: they cost nothing, and would cost once they came back."""
     gone = [node.id for node in nodes if node.state in WITHOUT_MACHINE]
     return gone + [node.id for node in nodes if node.state == IDLE]
+
+
+def _unready(nodes: Iterable[NodeSeen], seen: PoolSeen) -> list[NodeSeen]:
+    """Those that start, are offline or unknown, and hold no worker."""
+    working = {worker.node for worker in seen.workers if worker.state is WorkerState.RUNNING}
+    ready = BROKEN | WITHOUT_MACHINE | {IDLE, RUNNING, LEAVING}
+    return [node for node in nodes if node.state not in ready and node.id not in working]
 
 
 def _surplus(target: Target, seen: PoolSeen) -> tuple[str, ...]:
