@@ -155,6 +155,7 @@ async def test_a_lost_answer_is_no_name_that_is_taken(
     assert len(await listed(blobs, supplier)) == 10
 
 
+@pytest.mark.long
 async def test_a_killed_call_goes_on_where_it_was(blobs: Blobs, supplier: str, sas: str, tmp_path: Path) -> None:
     photos = tmp_path / "photos"
     for number in range(60):
@@ -172,7 +173,9 @@ async def test_a_killed_call_goes_on_where_it_was(blobs: Blobs, supplier: str, s
     second = await asyncio.create_subprocess_exec(*command, env=environment, stdout=subprocess.PIPE)
     told, _ = await second.communicate()
     outcomes = [file["outcome"] for file in json.loads(told)["files"]]
-    assert (second.returncode, set(outcomes)) == (0, {"sent", "sent earlier"})
+    # Between a file's last byte and the receipt's word of it lie microseconds; a kill just there is told, not guessed.
+    assert outcomes.count("unclear") <= 2 and set(outcomes) <= {"sent", "sent earlier", "unclear"}
+    assert second.returncode == (1 if "unclear" in outcomes else 0)
     assert outcomes.count("sent earlier") >= 5
     assert await listed(blobs, supplier) == {one.name: one.read_bytes() for one in photos.glob("*.jpg")}
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from fusebus.upload import Receipt, ReceiptBroken
-from fusebus.upload.receipt import NOT_SENT, SENDING, SENT, Entry
+from fusebus.upload.receipt import NOT_SENT, SENDING, SENT, UNANSWERED, Entry
 
 BOX = "https://a.example/in-acme"
 NAME = "a\n\u202e\udcff\u2028.jpg"
@@ -33,10 +33,14 @@ def test_a_try_without_an_answer_is_remembered_until_there_is_one(tmp_path: Path
     with Receipt(path) as receipt:
         receipt.note(entry(SENDING))
     with Receipt(path) as receipt:
-        assert receipt.was_tried(BOX, NAME, "1" * 64) and not receipt.was_tried(BOX, NAME, "2" * 64)
+        assert (receipt.doubt(BOX, NAME, "1" * 64), receipt.doubt(BOX, NAME, "2" * 64)) == (SENDING, "")
+        receipt.note(entry(UNANSWERED))
+        receipt.note(entry(SENDING))
+    with Receipt(path) as receipt:
+        assert receipt.doubt(BOX, NAME, "1" * 64) == UNANSWERED, "another try takes nothing back"
         receipt.note(entry(NOT_SENT))
     with Receipt(path) as receipt:
-        assert not receipt.was_tried(BOX, NAME, "1" * 64)
+        assert not receipt.doubt(BOX, NAME, "1" * 64)
 
 
 def test_a_receipt_that_cant_be_written_says_what_to_do(tmp_path: Path) -> None:

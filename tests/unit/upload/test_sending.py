@@ -1,5 +1,6 @@
 """What happens between the sender and a machine that is no storage."""
 
+import hashlib
 import socket
 import threading
 from collections.abc import Iterator
@@ -11,12 +12,13 @@ import pytest
 
 from fusebus.upload import FileOutcome, LinkRefused, Receipt, Sent, files_in, send_files
 from fusebus.upload.link import read_link
+from fusebus.upload.receipt import SENDING, Entry
 
 
 @contextmanager
-def server(*answers: bytes) -> Iterator[tuple[int, list[bytes]]]:
+def server(*answers: bytes, port: int = 0) -> Iterator[tuple[int, list[bytes]]]:
     """Gives each connection the next of `answers`; what each asked for (its first line) is kept."""
-    listener, asked = socket.create_server(("127.0.0.1", 0)), list[bytes]()
+    listener, asked = socket.create_server(("127.0.0.1", port)), list[bytes]()
 
     def serve() -> None:
         for answer in answers:
@@ -25,7 +27,10 @@ def server(*answers: bytes) -> Iterator[tuple[int, list[bytes]]]:
             except OSError:
                 return
             with client:
-                asked.append(client.recv(65536).partition(b"\r\n")[0])
+                request = client.recv(65536)
+                while request.startswith(b"PUT") and not request.partition(b"\r\n\r\n")[2]:
+                    request += client.recv(65536)  # the body, which `send` makes of one byte
+                asked.append(request.partition(b"\r\n")[0])
                 client.sendall(answer)
 
     threading.Thread(target=serve, daemon=True).start()
@@ -35,6 +40,10 @@ def server(*answers: bytes) -> Iterator[tuple[int, list[bytes]]]:
 
 def answer(status: str, *headers: str) -> bytes:
     return "\r\n".join([f"HTTP/1.1 {status}", *headers, "Content-Length: 0", "Connection: close", "", ""]).encode()
+
+
+TAKEN = answer("409 Conflict", "x-ms-error-code: BlobAlreadyExists")
+MISMATCH = answer("403 No", "x-ms-error-code: AuthorizationPermissionMismatch")
 
 
 def send(folder: Path, url: str) -> FileOutcome:
@@ -65,14 +74,65 @@ def test_tries_end_and_the_next_call_goes_on(tmp_path: Path, monkeypatch: pytest
 
 
 def test_a_taken_name_is_ours_only_where_our_own_try_had_no_answer(tmp_path: Path) -> None:
-    taken = answer("409 Conflict", "x-ms-error-code: BlobAlreadyExists")
-    with server(taken, taken) as (port, _):
+    with server(TAKEN, TAKEN) as (port, _):
         url = f"http://127.0.0.1:{port}/box?sp=c&sig=x"
         assert [send(tmp_path, url).sent for _ in range(2)] == [Sent.NAME_TAKEN] * 2, "told again, and never as sent"
 
 
+@pytest.mark.parametrize(
+    ("first", "then"),
+    [
+        (answer("503 Busy", "x-ms-error-code: ServerBusy"), Sent.NAME_TAKEN),
+        (answer("429 Slow"), Sent.NAME_TAKEN),
+        (answer("400 Bad", "x-ms-error-code: Md5Mismatch"), Sent.NAME_TAKEN),
+        (answer("502 Bad Gateway"), Sent.UNCLEAR),
+        (answer("503 Busy"), Sent.UNCLEAR),
+        (answer("500 Oops", "x-ms-error-code: InternalError"), Sent.SENT),
+        (answer("504 Late"), Sent.SENT),
+        (b"", Sent.SENT),
+    ],
+)
+def test_a_taken_name_is_ours_only_after_a_try_that_can_have_created_it(
+    first: bytes, then: Sent, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fusebus.upload.sending.FIRST_PAUSE_SECONDS", 0.01)
+    with server(first, TAKEN, TAKEN) as (port, _):
+        url = f"http://127.0.0.1:{port}/box?sp=c&sig=x"
+        assert send(tmp_path, url).sent is then
+        assert send(tmp_path, url).sent is (Sent.SENT_EARLIER if then is Sent.SENT else then)
+
+
+def test_a_connection_that_was_refused_has_created_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fusebus.upload.sending.MAX_TRIES", 1)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    url = f"http://127.0.0.1:{port}/box?sp=c&sig=x"
+    assert send(tmp_path, url).sent is Sent.FAILED
+    with server(TAKEN, port=port):
+        assert send(tmp_path, url).sent is Sent.NAME_TAKEN
+
+
+def test_a_call_that_was_killed_while_it_sent_leaves_a_riddle_that_is_told(tmp_path: Path) -> None:
+    with server(TAKEN, TAKEN) as (port, _):
+        box, sha256 = f"http://127.0.0.1:{port}/box", hashlib.sha256(b"a").hexdigest()
+        with Receipt(tmp_path / ".receipt") as receipt:
+            receipt.note(Entry(box, "a.jpg", SENDING, sha256, 1, ""))
+        assert [send(tmp_path, f"{box}?sp=c&sig=x").sent for _ in range(2)] == [Sent.UNCLEAR] * 2
+
+
+def test_a_refusal_that_may_mean_two_things_is_no_success_when_the_link_has_worked_since(tmp_path: Path) -> None:
+    with server(MISMATCH, answer("201 Created"), MISMATCH) as (port, _):
+        url = f"http://127.0.0.1:{port}/box?si=g1&sig=x"
+        assert send(tmp_path, url).sent is Sent.NAME_TAKEN
+        (tmp_path / "b.jpg").write_bytes(b"b")
+        with Receipt(tmp_path / ".receipt") as receipt:
+            files = sorted(files_in(tmp_path), key=lambda file: file.name, reverse=True)
+            done = send_files(read_link(url, datetime.now(UTC)), files, receipt, parallel=1)
+    assert [one.sent for one in done] == [Sent.NAME_TAKEN, Sent.SENT]
+
+
 def test_a_link_that_may_not_create_is_not_taken_for_a_taken_name(tmp_path: Path) -> None:
-    with server(answer("403 No", "x-ms-error-code: AuthorizationPermissionMismatch")) as (port, _):
+    with server(MISMATCH) as (port, _):
         outcome = send(tmp_path, f"http://127.0.0.1:{port}/box?si=g1&sig=x")
     assert "the link may not create files" in outcome.error
 

@@ -16,6 +16,7 @@ from typing import IO, Self
 NAME = ".fusebus-receipt.jsonl"
 """In the folder that is sent; hidden files are not sent."""
 SENDING = "sending"
+UNANSWERED = "sent, not answered"
 SENT = "sent"
 NOT_SENT = "not sent"
 
@@ -26,7 +27,7 @@ class ReceiptBroken(Exception):
 
 @dataclass(frozen=True)
 class Entry:
-    """One file at one moment. `sending` is written before a request, `sent` or `not sent` after its answer."""
+    """One file at one moment: before a request (`sending`), when its last byte is gone, and after its answer."""
 
     container: str
     """Without the secret."""
@@ -46,7 +47,7 @@ class Receipt:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._sent: dict[tuple[str, str], Entry] = {}
-        self._tried: set[tuple[str, str, str]] = set()
+        self._doubts: dict[tuple[str, str, str], str] = {}
         self._lock = threading.Lock()
         self._file: IO[bytes] | None = None
 
@@ -71,9 +72,13 @@ class Receipt:
         """What was sent under this name; None where nothing was."""
         return self._sent.get((container, name))
 
-    def was_tried(self, container: str, name: str, sha256: str) -> bool:
-        """Whether a request with this content began whose answer is unknown: where the name is taken, it was ours."""
-        return (container, name, sha256) in self._tried
+    def doubt(self, container: str, name: str, sha256: str) -> str:
+        """What is not known of earlier tries with this content; empty: none of them can have created the file.
+
+        UNANSWERED: one went out whole and nobody said what became of it: where the name is taken, it was that one.
+        SENDING: one was cut off by the end of its process, or somewhere on the way.
+        """
+        return self._doubts.get((container, name, sha256), "")
 
     def note(self, entry: Entry) -> None:
         """Append, and for what was sent make sure that it outlives a crash. Raises ReceiptBroken."""
@@ -98,8 +103,10 @@ class Receipt:
     def _keep(self, entry: Entry) -> None:
         content = (entry.container, entry.name, entry.sha256)
         if entry.state == SENDING:
-            self._tried.add(content)
+            self._doubts.setdefault(content, SENDING)
+        elif entry.state == UNANSWERED:
+            self._doubts[content] = UNANSWERED
         else:
-            self._tried.discard(content)
+            self._doubts.pop(content, None)
         if entry.state == SENT:
             self._sent[entry.container, entry.name] = entry

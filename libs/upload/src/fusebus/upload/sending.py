@@ -10,10 +10,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
+from typing import BinaryIO
 
 from fusebus.upload.files import LocalFile
 from fusebus.upload.link import ASK, Link, LinkRefused
-from fusebus.upload.receipt import NOT_SENT, SENDING, SENT, Entry, Receipt
+from fusebus.upload.receipt import NOT_SENT, SENDING, SENT, UNANSWERED, Entry, Receipt
 from fusebus.upload.wire import Answer, Connection, Digest, FileChanged, Interrupted, digest
 
 PARALLEL_FILES = 8
@@ -22,6 +23,8 @@ FIRST_PAUSE_SECONDS = 1.0  # before the second try; doubled before each further 
 LONGEST_PAUSE_SECONDS = 60.0  # storage's own wish (Retry-After) is cut to it too
 MAX_FILE_BYTES = 5000 * 2**20  # what storage takes in one request; photos are far below
 PASSING_STATUS = frozenset({408, 429, 500, 502, 503, 504})
+AFTERWARDS_STATUS = frozenset({500, 504})  # storage may have kept the file all the same
+ON_THE_WAY_STATUS = frozenset({502, 503})  # without a code of storage: who knows how far it came
 SPOILT_ON_THE_WAY = "Md5Mismatch"
 TAKEN_CODES = frozenset({"BlobAlreadyExists", "UnauthorizedBlobOverwrite", "ConditionNotMet"})
 UNCLEAR_CODE = "AuthorizationPermissionMismatch"
@@ -48,6 +51,8 @@ class Sent(StrEnum):
     """There is something of that name which this receipt did not send: nothing was overwritten."""
     CHANGED = "changed since sent"
     """Under this name the file was sent with other content."""
+    UNCLEAR = "unclear"
+    """There is something of that name, and whether an earlier try of ours brought it there can't be known."""
     FAILED = "failed"
 
 
@@ -139,13 +144,12 @@ def _send(job: _Job, connection: Connection, file: LocalFile) -> FileOutcome:
                 known = digest(opened, job.stop)
                 if refusal := _needless(job, file, known):
                     return refusal
-                earlier = number > 0 or job.receipt.was_tried(job.link.container, file.name, known.sha256)
-                _note(job, file, known, SENDING)
-                answer = connection.create(file.name, opened, known, job.on_bytes, job.stop)
+                before = job.receipt.doubt(job.link.container, file.name, known.sha256)
+                answer = _create(job, connection, file, opened, known, before)
         except (OSError, http.client.HTTPException, FileChanged) as failure:
             error, wish = _words(failure), ""
         else:
-            if outcome := _settled(job, file, known, answer, earlier):
+            if outcome := _settled(job, file, known, answer, before):
                 return outcome
             error, wish = f"storage answered {answer.status} {answer.code}".strip(), answer.retry_after
         if not file.path.exists():
@@ -153,6 +157,43 @@ def _send(job: _Job, connection: Connection, file: LocalFile) -> FileOutcome:
         if number + 1 < MAX_TRIES and job.stop.wait(_pause(number, wish)):
             raise Interrupted
     return FileOutcome(file, Sent.FAILED, f"{error}, {MAX_TRIES} times: call again later, it goes on where it was")
+
+
+def _create(job: _Job, connection: Connection, file: LocalFile, opened: BinaryIO, known: Digest, before: str) -> Answer:
+    """One try, of which the receipt knows what it may have left behind, also where this process is killed meanwhile."""
+    is_whole = False
+
+    def whole() -> None:
+        nonlocal is_whole
+        is_whole = True
+        _note(job, file, known, UNANSWERED)
+
+    _note(job, file, known, SENDING)
+    try:
+        answer = connection.create(file.name, opened, known, job.on_bytes, whole, job.stop)
+    except (OSError, http.client.HTTPException, FileChanged, Interrupted):
+        if not is_whole:  # storage keeps no part of a file
+            _forget(job, file, known, before)
+        raise
+    if answer.status != 201:
+        _forget(job, file, known, _doubt_left(answer, is_whole, before))
+    return answer
+
+
+def _forget(job: _Job, file: LocalFile, known: Digest, doubt: str) -> None:
+    """This try created nothing, or `doubt` is what is left of it and of earlier ones."""
+    _note(job, file, known, NOT_SENT)
+    if doubt:
+        _note(job, file, known, doubt)
+
+
+def _doubt_left(answer: Answer, is_whole: bool, before: str) -> str:
+    """What is not known after an answer that is no success."""
+    if is_whole and answer.status in AFTERWARDS_STATUS:
+        return UNANSWERED
+    if is_whole and answer.status in ON_THE_WAY_STATUS and not answer.code:
+        return before or SENDING
+    return before
 
 
 def _needless(job: _Job, file: LocalFile, known: Digest) -> FileOutcome | None:
@@ -168,21 +209,23 @@ def _needless(job: _Job, file: LocalFile, known: Digest) -> FileOutcome | None:
     return FileOutcome(file, Sent.CHANGED, told, known.sha256)
 
 
-def _settled(job: _Job, file: LocalFile, known: Digest, answer: Answer, earlier: bool) -> FileOutcome | None:
+def _settled(job: _Job, file: LocalFile, known: Digest, answer: Answer, before: str) -> FileOutcome | None:
     """What the answer means for the file; None: try again. Raises LinkRefused."""
-    if answer.status == 201 or (earlier and _is_taken(job, answer)):
-        # Taken, and an earlier try of ours had no answer: it was that one.
+    taken = _is_taken(job, answer)
+    if answer.status == 201 or (taken and before == UNANSWERED):  # an earlier try went out whole: it was that one
         job.link_worked = True
         _note(job, file, known, SENT, answer.etag)
         return FileOutcome(file, Sent.SENT, sha256=known.sha256)
     if answer.status in PASSING_STATUS or answer.code == SPOILT_ON_THE_WAY:
         return None
-    if answer.code == UNCLEAR_CODE and not _is_taken(job, answer):  # the receipt keeps an earlier try in mind
-        told = "there is a file of this name already, or the link may not create files: send with --prefix to see"
-        return FileOutcome(file, Sent.NAME_TAKEN, told, known.sha256)
-    _note(job, file, known, NOT_SENT)
-    if _is_taken(job, answer):
+    if taken and before:
+        told = "there is a file of this name, which may be this one or another: ask, or send with --prefix"
+        return FileOutcome(file, Sent.UNCLEAR, told, known.sha256)
+    if taken:
         told = "there is a file of this name already, which may be another: rename it, or send with --prefix"
+        return FileOutcome(file, Sent.NAME_TAKEN, told, known.sha256)
+    if answer.code == UNCLEAR_CODE:
+        told = "there is a file of this name already, or the link may not create files: send with --prefix to see"
         return FileOutcome(file, Sent.NAME_TAKEN, told, known.sha256)
     if answer.code in REFUSALS:
         raise LinkRefused(f"storage refuses the link ({answer.code}): {REFUSALS[answer.code]}")

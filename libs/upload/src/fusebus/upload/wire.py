@@ -85,10 +85,17 @@ class Connection:
             self._open = None
 
     def create(
-        self, name: str, file: BinaryIO, known: Digest, on_bytes: Callable[[int], None], stop: threading.Event
+        self,
+        name: str,
+        file: BinaryIO,
+        known: Digest,
+        on_bytes: Callable[[int], None],
+        on_whole: Callable[[], None],
+        stop: threading.Event,
     ) -> Answer:
         """Send the open file from its start; storage takes all of it with this digest, or nothing.
 
+        `on_whole` is called once its last byte has gone: only from then on can storage have it.
         Raises OSError and http.client.HTTPException where there is no answer, FileChanged, Interrupted.
         """
         headers = {
@@ -103,7 +110,7 @@ class Connection:
         try:
             # It may have refused before it had read all, and said why.
             with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-                body = _Body(file, known.size, on_bytes, stop)
+                body = _Body(file, known.size, on_bytes, on_whole, stop)
                 connection.request("PUT", self._link.target(name), body=body, headers=headers)
             response = connection.getresponse()
             response.read()
@@ -129,10 +136,20 @@ class Connection:
 class _Body:
     """Exactly the bytes that were announced: a file that grows or shrinks must not spoil the connection."""
 
-    def __init__(self, file: BinaryIO, size: int, on_bytes: Callable[[int], None], stop: threading.Event) -> None:
-        self._file, self._left, self._on_bytes, self._stop = file, size, on_bytes, stop
+    def __init__(
+        self,
+        file: BinaryIO,
+        size: int,
+        on_bytes: Callable[[int], None],
+        on_whole: Callable[[], None],
+        stop: threading.Event,
+    ) -> None:
+        self._file, self._left, self._stop = file, size, stop
+        self._on_bytes, self._on_whole = on_bytes, on_whole
 
     def read(self, size: int = -1) -> bytes:
+        if not self._left:  # asked once more after the last part has gone
+            self._on_whole()
         if self._stop.is_set():
             raise Interrupted
         part = self._file.read(min(PART_BYTES, self._left))
