@@ -204,6 +204,37 @@ async def test_a_restart_goes_on_counting_where_the_last_sample_ended(books: Boo
     assert sum(sample.cost for sample in books.samples.values()) == pytest.approx(1 + PER_HOUR)
 
 
+async def test_what_ran_while_the_books_could_not_be_read_at_the_start_is_counted_once_they_can(
+    books: Books, told: Told
+) -> None:
+    spend(books, 1, NOW - timedelta(seconds=60))
+    accounts = opened(books, told)
+    books.broken = True
+    for minutes in (60, 90, 120):
+        now = NOW + timedelta(minutes=minutes)
+        books.broken = minutes < 120
+        accounts.saw("gpu", [Seen(allocated_at=NOW - timedelta(hours=1))] if minutes > 60 else None, now)
+        await accounts.settle(now)
+    assert sum(sample.cost for sample in books.samples.values()) == pytest.approx(1 + 2 * PER_HOUR)
+    assert sum(sample.node_seconds for sample in books.samples.values()) == pytest.approx(60 + 7200)
+
+
+async def test_a_new_term_counts_nothing_twice_though_the_last_ones_samples_are_not_written_yet(
+    books: Books, told: Told
+) -> None:
+    accounts = opened(books, told)
+    await accounts.begin(NOW)
+    accounts.saw("gpu", [Seen()], NOW)
+    books.broken = True
+    await accounts.close(NOW + timedelta(hours=1))
+    books.broken = False
+    await accounts.begin(NOW + timedelta(hours=2))
+    accounts.saw("gpu", [Seen(allocated_at=NOW - timedelta(hours=1))], NOW + timedelta(hours=2))
+    verdict = await accounts.settle(NOW + timedelta(hours=2))
+    assert sum(sample.cost for sample in books.samples.values()) == pytest.approx(2 * PER_HOUR)
+    assert verdict.left == pytest.approx(100 - 2.25 * PER_HOUR)
+
+
 async def test_a_forecast_above_the_budget_is_told_before_it_is_spent(books: Books, told: Told) -> None:
     for day in range(1, 21):
         spend(books, 4, datetime(2026, 11, day, 12, tzinfo=UTC))

@@ -112,6 +112,12 @@ def test_what_was_allocated_while_no_dispatcher_ran_is_counted_by_the_next_one()
     assert (sample.started_at, sample.ended_at, sample.node_seconds) == (at(100), at(500), 500)
 
 
+def test_a_pool_that_can_not_be_read_at_first_is_counted_from_where_the_last_sample_ended_all_the_same() -> None:
+    meter = NodeMeter("gpu", "", counted_until=at(100), sample_seconds=60)
+    assert meter.observe(None, RATES, at(300)) == []
+    assert seconds_of(meter.observe([Seen(allocated_at=at(0))], RATES, at(500))) == 400
+
+
 def test_no_sample_crosses_midnight() -> None:
     twelve_hours = 12 * 3600
     first, second = metered((0, [Seen()]), (twelve_hours + 60, [Seen()]), until=twelve_hours + 60)

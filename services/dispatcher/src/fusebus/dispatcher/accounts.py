@@ -79,6 +79,18 @@ class PoolCosts(msgspec.Struct, frozen=True):
     """Empty: that of the settings."""
 
 
+class _Books(msgspec.Struct):
+    """What the ledger has of one month."""
+
+    month: str
+    by_day: dict[date, float] = {}
+    counted_until: dict[str, datetime] = {}
+    """By pool."""
+    services_days: set[date] = set()
+    foreign: set[str] = set()
+    """Currencies that can't be turned into ours."""
+
+
 class Accounts:
     """Keeps the month's sums in memory; the ledger is read by `begin`, and again until that has worked."""
 
@@ -98,6 +110,7 @@ class Accounts:
         self.rates = {pool.pool: _rates(self._prices, pool, settings) for pool in pools}
         """By pool."""
         self._meters: dict[str, NodeMeter] = {}
+        self._first_sights: dict[str, tuple[list[Node], datetime]] = {}  # by pool, while the books are not read
         self._by_day: defaultdict[date, float] | None = None  # None: not read yet
         self._unknown: frozenset[str] = frozenset()  # months with cost in a currency that can't be turned into ours
         self._told: dict[str, frozenset[str]] = {}
@@ -113,41 +126,62 @@ class Accounts:
         Samples in another currency, of before the setting was changed, count at the price list's rate.
         """
         month = month_of(now)
-        by_day: defaultdict[date, float] = defaultdict(float)
-        counted_until: dict[str, datetime] = {}
-        services_days: set[date] = set()
-        foreign: set[tuple[str, str]] = set()
         try:
-            for one in (month_before(month), month):
-                async for sample in self._ledger.cost_samples(one):
-                    cost = self._prices.turned(sample.cost, sample.currency)
-                    if cost is None:
-                        foreign.add((one, sample.currency))
-                    else:
-                        by_day[sample.started_at.astimezone(UTC).date()] += cost
-                    counted_until[sample.pool] = sample.ended_at
-                    if sample.pool == SERVICES:
-                        services_days.add(sample.started_at.astimezone(UTC).date())
+            read = [await self._read(one) for one in (month_before(month), month)]
             self._told = {month: await self._ledger.budget_alerts(month)}
         except LedgerError as error:
             log.warning("the books can't be read, so nothing new is bought under a budget: %s", error)
             return
-        self._unknown = frozenset(one for one, _ in foreign)
-        for one, currency in sorted(foreign):
+        self._unknown = frozenset(books.month for books in read if books.foreign)
+        self._take_over({pool: until for books in read for pool, until in books.counted_until.items()})
+        self.services_days = frozenset(day for books in read for day in books.services_days)
+        self._by_day = defaultdict(float)
+        for sample in self._unwritten:
+            self._by_day[sample.started_at.astimezone(UTC).date()] += sample.cost
+        for books in read:
+            for day, cost in books.by_day.items():
+                self._by_day[day] += cost
+
+    async def _read(self, month: str) -> _Books:
+        """Raises LedgerError."""
+        books = _Books(month)
+        async for sample in self._ledger.cost_samples(month):
+            day = sample.started_at.astimezone(UTC).date()
+            books.counted_until[sample.pool] = sample.ended_at
+            if sample.pool == SERVICES:
+                books.services_days.add(day)
+            cost = self._prices.turned(sample.cost, sample.currency)
+            if cost is None:
+                books.foreign.add(sample.currency)
+            else:
+                books.by_day[day] = books.by_day.get(day, 0.0) + cost
+        if books.foreign:
             log.error(
                 "it is not known what %s has cost: it has samples in %s, and the price list has no rate from %s to it; "
-                "give it one (exchange_rates)", one, currency, self._prices.currency,
+                "give it one (exchange_rates)", month, ", ".join(sorted(books.foreign)), self._prices.currency,
             )  # fmt: skip
+        return books
+
+    def _take_over(self, counted_until: dict[str, datetime]) -> None:
+        """Go on where the samples in the ledger end, also for what was seen before it could be read."""
+        gaps: list[CostSample] = []
+        for name, (nodes, seen_at) in self._first_sights.items():
+            gap = self._meter(name, counted_until.get(name))
+            gaps += gap.observe(nodes, self.rates[name], seen_at) + gap.close(self.rates[name], seen_at)
+        self._unwritten, self._first_sights = gaps + self._unwritten, {}
         for sample in self._unwritten:
-            by_day[sample.started_at.astimezone(UTC).date()] += sample.cost
-        self._by_day, self.services_days = by_day, frozenset(services_days)
+            counted_until[sample.pool] = max(sample.ended_at, counted_until.get(sample.pool, sample.ended_at))
         for name in self._pools:
             if name not in self._meters:
                 self._meters[name] = self._meter(name, counted_until.get(name))
 
     def saw(self, pool: str, nodes: Iterable[Node] | None, now: datetime) -> None:
         """Count a pool's nodes until now; None where they could not be read: the last sight goes on costing."""
-        if pool not in self._meters:
+        if pool not in self._meters:  # the books are not open: what was before the first sight is counted once they are
+            if nodes is None:
+                return
+            nodes = list(nodes)
+            self._first_sights.setdefault(pool, (nodes, now))
             self._meters[pool] = self._meter(pool, None)
         self._keep(self._meters[pool].observe(nodes, self.rates[pool], now))
 

@@ -76,7 +76,7 @@ class NodeMeter:
     """One pool's meter. A node that is seen costs until the next look; one that is new, since it was allocated.
 
     A look that failed keeps the last sight. `counted_until`: the end of the pool's last sample in the ledger; what has
-    been allocated since then (while no dispatcher ran) is counted by the first look. A sample never crosses midnight
+    been allocated since then (while no dispatcher ran) is counted by the first sight. A sample never crosses midnight
     UTC.
     """
 
@@ -91,6 +91,7 @@ class NodeMeter:
         self._pool, self._vm_size, self._serves = pool, vm_size, serves
         self._sample = timedelta(seconds=sample_seconds)
         self._seen: datetime | None = counted_until
+        self._sighted = False
         self._started: datetime | None = counted_until
         self._nodes: dict[str, _Billed] = {}
         self._gone_from: dict[str, datetime] = {}
@@ -98,6 +99,9 @@ class NodeMeter:
 
     def observe(self, nodes: Iterable[Node] | None, rates: Rates, now: datetime) -> list[CostSample]:
         """Samples that are finished by now, mostly none or one. `nodes`: all of the pool; None: they were not seen."""
+        if nodes is None and not self._sighted:
+            return []  # what was allocated since `counted_until` is counted by the first sight
+        self._sighted = True
         before, now = self._seen, max(now, self._seen or now)  # a clock that is set back takes no cost back
         for node in self._nodes.values():
             self._count(node, before or now, now, rates)
