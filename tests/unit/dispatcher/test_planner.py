@@ -172,10 +172,11 @@ def test_evictions_are_counted_once_each_and_forgotten_after_a_storm() -> None:
     assert found.observe(pool_of(), at(200), 100).times == ()
 
 
-def test_worker_seconds_without_result_grow_until_the_queue_moves() -> None:
+def test_seconds_without_result_grow_until_the_queue_moves_however_many_work() -> None:
     found = Progress().observe(0, 3, 2).observe(10, 3, 2).observe(25, 3, 1)
-    assert found.fruitless == 2 * 10 + 15
-    assert found.observe(30, None, 1).fruitless == 35
+    assert found.fruitless == 10 + 15
+    assert found.observe(30, 3, 0).fruitless == 25
+    assert found.observe(30, None, 1).fruitless == 25
     assert found.observe(40, 2, 1).fruitless == 0
 
 

@@ -8,6 +8,7 @@ import pytest
 from fusebus.planning.simulation import run, scenarios, simulate
 from fusebus.planning.simulation.ours import Ours
 from fusebus.planning.simulation.report import MEAN_MARK, as_json, missed, missed_in, table
+from fusebus.planning.simulation.scenarios import burst
 
 ALL = scenarios()
 SLOW = ("trickle", "diurnal-month", "million-a-day")
@@ -64,6 +65,14 @@ def test_looks_that_are_left_out_would_have_changed_nothing(name, monkeypatch):
     monkeypatch.setitem(run.POLICIES, "ours", lambda: Ours(skipping=False))
     all_of_them = simulate(scenario, ["ours"])[0]
     assert (few.cost, few.hits, few.resizes) == (all_of_them.cost, all_of_them.hits, all_of_them.resizes)
+
+
+def test_many_long_jobs_at_once_are_not_called_poison():
+    many = msgspec.structs.replace(ALL["long-jobs"], lumps=tuple(burst(400)), bursts=None)
+    found = simulate(many, ["ours"])[0]
+    assert found.most_nodes > 40
+    assert not [because for _, because in found.reasons if "poison" in because]
+    assert (found.hit_share, found.busy_removed) == (1.0, 0)
 
 
 def test_the_table_has_a_line_for_each_outcome(outcomes):

@@ -58,7 +58,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     retry_refused: float = 600.0
     """After a resize got too few nodes: pause before that pool and price class is asked again."""
     stall: float = 3600.0
-    """Fruitless worker-seconds (or 20 service times, if longer) after which what is left counts as poison."""
+    """Fruitless seconds (or 20 service times, if longer) after which what is left counts as poison."""
     short_queue: float = 60.0
     """A queue that the nodes at hand clear within this is short: then nodes may be let go."""
     resize_worth: float = 3600.0

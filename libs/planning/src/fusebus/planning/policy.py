@@ -17,7 +17,7 @@ from fusebus.planning.room import Room, applies, room_of
 from fusebus.planning.view import Verdict, View, seconds
 from fusebus.planning.work import reachable, work_of
 
-FRUITLESS_SERVICES = 20.0  # service times of one node without a result: then `Limits.stall` is not too hasty
+FRUITLESS_SERVICES = 20.0  # service times without a result: then `Limits.stall` is not too hasty
 
 
 def decide(fleet: Fleet, demand: Demand, limits: Limits, prices: Prices, now: float) -> Plan:
@@ -90,7 +90,7 @@ def _useless(kind: KindDemand, lines: list[Line], limits: Limits) -> str:
     limit = max(limits.stall, FRUITLESS_SERVICES * longest)
     if kind.depth and kind.fruitless >= limit:
         return (
-            f"{kind.depth} messages are left though workers ran {seconds(kind.fruitless)} without finishing one "
+            f"{kind.depth} messages are left though workers tried for {seconds(kind.fruitless)} without finishing one "
             f"(limit {seconds(limit)}): poison or a broken worker, 0 nodes until something arrives"
         )
     return ""

@@ -63,7 +63,9 @@ class Evictions(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Progress(msgspec.Struct, frozen=True, kw_only=True):
-    """Worker-seconds of one job kind since its queue moved: they grow for ever while only poison is left."""
+    """Seconds in which workers of one job kind ran since its queue moved: they grow for ever while only poison is left.
+
+    However many run: a job that takes ten minutes takes them on forty nodes too."""
 
     depth: int | None = None
     at: float = 0.0
@@ -76,7 +78,7 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True):
             return msgspec.structs.replace(self, at=now)
         moved = depth != self.depth or depth == 0
         passed = 0.0 if self.depth is None else max(0.0, now - self.at)
-        return Progress(depth=depth, at=now, fruitless=0.0 if moved else self.fruitless + running * passed)
+        return Progress(depth=depth, at=now, fruitless=0.0 if moved else self.fruitless + (passed if running else 0.0))
 
 
 def refusals(before: Mapping[bool, Refusal], seen: PoolSeen, now: datetime) -> dict[bool, Refusal]:

@@ -203,7 +203,7 @@ class DispatcherSettings(msgspec.Struct, frozen=True, kw_only=True):
     ] = 2
     stall_seconds: Annotated[
         float,
-        Meta(gt=0, description="Worker-seconds without any result after which what is left of a queue is poison."),
+        Meta(gt=0, description="Seconds of work without any result after which what is left of a queue is poison."),
     ] = 3600.0
 
     cost_sample_seconds: Annotated[float, Meta(gt=0, description="Length of one cost sample.")] = 60.0

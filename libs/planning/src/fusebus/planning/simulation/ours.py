@@ -160,11 +160,11 @@ class Ours:
         return known
 
     def _fruitless(self, kind: str) -> float:
-        """Worker-seconds since anything was finished or arrived."""
+        """Seconds in which workers were at it since anything was finished or arrived."""
         world, queue = self._world, self._world.queues[kind]
-        workers = sum(n.worker for p in world.pools.values() if p.offer.kind == kind for n in p.nodes)
+        at_it = any(n.worker for p in world.pools.values() if p.offer.kind == kind for n in p.nodes)
         at, marks, spent = self._watch.get(kind, (world.now, 0, 0.0))
-        spent = spent + workers * (world.now - at) if marks == queue.finished_or_arrived else 0.0
+        spent = spent + at_it * (world.now - at) if marks == queue.finished_or_arrived else 0.0
         self._watch[kind] = (world.now, queue.finished_or_arrived, spent)
         return spent
 
