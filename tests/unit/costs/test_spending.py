@@ -1,5 +1,6 @@
 """Whose a cost is: runs and suppliers share their nodes' spells, and nothing is lost or counted twice."""
 
+import time
 from datetime import UTC, datetime, timedelta
 
 import msgspec
@@ -52,6 +53,13 @@ def test_a_spell_with_boot_and_idle_is_shared_by_worker_seconds() -> None:
     acme = found.lines[0]
     assert (acme.images, acme.per_image, acme.node_hours) == (1, 7.5, pytest.approx(7.5 / 60))
     assert found.total.cost == 10
+
+
+def test_a_spell_of_very_many_images_is_shared_in_no_time() -> None:
+    works = [work(5)] * 40_000
+    begun = time.process_time()
+    assert costs(by(By.SUPPLIER, [minute(number) for number in range(10)], works)) == pytest.approx({"acme": 10})
+    assert time.process_time() - begun < 2.0  # seconds; squared, it would be far more than ten
 
 
 def test_spells_are_apart_after_a_pause_and_what_no_image_had_a_part_in_is_nobodys() -> None:

@@ -179,10 +179,11 @@ def _by_share(sums: defaultdict[str, _Share], by: By, samples: Iterable[Sample],
     for spell in _spells(sample for sample in samples if sample.pool != SERVICES):
         inside = spell.of(done)
         weights = [max(work.worker_seconds, LEAST_WORKER_SECONDS) for work in inside]
+        whole = sum(weights)
         for work, weight in zip(inside, weights, strict=True):
             share = sums[name(work)]
-            share.nodes += spell.cost * weight / sum(weights)
-            share.node_seconds += spell.node_seconds * weight / sum(weights)
+            share.nodes += spell.cost * weight / whole
+            share.node_seconds += spell.node_seconds * weight / whole
         if not inside:
             sums[NOBODY].nodes += spell.cost
             sums[NOBODY].node_seconds += spell.node_seconds
