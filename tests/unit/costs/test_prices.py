@@ -3,6 +3,7 @@
 from datetime import date
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from fusebus.costs import (
@@ -88,3 +89,26 @@ def test_vm_sizes_are_known_with_and_without_prefix_and_in_any_case() -> None:
 def test_a_family_has_many_spellings() -> None:
     assert same_family("Standard NCASv3_T4 Family", "standardNCASv3T4Family")
     assert not same_family("Standard NCASv3_T4 Family", "StandardNCADSA100v4Family")
+
+
+@pytest.mark.parametrize(
+    ("place", "value"),
+    [
+        (("prices", 0, "per_hour"), 0),
+        (("prices", 0, "per_hour"), -0.1),
+        (("exchange_rates", "GBP"), 0),
+        (("services", "storage_gb_month"), -1),
+    ],
+)
+def test_a_list_with_a_price_that_can_not_be_is_refused(
+    tmp_path: Path, place: tuple[str | int, ...], value: float
+) -> None:
+    found = msgspec.json.decode(msgspec.json.encode(starting_prices()))
+    inner = found
+    for key in place[:-1]:
+        inner = inner[key]
+    inner[place[-1]] = value
+    file = tmp_path / "prices.json"
+    file.write_bytes(msgspec.json.encode(found))
+    with pytest.raises(PriceError, match="is no price list"):
+        load_prices(file)

@@ -8,12 +8,16 @@ from enum import StrEnum
 from functools import lru_cache
 from importlib.resources import files
 from pathlib import Path
+from typing import Annotated
 
 import msgspec
+from msgspec import Meta
 
 from fusebus.costs.sizes import full_name
 
 HOURS_PER_MONTH = 730.0  # as Azure counts a month: 8,760 hours / 12
+
+NotNegative = Annotated[float, Meta(ge=0)]
 
 
 class PriceError(Exception):
@@ -39,7 +43,7 @@ class Price(msgspec.Struct, frozen=True, kw_only=True):
     region: str
     """As Azure Resource Manager writes it: `uksouth`."""
     term: Term
-    per_hour: float
+    per_hour: Annotated[float, Meta(gt=0)]
     """In the list's currency; a reservation's price divided by the hours of its term."""
     approximate: bool = False
     """Derived or rounded, not copied from a list."""
@@ -49,18 +53,18 @@ class ServicePrices(msgspec.Struct, frozen=True, kw_only=True):
     """What costs money besides nodes, in the list's currency."""
 
     source: str
-    service_bus_base_per_hour: float
+    service_bus_base_per_hour: NotNegative
     """One Standard namespace."""
-    service_bus_included_operations: float
+    service_bus_included_operations: NotNegative
     """Of one month, paid by the base."""
-    service_bus_per_million_operations: float
-    event_grid_per_million_operations: float
-    event_grid_included_operations: float
-    storage_gb_month: float
+    service_bus_per_million_operations: NotNegative
+    event_grid_per_million_operations: NotNegative
+    event_grid_included_operations: NotNegative
+    storage_gb_month: NotNegative
     """Hot, locally redundant."""
-    storage_writes_per_10k: float
-    storage_reads_per_10k: float
-    table_operations_per_10k: float
+    storage_writes_per_10k: NotNegative
+    storage_reads_per_10k: NotNegative
+    table_operations_per_10k: NotNegative
 
 
 class Rates(msgspec.Struct, frozen=True, kw_only=True):
@@ -85,7 +89,7 @@ class PriceList(msgspec.Struct, frozen=True, kw_only=True):
     source: str
     prices: tuple[Price, ...]
     services: ServicePrices
-    exchange_rates: dict[str, float] = {}
+    exchange_rates: dict[str, Annotated[float, Meta(gt=0)]] = {}
     """Units of another currency for one of this; approximate, as of the list's date."""
 
     def find(self, vm_size: str, region: str, term: Term) -> Price | None:
