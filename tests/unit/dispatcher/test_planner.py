@@ -16,10 +16,10 @@ from fusebus.costs.settings import CostSettings
 from fusebus.dispatcher import planner
 from fusebus.dispatcher.breaker import Cause
 from fusebus.dispatcher.facts import Facts, OpenRun
-from fusebus.dispatcher.learning import Boots, Evictions, Progress, refusals
+from fusebus.dispatcher.learning import Boots, Evictions, Progress, at_it, refusals
 from fusebus.dispatcher.memory import Memory
 from fusebus.dispatcher.quota import Quota
-from fusebus.dispatcher.seen import NodeSeen, PoolSeen
+from fusebus.dispatcher.seen import NodeSeen, PoolSeen, WorkerSeen, WorkerState
 from fusebus.dispatcher.settings import DispatcherSettings, PoolEntry
 from fusebus.dispatcher.steps import Target
 from fusebus.ledger import Controls, LedgerSettings, Window
@@ -173,11 +173,18 @@ def test_evictions_are_counted_once_each_and_forgotten_after_a_storm() -> None:
 
 
 def test_seconds_without_result_grow_until_the_queue_moves_however_many_work() -> None:
-    found = Progress().observe(0, 3, 2).observe(10, 3, 2).observe(25, 3, 1)
+    found = Progress().observe(0, 3, True).observe(10, 3, True).observe(25, 3, True)
     assert found.fruitless == 10 + 15
-    assert found.observe(30, 3, 0).fruitless == 25
-    assert found.observe(30, None, 1).fruitless == 25
-    assert found.observe(40, 2, 1).fruitless == 0
+    assert found.observe(30, 3, False).fruitless == 25
+    assert found.observe(30, None, True).fruitless == 25
+    assert found.observe(40, 2, True).fruitless == 0
+
+
+def test_workers_that_wait_beside_an_idle_node_cost_as_those_do_that_run() -> None:
+    idle, waits = NodeSeen(id="n", state="idle"), WorkerSeen(id="w", state=WorkerState.WAITING)
+    assert at_it([pool_of(idle, workers=(waits,))])
+    assert not at_it([pool_of(idle)])
+    assert not at_it([pool_of(workers=(waits,))]), "its node may still come"
 
 
 def test_a_refusal_is_kept_although_batch_forgets_it_with_the_next_resize() -> None:

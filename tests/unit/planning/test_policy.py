@@ -177,6 +177,22 @@ def test_a_pool_out_of_order_gets_nothing():
     assert found.late[0].seconds == math.inf
 
 
+def test_idle_nodes_whose_workers_fail_go_and_another_pool_does_the_work():
+    idle = PoolState(name="t4", spot=nodes(4, idle=4), out_of_order="6 workers failed within 120 s")
+    found = plan_of(fresh(20_000), idle, PoolState(name="a100"), offers=(T4, A100))
+    assert found.pool("t4").nodes == 0
+    assert found.pool("a100").nodes > 0
+    assert "4 idle nodes of t4 get no worker and can go: 6 workers failed" in found.pool("t4").because
+
+
+def test_nodes_of_a_pool_out_of_order_that_have_a_worker_or_get_one_stay_and_count():
+    working = PoolState(
+        name="t4", spot=nodes(4, idle=2, busy=2), running=2, waiting=1, out_of_order="3 nodes in a row are unusable"
+    )
+    found = plan_of(fresh(1000), working, PoolState(name="a100"), offers=(T4, A100))
+    assert (found.pool("t4").spot, found.pool("a100").nodes) == (3, 0)
+
+
 def test_what_no_pool_can_do_in_time_is_told_and_done_even_so():
     found = plan_of(work(10_000, due_in=12 * MINUTE), limits=Limits(max_nodes=5))
     assert found.pools[0].spot == 5

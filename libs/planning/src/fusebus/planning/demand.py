@@ -53,8 +53,8 @@ class KindDemand(msgspec.Struct, frozen=True, kw_only=True):
     receiving: bool = True
     """False: the subscription is disabled, workers would get nothing."""
     fruitless: float = 0.0
-    """Seconds in which workers were at it, however many, since anything was finished or arrived: grows while only
-    poison is left."""
+    """Seconds in which workers ran, or waited beside idle nodes, however many, since anything was finished or
+    arrived: grows while only poison is left."""
 
 
 class Demand(msgspec.Struct, frozen=True):

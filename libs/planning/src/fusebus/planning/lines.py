@@ -116,27 +116,39 @@ def _line(
 ) -> Line:
     counts, storm = state.counts(spot), spot and in_storm(state, limits, now)
     elapsed = 0.0 if state.ordered_at is None else now - state.ordered_at
+    stranded = without_worker(state, spot)
     # What is far too late may never come.
     coming = state.coming(spot) if elapsed <= GIVEN_UP * state.boot.p95 + OVERDUE else 0
     coming += 0 if storm else counts.preempted
+    coming = coming if not state.out_of_order else min(coming, max(0, _spare_workers(state, spot) - counts.idle))
     assumed = 1.0 / offer.images_per_second
-    kept = counts.target if not state.steady else counts.present - counts.broken
+    kept = counts.target if not state.steady else counts.present - counts.broken - stranded
     return Line(
         offer=offer,
         spot=spot,
         price=price or 0.0,
         service=kind.service.get(offer.pool) or Quantiles(assumed, assumed * P95_OVER_P50),
         boot=state.boot,
-        ready=counts.ready,
+        ready=counts.ready - stranded,
         coming=coming,
         coming_in=max(state.boot.p95 - elapsed, min(SURELY_SOON, state.boot.p95 / 2)),
-        allocated=counts.ready + counts.starting,
+        allocated=counts.ready + counts.starting - stranded,
         kept=kept,
         steady=state.steady,
         storm=storm,
         doubt=spot and (storm or any(_recent(refusal, limits, now) for refusal in state.refusals)),
         why_not=_why_not(spot, price, state, limits, now, storm),
     )
+
+
+def without_worker(state: PoolState, spot: bool) -> int:
+    """Idle nodes that no worker waits for in a pool that gets no new ones: they only cost."""
+    return max(0, state.counts(spot).idle - _spare_workers(state, spot)) if state.out_of_order else 0
+
+
+def _spare_workers(state: PoolState, spot: bool) -> int:
+    """Workers that wait for a node of this price class; Spot is counted first."""
+    return state.waiting if spot else max(0, state.waiting - state.spot.idle)
 
 
 def _recent(refusal: Refusal, limits: Limits, now: float) -> bool:

@@ -9,7 +9,7 @@ from fusebus.planning.demand import Demand, KindDemand
 from fusebus.planning.fleet import Fleet, PoolState
 from fusebus.planning.lateness import late_of
 from fusebus.planning.limits import Limits, Pin
-from fusebus.planning.lines import Line, lines_of
+from fusebus.planning.lines import Line, lines_of, without_worker
 from fusebus.planning.plan import Late, Plan, PoolPlan
 from fusebus.planning.prices import PoolOffer, Prices
 from fusebus.planning.releasing import release, rest, warmed
@@ -104,6 +104,8 @@ def _pool_plan(state: PoolState, kind: KindDemand, verdict: Verdict | None) -> P
     because = verdict.because
     if nodes != wanted:
         because += f"; {state.name} is resizing to {sum(nodes.values())}, {sum(wanted.values())} must wait"
+    if stranded := sum(without_worker(state, spot) for spot in wanted):
+        because += f"; {stranded} idle nodes of {state.name} get no worker and can go: {state.out_of_order}"
     # Workers leave by themselves when they find nothing; only where nodes go are they told to.
     useful = max(kind.depth, state.live) if kind.depth else 0
     workers = min(sum(nodes.values()), sum(wanted.values()), useful)

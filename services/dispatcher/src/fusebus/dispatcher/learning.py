@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 
 import msgspec
@@ -72,13 +72,18 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True):
     """Monotonic seconds."""
     fruitless: float = 0.0
 
-    def observe(self, now: float, depth: int | None, running: int) -> Progress:
+    def observe(self, now: float, depth: int | None, at_it: bool) -> Progress:
         """After a look; an unknown depth says nothing."""
         if depth is None:
             return msgspec.structs.replace(self, at=now)
         moved = depth != self.depth or depth == 0
         passed = 0.0 if self.depth is None else max(0.0, now - self.at)
-        return Progress(depth=depth, at=now, fruitless=0.0 if moved else self.fruitless + (passed if running else 0.0))
+        return Progress(depth=depth, at=now, fruitless=0.0 if moved else self.fruitless + (passed if at_it else 0.0))
+
+
+def at_it(pools: Iterable[PoolSeen]) -> bool:
+    """Whether workers run, or don't start although a node is idle (their job may be disabled): both cost."""
+    return any(seen.running or (seen.waiting and any(node.state == IDLE for node in seen.nodes)) for seen in pools)
 
 
 def refusals(before: Mapping[bool, Refusal], seen: PoolSeen, now: datetime) -> dict[bool, Refusal]:

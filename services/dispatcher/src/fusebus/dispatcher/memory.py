@@ -7,7 +7,7 @@ from datetime import datetime
 from fusebus.contracts.messages import JobKind
 from fusebus.dispatcher.breaker import Breaker, BreakerLimits
 from fusebus.dispatcher.facts import Facts
-from fusebus.dispatcher.learning import P95_OVER_P50, Boots, Evictions, Progress, quantiles, refusals
+from fusebus.dispatcher.learning import P95_OVER_P50, Boots, Evictions, Progress, at_it, quantiles, refusals
 from fusebus.dispatcher.rate import Rate
 from fusebus.dispatcher.settings import DispatcherSettings, PoolSettings
 from fusebus.planning import Arrivals, Quantiles, Refusal
@@ -89,7 +89,7 @@ class Memory:
         if any(name not in facts.pools for name in names):
             return  # who works on this queue is not known
         running = {name: facts.pools[name].running for name in names}
-        memory.progress = memory.progress.observe(monotonic, depth, sum(running.values()))
+        memory.progress = memory.progress.observe(monotonic, depth, at_it(facts.pools[name] for name in names))
         for name in names:
             pool = self.pools[name]
             alone = running[name] == sum(running.values())
