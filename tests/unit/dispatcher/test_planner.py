@@ -15,6 +15,7 @@ from fusebus.costs import Rates, Verdict
 from fusebus.costs.settings import CostSettings
 from fusebus.dispatcher import planner
 from fusebus.dispatcher.breaker import Cause
+from fusebus.dispatcher.eyes import open_parts
 from fusebus.dispatcher.facts import Facts, OpenRun
 from fusebus.dispatcher.learning import Boots, Evictions, Progress, at_it, refusals
 from fusebus.dispatcher.memory import Memory
@@ -22,7 +23,8 @@ from fusebus.dispatcher.quota import Quota
 from fusebus.dispatcher.seen import NodeSeen, PoolSeen, WorkerSeen, WorkerState
 from fusebus.dispatcher.settings import DispatcherSettings, PoolEntry
 from fusebus.dispatcher.steps import Target
-from fusebus.ledger import Controls, LedgerSettings, Window
+from fusebus.dispatcher.waiting import Ages
+from fusebus.ledger import Controls, ImageFacts, LedgerSettings, UploadRow, Window
 
 NOW = datetime(2026, 11, 21, 12, tzinfo=UTC)
 FREE = Verdict(left=math.inf, alerts=(), because="there is no budget")
@@ -102,20 +104,94 @@ def test_a_spent_or_unknown_budget_buys_nothing(left: float | None) -> None:
     assert nodes(targets(facts_with(depths=detect(500)), Verdict(left=left, alerts=(), because="spent"))) == 0
 
 
+def part(images: int, came: float, deadline: float, kind: JobKind = JobKind.DETECT) -> OpenRun:
+    """Times in seconds from now on."""
+    return OpenRun(
+        run_id="r", job_kind=kind, images=images, total=images, oldest_at=at(came), deadline=at(deadline)
+    )  # fmt: skip
+
+
+def capacity(found: dict[str, Target]) -> float:
+    return found["t4"].nodes / 1.0 + found["a100"].nodes / 0.2
+
+
 def test_a_delivery_that_came_long_ago_has_less_time_left() -> None:
-    def capacity(seconds: float) -> float:
-        run = OpenRun(run_id="r", images=2000, total=2000, oldest_at=NOW - timedelta(seconds=seconds))
-        found = targets(facts_with(depths=detect(2000), open_runs=(run,)))
-        return found["t4"].nodes / 1.0 + found["a100"].nodes / 0.2
+    def bought(seconds: float) -> float:
+        run = part(2000, -seconds, 1800 - seconds)
+        return capacity(targets(facts_with(depths=detect(2000), open_runs=(run,))))
 
-    assert capacity(900) > capacity(0)
+    assert bought(900) > bought(0)
 
 
-def test_deliveries_count_only_while_one_kind_alone_has_work() -> None:
-    run = OpenRun(run_id="r", images=10, total=10, oldest_at=NOW - timedelta(hours=9))
+def test_a_supplier_with_a_later_deadline_of_its_own_needs_fewer_nodes() -> None:
+    def bought(allowed: float) -> float:
+        return capacity(targets(facts_with(depths=detect(4000), open_runs=(part(4000, -60, allowed),))))
+
+    assert bought(1200) > bought(7200)
+
+
+def test_each_kind_has_the_deadlines_of_its_own_deliveries_while_both_have_work() -> None:
     both = {JobKind.DETECT: 10, JobKind.CONVERT: 10}
-    found = targets(facts_with(depths=both, open_runs=(run,)))
-    assert not found["t4"].late, "whose they are is not known: nobody is late by guessing"
+    runs = (part(10, -9 * 3600, -8 * 3600, JobKind.CONVERT), part(10, -60, 3600))
+    found = targets(facts_with(depths=both, open_runs=runs))
+    assert (bool(found["cpu"].late), bool(found["t4"].late)) == (True, False)
+
+
+@pytest.mark.parametrize("runs", [None, ()])
+def test_what_the_ledger_does_not_tell_is_bought_for_before_its_deadline_counted_from_its_first_look(
+    runs: tuple[OpenRun, ...] | None,
+) -> None:
+    settings = settings_with()
+    memory, bought_at = Memory(settings), None
+    for seconds in range(0, 1800, 60):
+        facts = facts_with(now=at(seconds), depths={JobKind.DETECT: 10, JobKind.CONVERT: 10}, open_runs=runs)
+        memory.observe(facts, float(seconds))
+        found = planner.targets(settings, planner.plan(settings, facts, memory, RATES, FREE))
+        if nodes(found) and found["cpu"].nodes:
+            bought_at = seconds
+            break
+    assert bought_at is not None and bought_at < 1500
+    demand = planner._demand(settings, JobKind.DETECT, facts, memory)
+    assert demand.oldest_age == bought_at
+
+
+def test_the_rows_of_a_delivery_fall_into_job_kinds_and_times_allowed() -> None:
+    def row(name: str, came: float, **more: Any) -> UploadRow:
+        facts = (
+            {"image": ImageFacts(image_id="i", sha256="0", format="jpeg", width=1, height=1)}
+            if "reject_reason" not in more
+            else {}
+        )
+        return UploadRow(
+            upload_id=name, supplier="s", container="c", blob_name=name, blob_etag="e", size=1, uploaded_at=at(came),
+            run_id="r", entered_at=at(came), **facts, **more,
+        )  # fmt: skip
+
+    rows = [
+        row("plain", 0),
+        row("later", 10),
+        row("own", 5, deadline_seconds=600.0),
+        row("other", 7, job_kind=JobKind.CONVERT),
+    ]
+    found = {(one.job_kind, one.deadline): one for one in open_parts("r", rows, JobKind.DETECT, 1800.0)}
+    assert {key: (one.images, one.oldest_at) for key, one in found.items()} == {
+        (JobKind.DETECT, at(1800)): (2, at(0)),
+        (JobKind.DETECT, at(605)): (1, at(5)),
+        (JobKind.CONVERT, at(1807)): (1, at(7)),
+    }
+
+
+def test_ages_are_those_of_first_come_first_done_also_in_a_steady_flow() -> None:
+    ages = Ages().observe(0, 100, 0.0).observe(300, 150, 0.0)
+    assert (ages.oldest(150), ages.oldest(50), ages.oldest(60)) == (300, 0, 300)
+    assert ages.observe(310, None, 9.0) == ages
+    assert ages.observe(400, 40, 0.0).oldest(40) == 100, "110 are gone: the 100 that came first among them"
+    flow = Ages()
+    for second in range(0, 6000, 60):
+        flow = flow.observe(second, 120, 1.0)
+    oldest = flow.oldest(120)
+    assert oldest is not None and oldest <= 180
+    assert flow.observe(6100, 0, 1.0).oldest(1) is None
 
 
 def test_nodes_are_warm_when_an_announced_window_opens() -> None:

@@ -28,6 +28,7 @@ def work_of(kind: KindDemand, limits: Limits, now: float) -> list[Load]:
     assert kind.depth is not None
     left, total, found = kind.depth, sum(due.images for due in kind.due), list[Due](kind.due)
     if total < left:
+        # Never unknown for longer than one look: a deadline that moves along with `now` would never be bought for.
         deadline = now - (kind.oldest_age or 0.0) + limits.deadline
         found.append(Due(images=left - total, deadline=deadline))
     found.sort(key=lambda due: due.deadline)

@@ -127,15 +127,33 @@ class Eyes:
     async def _open_runs(self) -> tuple[OpenRun, ...]:
         runs = [run for run in await self._ledger.runs() if run.state is not RunState.COMPLETE]
         uploads = await asyncio.gather(*(self._ledger.uploads(run.run_id) for run in runs))
-        found = (open_run(run.run_id, rows) for run, rows in zip(runs, uploads, strict=True))
-        return tuple(run for run in found if run is not None)
+        kind, allowed = self._settings.default_job_kind, self._settings.deadline_seconds
+        return tuple(
+            part
+            for run, rows in zip(runs, uploads, strict=True)
+            for part in open_parts(run.run_id, rows, kind, allowed)
+        )
 
 
-def open_run(run_id: str, uploads: Sequence[UploadRow]) -> OpenRun | None:
-    """The delivery as far as workers have to do with it; None where they have nothing to do any more."""
-    accepted = [row for row in uploads if row.image is not None]
-    left = [row for row in accepted if row.final is None]
-    if not left:
-        return None
-    oldest = min(row.entered_at for row in left)
-    return OpenRun(run_id=run_id, images=len(left), total=len(accepted), oldest_at=oldest)
+def open_parts(
+    run_id: str, uploads: Sequence[UploadRow], default_kind: JobKind, default_seconds: float
+) -> list[OpenRun]:
+    """The delivery as far as workers have to do with it, by job kind and time allowed; the defaults count where a
+    supplier has no terms of its own."""
+    parts: dict[tuple[JobKind, float], list[UploadRow]] = {}
+    for row in uploads:
+        if row.image is not None:
+            terms = (row.job_kind or default_kind, row.deadline_seconds or default_seconds)
+            parts.setdefault(terms, []).append(row)
+    found = []
+    for (kind, allowed), accepted in parts.items():
+        left = [row.entered_at for row in accepted if row.final is None]
+        if left:
+            oldest, deadline = min(left), min(left) + timedelta(seconds=allowed)
+            total = len(accepted)
+            found.append(
+                OpenRun(
+                    run_id=run_id, job_kind=kind, images=len(left), total=total, oldest_at=oldest, deadline=deadline
+                )
+            )
+    return found

@@ -14,15 +14,18 @@ from fusebus.ledger import Controls, Window
 
 
 class OpenRun(msgspec.Struct, frozen=True, kw_only=True):
-    """A delivery that is not over."""
+    """What is not over of one delivery, of one job kind and with one deadline."""
 
     run_id: str
+    job_kind: JobKind
     images: int
     """Accepted, without a final."""
     total: int
     """Accepted."""
     oldest_at: datetime
-    """When the oldest of `images` was uploaded."""
+    """When the oldest of `images` was entered."""
+    deadline: datetime
+    """Of that one."""
 
 
 class Facts(msgspec.Struct, frozen=True, kw_only=True):
@@ -45,6 +48,6 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     open_runs: tuple[OpenRun, ...] | None = None
     """Deliveries that are not over; None where they could not be read."""
 
-    def oldest_at(self) -> datetime | None:
-        """When the oldest image that has no final was uploaded."""
-        return min((run.oldest_at for run in self.open_runs or ()), default=None)
+    def runs_of(self, kind: JobKind) -> tuple[OpenRun, ...]:
+        """Deliveries of one kind that are not over; none where they could not be read."""
+        return tuple(run for run in self.open_runs or () if run.job_kind is kind)

@@ -7,7 +7,7 @@ import contextlib
 import logging
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 
 from fusebus.bus import BusError
 from fusebus.costs import Verdict, Waiting
@@ -274,8 +274,7 @@ class Dispatcher:
         for name in self._pools:
             seen = facts.pools.get(name)
             self._accounts.saw(name, seen.nodes if seen else None, facts.now)
-        allowed = timedelta(seconds=self._settings.deadline_seconds)
         self._accounts.waiting = tuple(
-            Waiting(images=run.images, deadline=run.oldest_at + allowed) for run in facts.open_runs or ()
+            Waiting(images=run.images, deadline=run.deadline) for run in facts.open_runs or ()
         )
         return await self._accounts.settle(facts.now)

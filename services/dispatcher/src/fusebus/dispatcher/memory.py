@@ -10,6 +10,7 @@ from fusebus.dispatcher.facts import Facts
 from fusebus.dispatcher.learning import P95_OVER_P50, Boots, Evictions, Progress, at_it, quantiles, refusals
 from fusebus.dispatcher.rate import Rate
 from fusebus.dispatcher.settings import DispatcherSettings, PoolSettings
+from fusebus.dispatcher.waiting import Ages
 from fusebus.planning import Arrivals, Quantiles, Refusal
 
 LEAST_BOOT_SECONDS = 1.0  # whatever the settings say: the policy divides by it
@@ -52,6 +53,7 @@ class KindMemory:
     def __init__(self) -> None:
         self.arrivals = Arrivals()
         self.progress = Progress()
+        self.ages = Ages()
 
 
 class Memory:
@@ -86,6 +88,10 @@ class Memory:
             arrived = max(0, depth - before) if before is not None else 0
             memory.arrivals = memory.arrivals.observe(facts.now.timestamp(), arrived)
         names = [pool.name for pool in self._settings.all_pools if pool.job_kind is kind]
+        speed = sum(
+            facts.pools[name].running / self.pools[name].rate.seconds_per_image for name in names if name in facts.pools
+        )
+        memory.ages = memory.ages.observe(monotonic, depth, speed)
         if any(name not in facts.pools for name in names):
             return  # who works on this queue is not known
         running = {name: facts.pools[name].running for name in names}

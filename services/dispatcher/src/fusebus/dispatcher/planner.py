@@ -110,21 +110,20 @@ def _demand(settings: DispatcherSettings, kind: JobKind, facts: Facts, memory: M
     now, found = facts.now.timestamp(), memory.kinds[kind]
     pools = [pool.name for pool in settings.all_pools if pool.job_kind is kind]
     service = {name: memory.pools[name].service for name in pools}
-    # The ledger does not say which kind an open upload waits for: it can only be told while one kind has work.
-    alone = all(not depth for other, depth in facts.depths.items() if other is not kind)
-    quiet = found.arrivals.quiet(now)
-    due = _due(settings, facts) if alone and facts.depths.get(kind) else ()
-    oldest = min((one.since for one in due if one.since is not None), default=None)
+    quiet, depth = found.arrivals.quiet(now), facts.depths.get(kind)
+    due = _due(kind, facts) if depth else ()
+    # What the ledger does not know (or could not be asked for) came last: its age is that of the newest in the queue.
+    unknown = (depth or 0) - sum(one.images for one in due)
     return KindDemand(
         kind=kind.value,
-        depth=facts.depths.get(kind),
+        depth=depth,
         due=due,
         windows=tuple(
             Window(opens_at=window.opens_at.timestamp(), images=window.images, deadline=window.deadline.timestamp())
             for window in facts.windows or ()
             if window.job_kind == kind.value
         ),
-        oldest_age=None if oldest is None else max(0.0, now - oldest),
+        oldest_age=found.ages.oldest(unknown) if unknown > 0 else None,
         in_flight=sum(facts.pools[name].running for name in pools if name in facts.pools),
         service={name: known for name, known in service.items() if known is not None},
         arrivals_per_second=found.arrivals.per_second(now),
@@ -136,16 +135,16 @@ def _demand(settings: DispatcherSettings, kind: JobKind, facts: Facts, memory: M
     )
 
 
-def _due(settings: DispatcherSettings, facts: Facts) -> tuple[Due, ...]:
-    """One deadline for each delivery that is not over: that of its oldest image."""
+def _due(kind: JobKind, facts: Facts) -> tuple[Due, ...]:
+    """One deadline for each delivery that is not over, and each of its terms: that of its oldest image."""
     return tuple(
         Due(
             images=run.images,
-            deadline=run.oldest_at.timestamp() + settings.deadline_seconds,
+            deadline=run.deadline.timestamp(),
             since=run.oldest_at.timestamp(),
             total=run.total,
         )
-        for run in facts.open_runs or ()
+        for run in facts.runs_of(kind)
     )
 
 

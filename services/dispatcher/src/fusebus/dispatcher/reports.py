@@ -93,7 +93,8 @@ def _facts(
 ) -> dict[str, str | int | float | bool | None]:
     found = memory.pools[pool.name]
     rate = found.rate
-    oldest = facts.oldest_at()
+    runs = facts.runs_of(pool.job_kind)
+    oldest = min((run.oldest_at for run in runs), default=None)
     soon = [window for window in facts.windows or () if window.job_kind == pool.job_kind.value]
     return {
         "job_kind": pool.job_kind.value,
@@ -112,7 +113,7 @@ def _facts(
         "quota_cores_spot": facts.quota.cores(pool.quota_family, spot=True) if pool.may_spot else None,
         "quota_cores_dedicated": facts.quota.cores(pool.quota_family, spot=False) if pool.may_dedicated else None,
         "oldest_seconds": None if oldest is None else round((facts.now - oldest).total_seconds()),
-        "open_runs": None if facts.open_runs is None else len(facts.open_runs),
+        "open_runs": None if facts.open_runs is None else len({run.run_id for run in runs}),
         "next_window_seconds": round((soon[0].opens_at - facts.now).total_seconds()) if soon else None,
         "next_window_images": soon[0].images if soon else None,
         "shortfall": seen.shortfall or None,

@@ -129,8 +129,15 @@ class DispatcherSettings(msgspec.Struct, frozen=True, kw_only=True):
     ] = 60.0
     max_nodes: Annotated[int, Meta(ge=0, description="Most nodes, whatever waits; 0 lets nothing start.")] = 4
     deadline_seconds: Annotated[
-        float, Meta(gt=0, description="What waits shall be done within this time: shorter means more nodes.")
+        float,
+        Meta(
+            gt=0,
+            description="What waits shall be done within this time, unless its supplier has other terms.",
+        ),
     ] = 1800.0
+    default_job_kind: Annotated[
+        JobKind, Meta(description="Of an upload whose supplier has no terms of its own: as ingest's job_kind.")
+    ] = JobKind.DETECT
     boot_seconds: Annotated[
         float, Meta(ge=0, description="Expected time from asking for a node until it works, until it is measured.")
     ] = 300.0
