@@ -72,6 +72,15 @@ def test_buying_does_not_flutter_once_the_spent_budget_was_told() -> None:
     assert BUDGET.after(so_far(99.8, burning=0, told=told)).left == 0
 
 
+def test_buying_goes_on_when_a_large_fleet_has_ended_and_left_much_of_what_was_kept_for_it() -> None:
+    stopped = BUDGET.after(so_far(60, burning=160))
+    told = tuple(alert.mark for alert in stopped.alerts)
+    assert stopped.left == 0 and told == ("0.5-of-100-GBP", "1-of-100-GBP")
+    assert BUDGET.after(so_far(65, burning=120, told=told)).left == 0, "it leaves node by node"
+    assert BUDGET.after(so_far(70, burning=0, told=told)).left == 30
+    assert BUDGET.after(so_far(91, burning=0, told=told)).left == 0
+
+
 def test_without_a_cap_there_are_only_alerts() -> None:
     verdict = Budget(amount=100, currency="GBP", hard_cap=False).after(so_far(150))
     assert verdict.left == math.inf and len(verdict.alerts) == 4

@@ -34,7 +34,8 @@ async def test_each_share_of_a_months_budget_is_told_once(world):
 
 
 async def test_a_forecast_and_a_raised_budget_are_told_beside_the_shares_each_once(world):
-    spent = msgspec.structs.replace(crossed(1.0), mark="1-of-100-EUR", forecast=140.0, consequence="No new nodes.")
+    facts = {"mark": "1-of-100-EUR", "forecast": 140.0, "consequence": "No new nodes."}
+    spent = msgspec.structs.replace(crossed(1.0), spent=100.5, **facts)
     foretold = msgspec.structs.replace(spent, share=1.4, mark="forecast-of-100-EUR", foretold=True, consequence="")
     raised = msgspec.structs.replace(crossed(0.5), budget=160, mark="0.5-of-160-EUR")
     for message in (foretold, spent, foretold, raised, raised):
@@ -46,6 +47,15 @@ async def test_a_forecast_and_a_raised_budget_are_told_beside_the_shares_each_on
     ]
     assert "No new nodes." in world.mailer.sent[1].get_content()
     assert "140.00 EUR for the whole month" in world.mailer.sent[0].get_content()
+
+
+async def test_a_budget_of_which_the_rest_is_kept_for_what_runs_is_not_called_spent(world):
+    assert await world.take(msgspec.structs.replace(crossed(1.0), mark="1-of-100-EUR")) == Done()
+    (mail,) = world.mailer.sent
+    assert mail["Subject"] == "Budget 2026-11: 80% spent, the rest kept"
+    words = mail.get_content()
+    assert "of 2026-11, with what is needed to end what runs, has reached its budget." in words
+    assert "crossed" not in words and "80.50 EUR" in words
 
 
 async def test_an_alert_waits_for_the_ledger_as_finals_do(world):

@@ -10,7 +10,7 @@ from datetime import UTC, date, datetime, timedelta
 import msgspec
 
 from fusebus.contracts.messages import JobKind
-from fusebus.costs import forecast, month_before, month_bounds, month_of
+from fusebus.costs import Budget, MonthSoFar, forecast, month_before, month_bounds, month_of
 from fusebus.costs.bill import read_bill
 from fusebus.costs.drift import NODES, SERVICES, Billed, DayDrift, Metered, compare, total
 from fusebus.costs.settings import CostSettings
@@ -35,7 +35,7 @@ class Accounts(msgspec.Struct, frozen=True, kw_only=True):
     alerts: tuple[str, ...]
     """Marks of the budget alerts that were told."""
     capped: bool
-    """Whether the spent budget stops buying."""
+    """Whether the spent budget stops buying, as far as the books tell: what nodes burn now they don't."""
     drift: tuple[DayDrift, ...]
     """By day and kind; empty where no bill was ever read."""
     nodes_drift: DayDrift
@@ -62,13 +62,18 @@ async def look(ledger: Ledger, settings: CostSettings, month: str, by: By, now: 
         forecast=_forecast(found.total.cost, [*before, *samples], settings.currency, month, now),
         budget=settings.budget_per_month,
         alerts=tuple(sorted(alerts)),
-        capped=settings.hard_cap and settings.budget().spent_mark in alerts,
+        capped=_capped(settings.budget(), MonthSoFar(month=month, spent=found.total.cost, told=alerts)),
         drift=tuple(lines) if bill else (),
         nodes_drift=total(lines if bill else (), month, NODES),
         services_drift=total(lines if bill else (), month, SERVICES),
         bill_read_at=max((day.read_at for day in bill), default=None),
         bill_currencies=tuple(sorted(foreign)),
     )
+
+
+def _capped(budget: Budget, so_far: MonthSoFar) -> bool:
+    """Only where it was told: before that, the dispatcher has not stopped yet."""
+    return budget.spent_mark in so_far.told and not budget.after(so_far).may_buy
 
 
 async def take_in_bill(ledger: Ledger, settings: CostSettings, month: str, now: datetime) -> int:

@@ -13,6 +13,7 @@ from fusebus.costs.forecast import month_bounds
 SHARES = (0.5, 0.8, 0.9, 1.0)
 FORECAST = "forecast"
 WIND_DOWN_SECONDS = 900.0  # what a node still costs after buying stops: the images in hand, idle exit, removal
+RESUMED_LEFT = 0.1  # of the budget: so much must be left until buying goes on after it was told that all is spent
 
 
 class Alert(msgspec.Struct, frozen=True, kw_only=True):
@@ -22,7 +23,8 @@ class Alert(msgspec.Struct, frozen=True, kw_only=True):
     """Names the alert within its month: who has told it writes that down."""
     month: str
     share: float
-    """Of the budget that is spent; for a forecast, what the forecast is of the budget."""
+    """Of the budget that is spent, for all of it with what is kept for ending what runs; for a forecast, what the
+    forecast is of the budget."""
     spent: float
     forecast: float | None
     """Of the whole month; None where there is none yet."""
@@ -81,8 +83,9 @@ class Budget(msgspec.Struct, frozen=True, kw_only=True):
     def after(self, so_far: MonthSoFar) -> Verdict:
         """The alerts that are due and were not told, and what is left.
 
-        With a hard cap the budget counts as spent once the rest is needed to end what runs, and once that was told it
-        stays spent until it is raised or the month ends: buying must not flutter around the edge.
+        With a hard cap the budget counts as spent once the rest is needed to end what runs. Once that was told, it
+        stays spent until it is raised or the month ends, for buying must not flutter around the edge; it goes on only
+        where what ran has ended and left RESUMED_LEFT of the budget or more: a large fleet keeps much back.
         """
         if self.amount <= 0:
             return Verdict(left=math.inf, alerts=(), because="there is no budget")
@@ -100,7 +103,7 @@ class Budget(msgspec.Struct, frozen=True, kw_only=True):
         if ending := self._ending(so_far):
             words += f", {ending:,.2f} kept for ending what runs"
         left = self.amount - spent - ending
-        if left <= 0 or self.spent_mark in so_far.told:
+        if left <= 0 or (self.spent_mark in so_far.told and left < RESUMED_LEFT * self.amount):
             return 0.0, f"{words}; the rest is not spent any more: no new nodes"
         return left, f"{words}; {left:,.2f} left"
 

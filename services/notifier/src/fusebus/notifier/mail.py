@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -90,11 +91,12 @@ def budget_mail(message: BudgetCrossed, envelope: Envelope, now: datetime) -> Em
         display.one_line(message.month, 20),
         display.one_line(message.currency, 8),
     )
-    subject, first = (
-        (f"{share} foretold", f"The cost of {month} is expected to become {share} of its budget.")
-        if message.foretold
-        else (f"{share} spent", f"The metered cost of {month} crossed {share} of its budget.")
-    )
+    subject, first = (f"{share} spent", f"The metered cost of {month} crossed {share} of its budget.")
+    if message.foretold:
+        subject, first = f"{share} foretold", f"The cost of {month} is expected to become {share} of its budget."
+    elif message.share >= 1 and message.spent < message.budget:  # the dispatcher keeps money back for what runs
+        subject = f"{math.floor(100 * message.spent / message.budget)}% spent, the rest kept"
+        first = f"The metered cost of {month}, with what is needed to end what runs, has reached its budget."
     mail = _mail(f"Budget {month}: {subject}", budget_key(message), envelope, now)
     lines = [f"  Spent     {message.spent:,.2f} {currency} (metered by us, an estimate until the bill)"]
     if message.forecast is not None:
