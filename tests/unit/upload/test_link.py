@@ -20,6 +20,7 @@ def test_a_create_only_link_is_taken_and_its_secret_is_not_shown() -> None:
 
 def test_a_link_on_a_stored_policy_says_nothing_of_its_rights() -> None:
     assert not read_link("https://a.example/in-acme?si=g1&sr=c&sig=secret", NOW).may_create_for_sure
+    assert not read_link(GOOD + "&skoid=1", NOW).may_create_for_sure, "nor does one of an identity, which may have less"
     assert read_link("http://127.0.0.1:10000/account/in-acme?si=g1&sig=x", NOW).port == 10000
 
 
@@ -29,6 +30,11 @@ def test_a_link_on_a_stored_policy_says_nothing_of_its_rights() -> None:
         ("photos", "no link"),
         ("https://[bad/x?sig=1", "no link"),
         ("ftp://a.example/in-acme?sig=1", "no link"),
+        (GOOD.replace("&sig", " &sig"), "that no link has"),
+        (GOOD.replace("&sig", "\n&sig"), "that no link has"),
+        (GOOD.replace("acme", "\u00e4cme"), "that no link has"),
+        (GOOD + "\u2026", "that no link has"),
+        (GOOD + "\x7f", "that no link has"),
         (GOOD.replace("https", "http"), "use https"),
         (GOOD.partition("&")[0], "cut off"),
         ("https://a.example/?sp=c&sig=1", "names no container"),

@@ -5,13 +5,14 @@ import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
 from fusebus.upload import FileOutcome, LinkRefused, Receipt, Sent, files_in, send_files
-from fusebus.upload.link import read_link
+from fusebus.upload.link import Link, read_link
 from fusebus.upload.receipt import SENDING, Entry
 
 
@@ -135,6 +136,15 @@ def test_a_link_that_may_not_create_is_not_taken_for_a_taken_name(tmp_path: Path
     with server(MISMATCH) as (port, _):
         outcome = send(tmp_path, f"http://127.0.0.1:{port}/box?si=g1&sig=x")
     assert "the link may not create files" in outcome.error
+
+
+def test_no_failure_is_told_with_the_links_secret(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fusebus.upload.sending.MAX_TRIES", 1)
+    (tmp_path / "a.jpg").write_bytes(b"a")
+    link = Link("http", "127.0.0.1", 1, "/box", "sp=c &sig=secret")  # one that nobody has checked
+    with Receipt(tmp_path / ".receipt") as receipt, server(b"") as (port, _):
+        (outcome,) = send_files(replace(link, port=port), files_in(tmp_path), receipt)
+    assert outcome.sent is Sent.FAILED and "secret" not in outcome.error
 
 
 def test_https_goes_through_the_proxy_of_the_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,7 +3,7 @@
 from fusebus.upload.files import LocalFile, files_in, unfit_name
 from fusebus.upload.link import Link, LinkRefused, LinkUnfit
 from fusebus.upload.receipt import Receipt, ReceiptBroken
-from fusebus.upload.sending import FileOutcome, Sent, send_files
+from fusebus.upload.sending import FileOutcome, Sent, name_is_taken, send_files
 
 __all__ = [
     "FileOutcome",
@@ -15,6 +15,7 @@ __all__ = [
     "ReceiptBroken",
     "Sent",
     "files_in",
+    "name_is_taken",
     "send_files",
     "unfit_name",
 ]

@@ -29,7 +29,8 @@ class Link:
     """Of the container, as in the link, without a slash at its end."""
     token: str = field(repr=False)
     may_create_for_sure: bool = False
-    """The token itself says so; one that hangs on a stored access policy says nothing."""
+    """The token itself says so. One on a stored access policy says nothing; one that an identity signed (skoid) allows
+    no more than that identity may do."""
 
     @property
     def container(self) -> str:
@@ -44,8 +45,11 @@ class Link:
 
 def read_link(text: str, now: datetime) -> Link:
     """Raises LinkUnfit for what is no container's create-only link, is over, or would travel unprotected."""
+    text = text.strip().strip("'\"").strip()
+    if not all("!" <= letter <= "~" for letter in text):
+        raise LinkUnfit("there is a space, a line's end or a letter in the link that no link has: copy all of it anew")
     try:
-        parts = urlsplit(text.strip().strip("'\""))
+        parts = urlsplit(text)
         host, port = parts.hostname, parts.port
     except ValueError:
         host, port = None, None
@@ -61,7 +65,7 @@ def read_link(text: str, now: datetime) -> Link:
         raise LinkUnfit(f"the link names no container: {ASK}")
     _refuse_wide(token)
     _refuse_untimely(token, now)
-    return Link(parts.scheme, host, port, path, parts.query, may_create_for_sure="sp" in token)
+    return Link(parts.scheme, host, port, path, parts.query, may_create_for_sure="sp" in token and "skoid" not in token)
 
 
 def _refuse_wide(token: dict[str, list[str]]) -> None:

@@ -235,8 +235,12 @@ def _settled(job: _Job, file: LocalFile, known: Digest, answer: Answer, before: 
 
 
 def _is_taken(job: _Job, answer: Answer) -> bool:
-    sure = job.link.may_create_for_sure or job.link_worked or answer.server.startswith(EMULATOR)
-    return answer.code in TAKEN_CODES or (answer.code == UNCLEAR_CODE and sure)
+    return name_is_taken(answer.code, answer.server, job.link.may_create_for_sure or job.link_worked)
+
+
+def name_is_taken(code: str, server: str, may_create_for_sure: bool) -> bool:
+    """Whether storage's `code` says that there is a blob of this name; `server` as it calls itself."""
+    return code in TAKEN_CODES or (code == UNCLEAR_CODE and (may_create_for_sure or server.startswith(EMULATOR)))
 
 
 def _note(job: _Job, file: LocalFile, known: Digest, state: str, etag: str = "") -> None:
@@ -249,6 +253,8 @@ def _words(failure: Exception) -> str:
         return str(failure)
     if isinstance(failure, OSError) and failure.strerror:
         return failure.strerror
+    if isinstance(failure, http.client.InvalidURL):  # it quotes the link, with its signature
+        return "the request could not be made with this link"
     return str(failure) or type(failure).__name__
 
 
