@@ -130,3 +130,15 @@ async def test_a_raised_quota_offers_what_is_held_anew(world: World, admission: 
     world.record, world.passed = known(bytes_per_day=30, changed_at=NOW + timedelta(seconds=1)), 60.0
     assert not await admission.still_holds("acme", another(2).upload_id)
     assert await admission.holds(another(2)) is None
+
+
+async def test_what_was_held_by_a_stale_record_after_the_supplier_came_back_is_offered_again(
+    world: World, admission: Admission
+) -> None:
+    world.record = known(state="suspended")
+    await admission.record("acme")
+    world.record, world.now = known(changed_at=NOW), NOW + timedelta(seconds=5)  # resumed, and not read yet
+    assert await admission.holds(PLACE) is not None
+    assert world.kept[PLACE.upload_id].held_at > world.record.changed_at
+    world.passed = 60.0
+    assert not await admission.still_holds("acme", PLACE.upload_id)

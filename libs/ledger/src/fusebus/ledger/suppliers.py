@@ -83,14 +83,18 @@ class Held(msgspec.Struct, frozen=True, kw_only=True):
     because: HeldBecause
     held_at: datetime
     until: datetime | None = None
-    """When the sweep offers it again; None: when the supplier's record changes."""
+    """When the sweep offers it again; None: when the supplier is active again."""
     released_at: datetime | None = None
     """When it was taken after all."""
 
     def is_over(self, now: datetime, record: SupplierRecord | None) -> bool:
         """Whether the upload may be offered again."""
-        changed = record is None or record.changed_at > self.held_at
-        return self.released_at is not None or changed or (self.until is not None and now >= self.until)
+        if self.released_at is not None or record is None or record.changed_at > self.held_at:
+            return True
+        if self.because is HeldBecause.QUOTA:
+            return self.until is not None and now >= self.until
+        # Held by a process that did not know yet that the supplier is active again: no later change would free it.
+        return record.state is SupplierState.ACTIVE
 
 
 class Usage(msgspec.Struct, frozen=True):
