@@ -132,6 +132,13 @@ async def test_errors_of_a_resize_before_our_last_one_are_old_news(
     assert (seen.shortfall, seen.target_spot) == ("", 4)
 
 
+async def test_a_resize_that_gets_no_nodes_is_given_up_after_the_five_minutes_that_the_policy_plans_with(
+    batch: LocalBatch, fleet: BatchFleet
+) -> None:
+    await do(fleet, Resize(0, 1))
+    assert batch.state.pool("gpu").resize_timeout == 300.0
+
+
 async def test_a_resize_while_resizing_is_pool_busy(fleet: BatchFleet) -> None:
     await do(fleet, Resize(0, 1))
     with pytest.raises(PoolBusy):

@@ -28,6 +28,7 @@ MOST_DELETED_AT_ONCE = 20  # old tasks per look, so that a look stays short
 MOST_ADDED_AT_ONCE = 100  # Batch's limit of one collection
 MOST_REMEMBERED = 10_000  # tasks that were told to end
 GONE_OR_PASSED = (404, 409)  # a task that ended meanwhile needs no ending
+RESIZE_TIMEOUT = timedelta(minutes=5)  # the least that Batch takes, and what policy and simulator plan with
 NODE_LOG = "startup/stderr.txt"  # of the start task, in Batch's layout of a node
 WORKER_LOG = "stderr.txt"
 
@@ -163,7 +164,9 @@ class BatchFleet:
 
     async def _resize(self, seen: PoolSeen, step: Resize) -> None:
         scale = arm_models.FixedScaleSettings(
-            target_low_priority_nodes=step.spot, target_dedicated_nodes=step.dedicated
+            target_low_priority_nodes=step.spot,
+            target_dedicated_nodes=step.dedicated,
+            resize_timeout=RESIZE_TIMEOUT,
         )
         change = arm_models.PoolProperties(scale_settings=arm_models.ScaleSettings(fixed_scale=scale))
         after = await self._update(seen.name, change, seen.pool_version)
