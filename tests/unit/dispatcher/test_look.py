@@ -73,6 +73,7 @@ class World:
     statuses: dict[str, PoolStatus] = field(default_factory=dict)
     told: list[FleetChanged] = field(default_factory=list)
     orders: Controls = field(default_factory=Controls)
+    announced: list[Window] = field(default_factory=list)
     leads: int | None = 1
     leads_after_steps: int | None = None
     """Steps after which the lease is lost."""
@@ -117,7 +118,7 @@ class World:
         return self.orders
 
     async def windows(self, after: datetime, before: datetime) -> list[Window]:
-        return []
+        return [window for window in self.announced if after <= window.opens_at < before]
 
     async def runs(self, supplier: str | None = None, limit: int = 100) -> list[RunRow]:
         self._fail("row", msgspec.ValidationError("Expected `str`, got `null`"))
@@ -206,6 +207,18 @@ async def test_a_decision_is_carried_out_written_and_told_once(world: World, dis
     assert [(found.nodes, found.workers) for found in world.written] == [(1, 1)]
     assert [found.because for found in world.told] == [found.because for found in world.written]
     assert world.statuses["gpu"].wanted_spot == 1
+
+
+@pytest.mark.parametrize(("opened", "removed"), [(60, False), (600, True)])
+async def test_a_window_that_has_opened_keeps_its_nodes_until_its_images_are_seen(
+    world: World, dispatcher: Dispatcher, opened: int, removed: bool
+) -> None:
+    opens_at = NOW - timedelta(seconds=opened)
+    world.announced = [Window(job_kind="detect", opens_at=opens_at, deadline=NOW + timedelta(hours=1), images=100)]
+    world.pools["gpu"] = PoolSeen(name="gpu", steady=True, target_spot=2, nodes=nodes("idle", "idle"), term=1)
+    world.active = 0
+    await dispatcher.look()
+    assert [type(step) for step in world.steps] == [RemoveNodes] * removed
 
 
 @pytest.mark.parametrize("broken", ["bus", "ledger"])

@@ -256,6 +256,19 @@ def test_an_idle_node_is_held_for_a_window_that_opens_before_a_boot_would_end():
     assert plan_of(later, state).pools[0].nodes == 0
 
 
+def test_nodes_for_a_window_are_held_until_its_images_are_seen_or_some_minutes_have_passed():
+    state = PoolState(name="t4", spot=nodes(3, idle=3), idle_since=NOW - 60)
+
+    def kept(opened, **more):
+        windows = (Window(opens_at=NOW - opened, images=2500, deadline=NOW + HOUR),)
+        return plan_of(work(0, windows=windows, **more), state).pools[0].nodes
+
+    assert kept(0.0, quiet=math.inf) == 3
+    assert kept(299.0, quiet=math.inf) == 3
+    assert kept(300.0, quiet=math.inf) == 0
+    assert kept(120.0, quiet=100.0) == 0, "they came and are done"
+
+
 def test_an_idle_node_is_held_up_to_its_break_even_where_deadlines_leave_no_time_to_boot():
     limits, more = Limits(deadline=5 * MINUTE), {"gap": 200.0, "quiet": 20.0}
     held = PoolState(name="t4", spot=nodes(1, idle=1), idle_since=NOW - 100)

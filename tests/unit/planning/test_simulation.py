@@ -75,6 +75,14 @@ def test_many_long_jobs_at_once_are_not_called_poison():
     assert (found.hit_share, found.busy_removed) == (1.0, 0)
 
 
+def test_nodes_warmed_for_a_window_are_not_thrown_away_when_its_images_come_late():
+    windows = ALL["four-windows"]
+    late = tuple(msgspec.structs.replace(lump, at=lump.at + 90) for lump in windows.lumps)
+    found = simulate(msgspec.structs.replace(windows, lumps=late), ["ours"])[0]
+    assert (found.boots, found.hit_share) == (36, 1.0)
+    assert found.resizes <= 24
+
+
 def test_the_table_has_a_line_for_each_outcome(outcomes):
     found = [outcome for name in QUICK[:2] for outcome in outcomes[name]]
     lines = table(found).splitlines()

@@ -7,8 +7,10 @@ from fusebus.planning.limits import Limits, Pin, Quota
 from fusebus.planning.plan import Late, Plan, PoolPlan
 from fusebus.planning.policy import decide, same
 from fusebus.planning.prices import PoolOffer, PriceChange, Prices
+from fusebus.planning.releasing import LATE_WINDOW
 
 __all__ = [
+    "LATE_WINDOW",
     "Arrivals",
     "Demand",
     "Due",

@@ -20,7 +20,10 @@ class Due(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Window(msgspec.Struct, frozen=True, kw_only=True):
-    """Images that a known moment will release (scheduled enqueue). Times in seconds since 1970."""
+    """Images that a known moment will release (scheduled enqueue). Times in seconds since 1970.
+
+    Given for some minutes longer (`releasing.LATE_WINDOW`), for images don't come at that very second.
+    """
 
     opens_at: float
     images: int

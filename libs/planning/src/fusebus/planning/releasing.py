@@ -15,6 +15,8 @@ STEADY_FLOW = 600.0  # seconds that a delivery must last to be a flow
 WORTH_MOVING = 0.8  # other nodes must do the rest for less than this share of its cost
 WORTH_WARMING = 0.99  # a warm start must save more than 1 %
 
+LATE_WINDOW = 300.0  # seconds after its opening that a window's images are waited for: depths lag, uploads are late
+
 
 def release(view: View) -> Verdict:
     """With work at hand that is covered: keep, or let go what the rest does not need."""
@@ -139,6 +141,9 @@ def _held(view: View) -> Verdict | None:
         there = f"holds {view.ready} nodes, {view.coming} come"
         words = f"a window opens in {seconds(min(opening))}, a boot takes {seconds(boot)}: {there}"
         return Verdict(targets=view.kept, because=words)
+    if boot and (late := _opened_without_work(view)) is not None:
+        words = f"a window opened {seconds(late)} ago and nothing has come yet: holds {view.ready} nodes"
+        return Verdict(targets=view.kept, because=f"{words} up to {seconds(LATE_WINDOW)}")
     idle = 0.0 if view.idle_since is None else view.now - view.idle_since
     break_even = boot - max(0.0, view.limits.deadline - reserve(view))
     gap = view.kind.gap
@@ -147,6 +152,13 @@ def _held(view: View) -> Verdict | None:
     words = f"more is expected every {seconds(gap)}: holds {view.ready} idle nodes up to {seconds(break_even)}"
     targets = {line.key: line.ready for line in view.lines}
     return Verdict(targets=targets, because=words, wait_until=view.now + break_even - idle)
+
+
+def _opened_without_work(view: View) -> float | None:
+    """Seconds since a window opened whose images were not seen yet; None: no such window."""
+    since = [view.now - window.opens_at for window in view.kind.windows]
+    open_now = [late for late in since if 0 <= late < LATE_WINDOW and view.kind.quiet > late]
+    return min(open_now, default=None)
 
 
 def warmed(view: View, verdict: Verdict) -> Verdict:

@@ -16,6 +16,7 @@ from fusebus.dispatcher.quota import Quota
 from fusebus.dispatcher.seen import PoolSeen
 from fusebus.dispatcher.settings import DispatcherSettings
 from fusebus.ledger import Controls, LedgerError, RunState, UploadRow, Window
+from fusebus.planning import LATE_WINDOW
 
 TOPIC = "images"
 LEAST_REST = 20.0  # times as long as reading the open runs took, until they are read again: scans grow with deliveries
@@ -103,7 +104,7 @@ class Eyes:
             return
         try:
             ahead = timedelta(seconds=self._settings.window_ahead_seconds)
-            self._windows = tuple(await self._ledger.windows(now, now + ahead))
+            self._windows = tuple(await self._ledger.windows(now - timedelta(seconds=LATE_WINDOW), now + ahead))
             self._runs = await self._open_runs()
         except LedgerError as error:
             log.warning("windows and open runs can't be read: %s", error)

@@ -95,7 +95,8 @@ def _facts(
     rate = found.rate
     runs = facts.runs_of(pool.job_kind)
     oldest = min((run.oldest_at for run in runs), default=None)
-    soon = [window for window in facts.windows or () if window.job_kind == pool.job_kind.value]
+    ahead = [window for window in facts.windows or () if window.opens_at > facts.now]
+    soon = [window for window in ahead if window.job_kind == pool.job_kind.value]
     return {
         "job_kind": pool.job_kind.value,
         "depth": facts.depths.get(pool.job_kind),

@@ -11,6 +11,7 @@ from fusebus.planning.limits import Limits
 from fusebus.planning.plan import Late, Plan, PoolPlan
 from fusebus.planning.policy import decide, same
 from fusebus.planning.prices import Prices
+from fusebus.planning.releasing import LATE_WINDOW
 from fusebus.planning.simulation.nodes import Node, Pool
 from fusebus.planning.simulation.world import World
 
@@ -173,7 +174,7 @@ class Ours:
         return tuple(
             Window(opens_at=window.at, images=window.images, deadline=window.at + deadline)
             for window in self._world.scenario.windows
-            if window.known <= now < window.at
+            if window.known <= now < window.at + LATE_WINDOW
         )
 
     def _limits(self) -> Limits:
