@@ -54,7 +54,7 @@ class Nobody:
         """Done."""
 
 
-async def analysed(ledger: Ledger, supplier: str, name: str, seconds: float) -> None:
+async def analysed(ledger: Ledger, supplier: str, name: str, seconds: float, at: datetime = NOON) -> None:
     entry = UploadEntry(
         upload_id=identity.upload_id(f"in-{supplier}", name, "0x1"),
         supplier=supplier,
@@ -62,11 +62,11 @@ async def analysed(ledger: Ledger, supplier: str, name: str, seconds: float) -> 
         blob_name=name,
         blob_etag="0x1",
         size=3_000_000,
-        uploaded_at=NOON,
+        uploaded_at=at,
         image=ImageFacts(image_id="i", sha256="0" * 64, format="jpeg", width=4000, height=3000),
     )
-    entered = await ledger.enter_upload(entry, NOON)
-    final = Final(kind=FinalKind.ANALYSED, at=NOON + timedelta(minutes=5), timings=StageTimings(model=seconds))
+    entered = await ledger.enter_upload(entry, at)
+    final = Final(kind=FinalKind.ANALYSED, at=at + timedelta(minutes=5), timings=StageTimings(model=seconds))
     await ledger.record_final(entered.run_id, entry.upload_id, final)
 
 
@@ -137,6 +137,17 @@ async def test_suppliers_and_runs_pay_for_what_their_images_took(ledger: Ledger,
     runs = await look(ledger, settings, "2026-11", By.RUN, NIGHT)
     assert [line.images for line in runs.report.lines] == [1, 1]
     assert (await look(ledger, settings, "2026-10", By.RUN, NIGHT)).report.lines == ()
+
+
+async def test_a_run_over_the_months_end_counts_each_image_in_one_month(ledger: Ledger, settings: CostSettings) -> None:
+    midnight = datetime(2026, 12, 1, tzinfo=UTC)
+    for name, minutes in (("a.jpg", -10), ("b.jpg", -1), ("c.jpg", 5)):  # the second is done in December
+        await analysed(ledger, "acme", name, 3.0, at=midnight + timedelta(minutes=minutes))
+    images = [
+        [line.images for line in (await look(ledger, settings, month, By.RUN, NIGHT)).report.lines]
+        for month in ("2026-11", "2026-12")
+    ]
+    assert images == [[1], [2]]
 
 
 async def test_the_bill_is_read_by_command_too(

@@ -62,6 +62,17 @@ def test_a_spell_of_very_many_images_is_shared_in_no_time() -> None:
     assert time.process_time() - begun < 2.0  # seconds; squared, it would be far more than ten
 
 
+@pytest.mark.parametrize("kind", By)
+def test_an_image_counts_in_one_month_and_has_its_part_in_both_sides_of_a_spell_over_the_months_end(kind: By) -> None:
+    end = datetime(2026, 12, 1, tzinfo=UTC)
+    minutes = (end - START).total_seconds() / 60
+    works = [work(minutes - 1), work(minutes + 5)]
+    for month, sample in (("2026-11", minute(minutes - 10)), ("2026-12", minute(minutes + 4))):
+        found = report(month, kind, "GBP", [sample], works)
+        assert (found.total.images, sum(line.images for line in found.lines), found.total.cost) == (1, 1, 1)
+        assert NOBODY not in costs(found)
+
+
 def test_spells_are_apart_after_a_pause_and_what_no_image_had_a_part_in_is_nobodys() -> None:
     samples = [minute(0), minute(1), minute(60, cost=5.0)]
     assert costs(by(By.RUN, samples, [work(1.5)])) == {"run-acme": 2, NOBODY: 5}

@@ -101,7 +101,7 @@ async def _works(ledger: Ledger, begin: datetime, end: datetime) -> list[Work]:
     runs = await ledger.runs_opened(begin - LONGEST_RUN, end)
     found = await asyncio.gather(*(of(run.run_id) for run in runs))
     works = [_work(upload) for uploads in found for upload in uploads]
-    return [work for work in works if work.entered_at >= begin or (work.done_at is not None and work.done_at >= begin)]
+    return [work for work in works if work.entered_at < end and (work.done_at or work.entered_at) >= begin]
 
 
 def _work(upload: UploadRow) -> Work:

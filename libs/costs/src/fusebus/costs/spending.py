@@ -11,6 +11,8 @@ from typing import Protocol
 
 import msgspec
 
+from fusebus.costs.forecast import month_of
+
 SPELL_GAP = timedelta(minutes=15)  # nodes that are gone for less belong to the same spell of work
 LONGEST_SPELL = timedelta(hours=6)  # a pool that never goes is cut into spells, so that idle nights are nobody's
 NOBODY = "(nobody)"
@@ -106,14 +108,17 @@ def report(month: str, by: By, currency: str, samples: Iterable[Sample], works: 
 
     A spell is the time from the first node to the last, boot and idle included. Its cost is shared among the images
     that were done in it, by worker seconds; storage and messages of a day among the day's uploads, equally.
+    An image is counted in the month in which it was done; one that was done just after it still has its part in the
+    last spell.
     """
     all_samples = list(samples)
     mine = [sample for sample in all_samples if sample.currency == currency]
+    finished = [work for work in works if work.done_at is not None and month_of(work.done_at) == month]
     sums: defaultdict[str, _Share] = defaultdict(_Share)
     if by in (By.DAY, By.POOL):
-        _directly(sums, by, mine, works)
+        _directly(sums, by, mine, finished)
     else:
-        _by_share(sums, by, mine, works)
+        _by_share(sums, by, mine, works, finished)
     lines = tuple(_line(name, share) for name, share in sorted(sums.items()))
     return Report(
         month=month,
@@ -125,7 +130,7 @@ def report(month: str, by: By, currency: str, samples: Iterable[Sample], works: 
             cost=sum(line.cost for line in lines),
             nodes=sum(line.nodes for line in lines),
             node_hours=sum(line.node_hours for line in lines),
-            images=sum(work.done_at is not None for work in works),
+            images=len(finished),
         ),
         other_currencies=tuple(sorted({sample.currency for sample in all_samples} - {currency})),
     )
@@ -141,7 +146,7 @@ def _line(name: str, share: _Share) -> Line:
     )
 
 
-def _directly(sums: defaultdict[str, _Share], by: By, samples: Iterable[Sample], works: Iterable[Work]) -> None:
+def _directly(sums: defaultdict[str, _Share], by: By, samples: Iterable[Sample], finished: Iterable[Work]) -> None:
     for sample in samples:
         pool = SERVICES_SHOWN if sample.pool == SERVICES else sample.pool
         name = _day(sample.started_at) if by is By.DAY else pool
@@ -150,31 +155,35 @@ def _directly(sums: defaultdict[str, _Share], by: By, samples: Iterable[Sample],
         else:
             sums[name].nodes += sample.cost
             sums[name].node_seconds += sample.node_seconds
-    for work in works:
+    for work in finished:
         if work.done_at is not None and by is By.DAY:
             sums[_day(work.done_at)].images += 1
     if by is By.POOL:
-        _images_of_pools(sums, samples, works)
+        _images_of_pools(sums, samples, finished)
 
 
-def _images_of_pools(sums: Mapping[str, _Share], samples: Iterable[Sample], works: Iterable[Work]) -> None:
+def _images_of_pools(sums: Mapping[str, _Share], samples: Iterable[Sample], finished: Iterable[Work]) -> None:
     """Images are counted where only one pool serves their kind: which of several had it nobody writes down."""
     serving: defaultdict[str, set[str]] = defaultdict(set)
     for sample in samples:
         if sample.pool != SERVICES:
             serving[sample.serves].add(sample.pool)
-    for work in works:
+    for work in finished:
         pools = serving[work.serves] | serving[""] if work.serves else set()
-        if work.done_at is not None and len(pools) == 1:
+        if len(pools) == 1:
             sums[next(iter(pools))].images += 1
 
 
-def _by_share(sums: defaultdict[str, _Share], by: By, samples: Iterable[Sample], works: Sequence[Work]) -> None:
+def _by_share(
+    sums: defaultdict[str, _Share], by: By, samples: Iterable[Sample], works: Sequence[Work], finished: Iterable[Work]
+) -> None:
     def name(work: Work) -> str:
         return work.run_id if by is By.RUN else work.supplier
 
+    for work in finished:
+        sums[name(work)].images += 1
     for work in works:
-        sums[name(work)].images += work.done_at is not None
+        sums[name(work)].images += 0  # a line for each, also without an image or cost
     done = sorted(((work.done_at, work) for work in works if work.done_at), key=lambda one: one[0])
     for spell in _spells(sample for sample in samples if sample.pool != SERVICES):
         inside = spell.of(done)
