@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
@@ -45,6 +46,8 @@ class BlobProperties(msgspec.Struct, frozen=True, kw_only=True):
     created_at: datetime
     modified_at: datetime
     """When this content was written: an overwritten blob keeps `created_at`."""
+    content_md5: bytes = b""
+    """As storage checked it, or as the uploader of many blocks claims; empty where there is none."""
 
 
 ListedBlob = BlobProperties
@@ -76,6 +79,18 @@ class Blobs:
                 return _properties(name, await self._blob(container, name).get_blob_properties())
         except BlobVanished:
             return None
+
+    async def holds(self, container: str, name: str, data: bytes) -> bool:
+        """Whether the blob has exactly this content; read only where storage keeps no MD5 of it.
+
+        Raises BlobChanged, StorageUnavailable, StorageError.
+        """
+        found = await self.properties(container, name)
+        if found is None or found.size != len(data):
+            return False
+        if found.content_md5:
+            return found.content_md5 == hashlib.md5(data, usedforsecurity=False).digest()
+        return await self.read(container, name, etag=found.etag, max_bytes=max(found.size, 1)) == data
 
     async def read(self, container: str, name: str, *, etag: str | None = None, max_bytes: int) -> bytes:
         """The whole blob, at most `max_bytes`; with `etag` exactly that content, over all requests it takes.
@@ -286,4 +301,5 @@ def _properties(name: str, found: SdkProperties) -> BlobProperties:
         content_type=str(found.content_settings.content_type or ""),
         created_at=found.creation_time or found.last_modified,
         modified_at=found.last_modified,
+        content_md5=bytes(found.content_settings.content_md5 or b""),
     )

@@ -55,7 +55,8 @@ def upload(
     \b
     Example: fusebus upload photos --supplier acme
              fusebus upload photos --sas 'https://…?…&sig=…'
-    Exit codes: 0 all sent or already there, 1 some could not be sent, 2 usage, 3 the link is refused.
+    Exit codes: 0 all sent or already there, 1 some are not (they failed, or other content has their name),
+                2 usage, 3 the link is refused.
     """
     if sas:
         if supplier:
@@ -74,7 +75,7 @@ def upload(
     except StorageError as error:
         raise click.ClickException(f"storage can't be reached: {error}; is the stack up (fusebus up)?") from error
     _say_uploaded(outcomes, supplier, as_json)
-    sys.exit(EXIT_FAILED if any(outcome.sent is Sent.FAILED for outcome in outcomes) else 0)
+    sys.exit(0 if all(outcome.is_there for outcome in outcomes) else EXIT_FAILED)
 
 
 @click.command()
@@ -101,8 +102,13 @@ async def send_photos(
     blobs: Blobs, supplier: str, photos: list[Photo], on_upload: Callable[[Upload], None]
 ) -> list[Upload]:
     """Make the supplier's container, and upload with nothing but a create-only SAS for it."""
-    await blobs.create_container(supplier_container(supplier))
-    return await upload_photos(await blobs.supplier_sas(supplier, SAS_SECONDS), photos, on_upload)
+    container = supplier_container(supplier)
+    await blobs.create_container(container)
+
+    async def is_there(name: str, data: bytes) -> bool:
+        return await blobs.holds(container, name, data)
+
+    return await upload_photos(await blobs.supplier_sas(supplier, SAS_SECONDS), photos, is_there, on_upload)
 
 
 async def _upload(settings: ConsoleSettings, supplier: str, photos: list[Photo], quiet: bool) -> list[Upload]:
@@ -121,7 +127,7 @@ def _say_uploaded(outcomes: list[Upload], supplier: str, as_json: bool) -> None:
         click.echo(msgspec.json.encode({"supplier": supplier, "files": files}))
         return
     for outcome in outcomes:
-        if outcome.sent is Sent.FAILED:
+        if not outcome.is_there:
             click.echo(f"not sent: {outcome.photo.name!r}: {outcome.error}", err=True)
     words = ", ".join(f"{counts[kind]} {kind.value}" for kind in Sent if counts[kind])
     click.echo(f"{len(outcomes)} files for {supplier}: {words}; follow them with: fusebus status --watch")

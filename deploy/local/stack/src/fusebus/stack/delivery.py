@@ -74,7 +74,7 @@ class Delivered:
     @property
     def failed(self) -> int:
         """Accepted files that could not be processed, and files that could not be sent."""
-        return self.last.finals(FinalKind.FAILED) + sum(upload.sent is Sent.FAILED for upload in self.sent)
+        return self.last.finals(FinalKind.FAILED) + sum(not upload.is_there for upload in self.sent)
 
 
 class Follower:
