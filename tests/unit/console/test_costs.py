@@ -8,8 +8,10 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
+import msgspec
 import pytest
 from click.testing import CliRunner, Result
+from rich.console import Console
 
 from fusebus.console.__main__ import fusebus
 from fusebus.console.accounts import Accounts
@@ -120,12 +122,14 @@ def accounts() -> Accounts:
     )
 
 
-def test_people_see_cost_per_image_forecast_budget_and_drift(accounts: Accounts) -> None:
-    from rich.console import Console
-
+def printed(accounts: Accounts) -> str:
     console = Console(width=120, file=io.StringIO())
     console.print(tables(accounts))
-    shown = console.file.getvalue()  # type: ignore[attr-defined]
+    return console.file.getvalue()  # type: ignore[attr-defined]
+
+
+def test_people_see_cost_per_image_forecast_budget_and_drift(accounts: Accounts) -> None:
+    shown = printed(accounts)
     for words in (
         "2026-11-17 10.50 10.00     0.50 20.00    100   0.1050  12.50 +25% !",
         "forecast for the whole month: 20.00 GBP",
@@ -135,6 +139,13 @@ def test_people_see_cost_per_image_forecast_budget_and_drift(accounts: Accounts)
         "nodes: 12.50 billed, 10.00 metered by then (+25%)",
     ):
         assert words in shown, shown
+
+
+def test_a_day_that_is_billed_but_not_metered_at_all_has_its_row(accounts: Accounts) -> None:
+    billed = [Billed(day="2026-11-16", service="Virtual Machines", cost=7.5, currency="GBP")]
+    drift, _ = compare({}, billed, "GBP", datetime(2026, 11, 21, tzinfo=UTC).date())
+    shown = printed(msgspec.structs.replace(accounts, drift=(*accounts.drift, *drift)))
+    assert "2026-11-16 0.00 0.00 0.00 0.00 0 7.50 !" in " ".join(shown.split())
 
 
 def test_csv_has_plain_numbers_and_no_formulas(accounts: Accounts) -> None:

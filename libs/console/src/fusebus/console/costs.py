@@ -6,6 +6,7 @@ import asyncio
 import csv
 import io
 import sys
+from collections.abc import Collection, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -109,12 +110,21 @@ def tables(found: Accounts) -> RenderableType:
         column.no_wrap = True
         column.justify = "right"
     table.columns[0].justify = "left"
-    for line in report.lines:
+    for line in _with_billed_days(report.lines, days):
         table.add_row(*_cells(line), *(_drift_cells(days.get(line.name)) if days else ()))
     table.add_section()
     table.add_row(*_cells(report.total))
     head = Text(f"{report.month}, by {report.by.value}: metered, an estimate until the bill", style="bold")
     return Group(head, table, *(Text(words) for words in _words(found)))
+
+
+def _with_billed_days(lines: Sequence[Line], days: Collection[str]) -> list[Line]:
+    """Also the days that only the bill knows: those are the ones to ask about."""
+    known = {line.name for line in lines}
+    return sorted(
+        [*lines, *(Line(name=day, cost=0.0, nodes=0.0) for day in days if day not in known)],
+        key=lambda line: line.name,
+    )
 
 
 def _cells(line: Line) -> tuple[str, ...]:
