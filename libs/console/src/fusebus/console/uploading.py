@@ -103,6 +103,6 @@ async def _upload(container: ContainerClient, photo: Photo, may_create: bool, is
 
 
 def _is_taken(error: HttpResponseError, may_create: bool) -> bool:
-    server = str(error.response.headers.get("Server", "")) if error.response is not None else ""
+    server = str(getattr(error.response, "headers", {}).get("Server", ""))
     code = str(getattr(error, "error_code", None) or "")
     return isinstance(error, ResourceExistsError) or name_is_taken(code, server, may_create)
