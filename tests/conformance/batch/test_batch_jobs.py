@@ -137,3 +137,19 @@ async def test_files_of_a_task_are_read_in_parts_deleted_and_end_with_their_rete
     with pytest.raises(ResourceNotFoundError):  # they were on the node
         await place.output("kept")
     assert (await place.call("data.get_task", "work", "kept")).execution_info.exit_code == 0
+
+
+@pytest.mark.parametrize("pattern", ["a**", "[", "../**/*", "\0*", "*/\0"])
+async def test_files_that_cant_be_matched_end_the_task_and_free_the_node(aio_place: Any, pattern: str) -> None:
+    place = aio_place
+    destination = batch_models.OutputFileDestination(
+        container=batch_models.OutputFileBlobContainerDestination(container_url="http://127.0.0.1:1/box?sig=x")
+    )
+    options = batch_models.OutputFileUploadConfiguration(upload_condition="taskcompletion")
+    file = batch_models.OutputFile(file_pattern=pattern, destination=destination, upload_options=options)
+    await place.add("one", "true", output_files=[file])
+    await place.add("two", "true")
+    await place.scale(spot=1)
+    await place.task_is("one", "completed")
+    await place.task_is("two", "completed")
+    await place.nodes_are("idle")

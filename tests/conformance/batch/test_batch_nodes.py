@@ -216,3 +216,10 @@ async def test_only_a_spot_node_can_be_preempted(aio_place: Any) -> None:
     aio_place.server.inject("announce", pool="gpu", event="Reboot", notice=0)
     (node,) = await aio_place.nodes_are("idle")
     assert node.last_boot_time >= node.allocation_time
+
+
+async def test_a_start_task_without_a_command_fails_and_says_so(aio_place: Any) -> None:
+    await aio_place.make_pool("gpu", start_task=start_task("   "))
+    await aio_place.scale(spot=1)
+    (node,) = await aio_place.nodes_are("starttaskfailed")
+    assert node.start_task_info.failure_info.code == "CommandProgramNotFound"

@@ -84,7 +84,7 @@ class ProcessRunner:
         exit_code, problem = None, None
         try:
             process = await self._spawn(start)
-        except (OSError, ValueError) as error:
+        except Exception as error:  # whatever it is: a run that never ends would keep its node for ever
             problem = ("CommandProgramNotFound", f"The command could not be started: {error}")
         else:
             running = self._running[start.run_id]
@@ -107,6 +107,8 @@ class ProcessRunner:
         await asyncio.wait([running.upload])
         if running.upload.cancelled():
             return "FileUploadMiscError", "The task was ended while its files were uploaded."
+        if error := running.upload.exception():  # a pattern or a folder that can't be read: the run ends all the same
+            return "FileUploadMiscError", f"The task's files could not be uploaded: {error}"
         return running.upload.result()
 
     async def _spawn(self, start: StartProcess | StartNodeProcess) -> asyncio.subprocess.Process:
