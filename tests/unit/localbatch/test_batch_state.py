@@ -245,3 +245,34 @@ def test_filters_pick_items(expression: str | None, names: str) -> None:
 )
 def test_durations_are_read_as_seconds(text: str | None, value: float | None) -> None:
     assert seconds(text) == value
+
+
+@pytest.mark.parametrize("settings", [[{"value": "x"}], [{"name": ""}], ["x"], {"name": "x"}, "x", [{"name": 1}]])
+def test_settings_without_a_name_are_refused_before_anything_starts(world: Any, settings: Any) -> None:
+    pool = {"poolId": "gpu"}
+    requests = [
+        lambda: world.task("bad", environmentSettings=settings),
+        lambda: world.state.create_job({"id": "bad", "poolInfo": pool, "commonEnvironmentSettings": settings}),
+        lambda: world.state.create_pool("bad", {"vmSize": "x", "startTask": {"environmentSettings": settings}}),
+        lambda: world.state.update_pool("gpu", {"startTask": {"environmentSettings": settings}}),
+    ]
+    for request in requests:
+        with pytest.raises(BatchProblem) as problem:
+            request()
+        assert problem.value.status == 400
+    assert ("bad" in world.state.jobs, "bad" in world.state.pools) == (False, False)
+    world.task("good", environmentSettings=[{"name": "A", "value": None}])
+    world.scale(spot=1)
+    world.step(20)
+    assert world.started() == ["good"]
+
+
+def test_a_priority_or_output_files_of_another_kind_are_refused(world: Any) -> None:
+    requests = [
+        lambda: world.state.create_job({"id": "bad", "poolInfo": {"poolId": "gpu"}, "priority": "high"}),
+        lambda: world.state.update_job("work", {"priority": "high"}),
+        lambda: world.task("bad", outputFiles=["*.txt"]),
+    ]
+    for request in requests:
+        with pytest.raises(BatchProblem):
+            request()

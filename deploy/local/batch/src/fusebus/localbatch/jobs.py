@@ -19,7 +19,7 @@ from fusebus.localbatch.entities import (
 )
 from fusebus.localbatch.limits import AccountLimits
 from fusebus.localbatch.pools import PoolState
-from fusebus.localbatch.values import checked_id, seconds, whole_number
+from fusebus.localbatch.values import check_output_files, check_settings, checked_id, seconds, whole_number
 
 JOB_CHANGES = ("priority", "constraints", "poolInfo", "metadata", "onAllTasksComplete", "onTaskFailure")
 """What an update of a job may write; each value given replaces the whole."""
@@ -57,6 +57,8 @@ class JobsState(PoolState):
         if sum(job.state is not JobState.COMPLETED for job in self.jobs.values()) >= self.limits.max_active_jobs:
             message = "Active job and schedule quota for the account has been reached."
             raise BatchProblem(409, "ActiveJobAndScheduleQuotaReached", message)
+        check_settings(body.get("commonEnvironmentSettings"), "commonEnvironmentSettings")
+        whole_number(body.get("priority"), "priority")
         now = self.clock()
         self.jobs[job_id] = Job(
             job_id, pool_id, dict(body), created=now, since=now, version=next(self._numbers), modified=now
@@ -67,6 +69,7 @@ class JobsState(PoolState):
         """Write what an update may write; `replace` forgets what is not given."""
         job = self.job(job_id)
         self._check_not_ending(job)
+        whole_number(body.get("priority"), "priority")
         pool_id = (body.get("poolInfo") or {}).get("poolId")
         if pool_id and pool_id != job.pool_id and job.state is not JobState.DISABLED:
             raise BatchProblem(409, "JobNotDisabled", "The pool of a job can be changed while the job is disabled.")
@@ -141,6 +144,8 @@ class JobsState(PoolState):
             raise BatchProblem(409, "TaskExists", f"The specified task {task_id} already exists.")
         if not str(body.get("commandLine") or "").strip():
             raise BatchProblem(400, "InvalidRequestBody", "commandLine is required.")
+        check_settings(body.get("environmentSettings"), "environmentSettings")
+        check_output_files(body.get("outputFiles"))
         job.tasks[task_id] = self._new_task(job, task_id, body)
         return job.tasks[task_id]
 

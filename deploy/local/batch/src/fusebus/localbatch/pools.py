@@ -8,7 +8,7 @@ from typing import Any
 from fusebus.localbatch.entities import BatchProblem, Deallocation, Node, NodeState, Pool
 from fusebus.localbatch.machines import Machines
 from fusebus.localbatch.quota import quota_room
-from fusebus.localbatch.values import checked_id, deallocation, seconds, whole_number
+from fusebus.localbatch.values import check_settings, checked_id, deallocation, seconds, whole_number
 
 MAX_NODES_REMOVED = 100  # in one call: Batch's own limit
 
@@ -41,6 +41,7 @@ class PoolState(Machines):
         """Write over the given properties; new scale settings start a resize, which needs a steady pool."""
         pool = self.pool(pool_id)
         self._check_etag(pool, if_match)
+        check_settings((properties.get("startTask") or {}).get("environmentSettings"), "startTask.environmentSettings")
         scale = properties.get("scaleSettings")
         if scale is not None:
             if "autoScale" in scale:

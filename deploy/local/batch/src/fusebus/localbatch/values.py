@@ -45,6 +45,23 @@ def whole_number(value: object, name: str) -> int:
     return value
 
 
+def check_settings(settings: object, name: str) -> None:
+    """Refuses an `environmentSettings` list that `settings_of` could not read when a process is started."""
+    entries = [] if settings is None else settings
+    named = isinstance(entries, list) and all(
+        isinstance(entry, dict) and isinstance(entry.get("name"), str) and entry["name"] for entry in entries
+    )
+    if not named:
+        raise BatchProblem(400, "InvalidRequestBody", f"{name} is a list of settings, each with a name.")
+
+
+def check_output_files(files: object) -> None:
+    """Refuses `outputFiles` that is no list of objects."""
+    entries = [] if files is None else files
+    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
+        raise BatchProblem(400, "InvalidRequestBody", "outputFiles is a list of files.")
+
+
 def settings_of(settings: object) -> dict[str, str]:
     """The variables of an `environmentSettings` list."""
     found = settings if isinstance(settings, list) else []
