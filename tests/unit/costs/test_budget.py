@@ -104,6 +104,7 @@ def test_what_a_spent_budget_does_to_the_deadlines_is_said() -> None:
         Waiting(images=40, deadline=NOW + timedelta(days=20)),
     ]
     words = what_happens(verdict, "2026-11", waiting, NOW)
+    assert "Nodes that are there go on with what waits" in words
     assert "with the new month on 1 December 00:00 UTC" in words
     assert "340 images wait, 300 of them are due before" in words
     assert "23 November 12:00 UTC, 7.5 days before" in words

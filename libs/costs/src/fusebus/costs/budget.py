@@ -154,8 +154,9 @@ def what_happens(verdict: Verdict, month: str, waiting: Sequence[Waiting], now: 
     resumes = month_bounds(month)[1]
     images = sum(group.images for group in waiting)
     words = (
-        f"{verdict.because}. Nodes that work end what they have and leave; buying goes on when the budget is raised, "
-        f"or with the new month on {resumes:%-d %B} 00:00 UTC."
+        f"{verdict.because}. Nodes that are there go on with what waits, and leave once they are not needed: what "
+        f"they cost comes on top. Buying goes on when the budget is raised, or with the new month on "
+        f"{resumes:%-d %B} 00:00 UTC."
     )
     if verdict.left is None:
         words = f"{verdict.because}. What is there goes on; buying goes on as soon as the books can be read."
