@@ -222,6 +222,27 @@ def test_what_is_left_of_the_budget_buys_fewer():
     assert 0 < some < 10
 
 
+def test_what_the_nodes_at_hand_will_cost_is_set_aside_before_new_ones_are_bought():
+    # Four nodes do 10,000 of 20,000 images in 42 min: 0.56 of the budget are spoken for.
+    state = PoolState(name="t4", spot=nodes(4, busy=4), running=4)
+    plenty = plan_of(work(20_000, due_in=42 * MINUTE), state, limits=Limits(budget_left=2.0)).pools[0]
+    little = plan_of(work(20_000, due_in=42 * MINUTE), state, limits=Limits(budget_left=0.5)).pools[0]
+    assert plenty.spot > 4
+    assert (little.spot, little.dedicated) == (4, 0)
+    assert "the budget has 0.00 left" in little.because
+
+
+def test_one_kind_buys_nothing_with_the_money_that_the_nodes_of_another_will_cost():
+    convert = KindDemand(kind="convert", depth=100_000, due=(Due(images=100_000, deadline=NOW + 4 * HOUR),))
+    state = PoolState(name="d4", spot=nodes(2, busy=2), running=2)
+    limits = Limits(budget_left=0.3)  # the d4 nodes need 0.35
+    assert (
+        plan_of((work(1000), convert), PoolState(name="t4"), state, offers=(T4, D4), limits=limits).pool("t4").nodes
+        == 0
+    )
+    assert plan_of((work(1000),), PoolState(name="t4"), offers=(T4, D4), limits=limits).pool("t4").nodes == 1
+
+
 def test_a_pin_goes_before_what_is_computed_until_it_ends():
     limits = Limits(pins=(Pin(pool="t4", nodes=3, until=NOW + HOUR),))
     assert plan_of(work(0), limits=limits).pools[0].spot == 3

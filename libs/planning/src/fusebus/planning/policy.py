@@ -27,13 +27,12 @@ def decide(fleet: Fleet, demand: Demand, limits: Limits, prices: Prices, now: fl
     plans: dict[str, PoolPlan] = {}
     late: list[Late] = []
     waits: list[float | None] = []
-    for kind in demand.kinds:
-        own = {
-            offer.pool: states[offer.pool]
-            for offer in prices.offers
-            if offer.kind == kind.kind and offer.pool in states
-        }
-        verdict, alerts = _verdict(kind, own, limits, prices, room, now)
+    owns = [_own(kind, states, prices) for kind in demand.kinds]
+    views = [_view(kind, own, limits, prices, room, now) for kind, own in zip(demand.kinds, owns, strict=True)]
+    if room.money is not None:
+        room.money = max(0.0, room.money - sum(view.committed for view in views if view))
+    for kind, own, view in zip(demand.kinds, owns, views, strict=True):
+        verdict, alerts = _verdict(view) if view else (None, ())
         late += alerts
         waits += [verdict.wait_until] if verdict else []
         plans |= {name: _pool_plan(state, kind, verdict) for name, state in own.items()}
@@ -53,16 +52,22 @@ def _plan(pools: tuple[PoolPlan, ...], late: list[Late], waits: list[float | Non
     return Plan(pools=pools, late=tuple(late), because=because, wait_until=until)
 
 
-def _verdict(
+def _own(kind: KindDemand, states: dict[str, PoolState], prices: Prices) -> dict[str, PoolState]:
+    """The pools of one kind that could be read."""
+    offers = [offer for offer in prices.offers if offer.kind == kind.kind and offer.pool in states]
+    return {offer.pool: states[offer.pool] for offer in offers}
+
+
+def _view(
     kind: KindDemand, states: dict[str, PoolState], limits: Limits, prices: Prices, room: Room, now: float
-) -> tuple[Verdict | None, tuple[Late, ...]]:
-    """What is decided for one kind, and what will be late; None: its depth is unknown, hold still."""
+) -> View | None:
+    """What a decision for one kind sees; None: its depth is unknown, hold still."""
     if kind.depth is None:
-        return None, ()
+        return None
     lines = lines_of(kind, states, prices, limits, now)
     since = [state.idle_since for state in states.values() if state.idle_since is not None]
     due = work_of(kind, limits, now) if kind.depth else []
-    view = View(
+    return View(
         kind=kind,
         lines=lines,
         due=due,
@@ -73,9 +78,13 @@ def _verdict(
         room=room,
         now=now,
     )
-    useless = _useless(kind, lines, limits)
+
+
+def _verdict(view: View) -> tuple[Verdict, tuple[Late, ...]]:
+    """What is decided for one kind, and what will be late."""
+    useless = _useless(view.kind, view.lines, view.limits)
     if useless:
-        return Verdict(targets={line.key: 0 for line in lines}, because=useless), ()
+        return Verdict(targets={line.key: 0 for line in view.lines}, because=useless), ()
     if not view.work:
         return warmed(view, rest(view)), ()
     verdict = buy(view) or warmed(view, release(view))

@@ -6,10 +6,10 @@ import msgspec
 
 from fusebus.planning.demand import KindDemand
 from fusebus.planning.limits import Limits
-from fusebus.planning.lines import Key, Line
+from fusebus.planning.lines import SECONDS_PER_HOUR, Key, Line
 from fusebus.planning.prices import Prices
 from fusebus.planning.room import Room
-from fusebus.planning.work import Load
+from fusebus.planning.work import Load, at_hand
 
 
 class View(msgspec.Struct, frozen=True, kw_only=True):
@@ -42,6 +42,20 @@ class View(msgspec.Struct, frozen=True, kw_only=True):
     def coming(self) -> int:
         """Nodes that will."""
         return sum(line.coming for line in self.lines)
+
+    @property
+    def committed(self) -> float:
+        """Money that the nodes ready or coming will still cost: the rest of their boots, and what they do of the work
+        by its last deadline."""
+        crew = [(line, line.ready + line.coming) for line in self.lines if line.ready or line.coming]
+        if not crew or not self.work:
+            return 0.0
+        last = self.work[-1]
+        images = min(float(last.images), at_hand(self.lines, last.deadline, self.now))
+        rate = sum(nodes * line.rate for line, nodes in crew)
+        per_image = sum(nodes * line.rate * line.cost_per_image for line, nodes in crew) / rate
+        boots = sum(line.coming * line.coming_in * line.price for line in self.lines) / SECONDS_PER_HOUR
+        return boots + images * per_image
 
 
 class Verdict(msgspec.Struct, frozen=True, kw_only=True):
