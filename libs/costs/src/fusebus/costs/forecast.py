@@ -18,7 +18,12 @@ def month_of(moment: datetime) -> str:
 def month_bounds(month: str) -> tuple[datetime, datetime]:
     """First moment of the month and of the next one, UTC. Raises ValueError for anything but YYYY-MM."""
     begin = datetime.strptime(month, "%Y-%m").replace(tzinfo=UTC)
-    return begin, (begin + timedelta(days=32)).replace(day=1)
+    if f"{begin:%Y-%m}" != month:  # 2026-1 too is read, but names no month in the ledger
+        raise ValueError(f"{month!r} is not YYYY-MM")
+    try:
+        return begin, (begin + timedelta(days=32)).replace(day=1)
+    except OverflowError as error:
+        raise ValueError(f"{month} has no month after it") from error
 
 
 def month_before(month: str) -> str:
