@@ -15,7 +15,7 @@ from rich.console import Console
 
 from fusebus.console.__main__ import fusebus
 from fusebus.console.accounts import Accounts
-from fusebus.console.costs import as_csv_text, tables
+from fusebus.console.costs import as_csv_text, as_json_object, tables
 from fusebus.costs.drift import Billed, Metered, compare, total
 from fusebus.costs.spending import By, Line, Report
 
@@ -82,6 +82,7 @@ def test_an_estimate_compares_and_explains(run) -> None:
         (["estimate", "--images-per-day", "5", "--size", "NC6s_v3"], "not known here"),
         (["estimate", "--images-per-day", "5", "--against", "x"], "is not LOW-HIGH"),
         (["cost", "--month", "November"], "is not YYYY-MM"),
+        (["cost", "--month", "2026-1"], "is not YYYY-MM"),
         (["cost", "--json", "--csv"], "exclude each other"),
         (["cost", "--by", "weather"], "Invalid value for '--by'"),
         (["cost", "--read-bill"], "FUSEBUS_COSTS_BILL_SCOPE"),
@@ -146,6 +147,17 @@ def test_a_day_that_is_billed_but_not_metered_at_all_has_its_row(accounts: Accou
     drift, _ = compare({}, billed, "GBP", datetime(2026, 11, 21, tzinfo=UTC).date())
     shown = printed(msgspec.structs.replace(accounts, drift=(*accounts.drift, *drift)))
     assert "2026-11-16 0.00 0.00 0.00 0.00 0 7.50 !" in " ".join(shown.split())
+
+
+def test_json_has_what_the_tables_have(accounts: Accounts) -> None:
+    found = json.loads(msgspec.json.encode(as_json_object(accounts)))
+    assert [line["per_image"] for line in found["report"]["lines"]] == [0.105, None]
+    assert found["report"]["total"]["per_image"] == 0.115
+    day, other = (line for line in found["drift"] if line["kind"] == "nodes")
+    assert (day["drift"], day["share"], day["worth_a_look"]) == (2.5, 0.25, True)
+    assert (other["drift"], other["share"], other["worth_a_look"]) == (None, None, False)
+    assert found["nodes_drift"]["share"] == 0.25 and found["services_drift"]["drift"] == -0.5
+    assert found["forecast"] == 20.0 and found["report"]["lines"][0]["name"] == "2026-11-17"
 
 
 def test_csv_has_plain_numbers_and_no_formulas(accounts: Accounts) -> None:

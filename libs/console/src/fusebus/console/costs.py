@@ -9,6 +9,7 @@ import sys
 from collections.abc import Collection, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import click
 import msgspec
@@ -28,6 +29,7 @@ from fusebus.host import environment_for_people, load_settings
 from fusebus.ledger import Ledger, LedgerError, LedgerSettings
 
 SPENT = "the budget is spent: no new nodes until it is raised, or until"
+_OF_DRIFT = ("drift", "share", "worth_a_look")  # properties: msgspec writes fields only
 
 
 class LedgerAndCosts(msgspec.Struct, frozen=True, kw_only=True):
@@ -71,7 +73,7 @@ def cost(month: str | None, by: str, read_bill: bool, as_json: bool, as_csv: boo
     except BillError as error:
         raise click.ClickException(str(error)) from error
     if as_json:
-        click.echo(msgspec.json.encode(found))
+        click.echo(msgspec.json.encode(as_json_object(found)))
     elif as_csv:
         sys.stdout.write(as_csv_text(found))
     else:
@@ -83,6 +85,23 @@ async def _look(settings: LedgerAndCosts, month: str, by: By, read_bill: bool, n
         if read_bill:
             await take_in_bill(ledger, settings.costs, month, now)
         return await look(ledger, settings.costs, month, by, now)
+
+
+def as_json_object(found: Accounts) -> dict[str, Any]:
+    """Everything, with what the lines and drifts say by themselves: cost per image, difference, share, warning."""
+    lines = [_with(line, ("per_image",)) for line in found.report.lines]
+    report = {**msgspec.to_builtins(found.report), "lines": lines, "total": _with(found.report.total, ("per_image",))}
+    return {
+        **msgspec.to_builtins(found),
+        "report": report,
+        "drift": [_with(day, _OF_DRIFT) for day in found.drift],
+        "nodes_drift": _with(found.nodes_drift, _OF_DRIFT),
+        "services_drift": _with(found.services_drift, _OF_DRIFT),
+    }
+
+
+def _with(struct: Line | DayDrift, properties: tuple[str, ...]) -> dict[str, Any]:
+    return {**msgspec.to_builtins(struct), **{name: getattr(struct, name) for name in properties}}
 
 
 def as_csv_text(found: Accounts) -> str:
