@@ -19,7 +19,7 @@ FILE_NAME: Final = "journal"
 MAGIC: Final = b"\x00FBJ"
 MAPPED_BYTES: Final = 64 << 20  # of the file's start, in which blocks go: a copy into memory, and no system call
 READY_BYTES: Final = 8 << 20  # of those: in memory from the start, and all that is mapped where the disk is small
-COPIED_BYTES: Final = 16 << 10  # a block of fewer is copied; for a larger one a system call costs less than new pages
+COPIED_BYTES: Final = 16 << 10  # behind those only blocks of fewer are copied: a system call costs less than new pages
 MADV_POPULATE_WRITE: Final = 23  # since Linux 5.14
 READ_BYTES: Final = 1 << 20  # at a time; of a disk that fails, so much is lost with one bad sector
 _HEAD = struct.Struct("<4sQIQQI")  # magic, the pass, crc, block number, `base`, bytes of the data
@@ -99,7 +99,7 @@ class JournalFile:
         size, start = len(data), self.size_bytes
         behind_head = start + _HEAD_BYTES
         end = behind_head + size
-        if size < COPIED_BYTES and end <= self._mapped_bytes:
+        if end <= self._mapped_bytes and (end <= READY_BYTES or size < COPIED_BYTES):
             memory, (pass_id, base) = self._memory, self.now
             memory[behind_head:end] = data
             crc = crc32(data, self._seed ^ number & 0xFFFFFFFF)
