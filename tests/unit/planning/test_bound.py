@@ -10,7 +10,7 @@ from fusebus.planning.fleet import Quantiles
 from fusebus.planning.simulation import simulate
 from fusebus.planning.simulation.bound import lower_bound
 from fusebus.planning.simulation.scenario import Draws, Lump, Scenario
-from fusebus.planning.simulation.scenarios import GPUS, T4
+from fusebus.planning.simulation.scenarios import D4, GPUS, T4
 
 HOUR = 3600.0
 
@@ -67,4 +67,15 @@ def test_whoever_is_in_time_pays_at_least_the_bound(arrivals, deadline, seed):
     )
     for outcome in simulate(scenario):
         assert math.isfinite(outcome.bound)
+        assert outcome.hits < outcome.images or outcome.cost >= outcome.bound * (1 - 1e-9), outcome.policy
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_nobody_undercuts_the_bound_of_two_kinds_that_boot_beside_each_other(seed):
+    # Boots vary tenfold and cost nearly everything: who counted one kind's boots for the other would be wrong.
+    scenario = Scenario(
+        name="t", says="", lumps=(Lump(0.0, 20), Lump(1.0, 20, "convert"), Lump(9000.0, 20)), deadline=3000.0,
+        offers=(T4, D4), service=Quantiles(1.0, 1.0), boot=Quantiles(300.0, 900.0), seed=seed,
+    )  # fmt: skip
+    for outcome in simulate(scenario):
         assert outcome.hits < outcome.images or outcome.cost >= outcome.bound * (1 - 1e-9), outcome.policy

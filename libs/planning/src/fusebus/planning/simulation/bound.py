@@ -11,8 +11,8 @@ costs at least
 
 The greater of both is the period's cost; dynamic programming finds the cheapest partition into periods.
 
-Boot n takes as long for the bound as for every policy, so K boots take P(K) seconds, the sum of the first K drawn.
-With a price of b seconds on each boot instead, the dynamic program gives V(b), the least of all schedules. A schedule
+Boot n of a kind takes as long for the bound as for every policy, so K boots take P(K) seconds, the sum of the first K
+drawn. With a price of b seconds on each boot instead, the dynamic program gives V(b), the least of all schedules. A schedule
 with K boots then costs at least V(b) - K b + P(K), whatever b is; the bound is the least of this over all K, for the
 best b of `BOOT_PRICES` (Lagrange). Left out, so that the bound may be lower than what is possible: quotas, evictions
 beyond storms, that a node does one image after the other, looks, and that neighbours in a period share nodes
@@ -59,7 +59,7 @@ def _of_kind(scenario: Scenario, draws: Draws, kind: str) -> float:
         return 0.0
     offers = [offer for offer in scenario.offers if offer.kind == kind]
     fewest = math.ceil(max(group.work for group in groups) / scenario.deadline / _fastest(offers, scenario) - 1e-9)
-    drawn = [draws.boot(number) for number in range(MOST_BOOTS)]
+    drawn = [draws.boot(kind, number) for number in range(MOST_BOOTS)]
     usual, low = sum(drawn) / len(drawn), min(group.per_second for group in groups)
     prices = [scenario.boot.p50 * LEAST_BOOT, *(share * usual for share in BOOT_PRICES)]
     values = [(price, _cheapest_partition(groups, scenario, offers, price)) for price in prices]

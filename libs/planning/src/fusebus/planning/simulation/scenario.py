@@ -14,7 +14,7 @@ from fusebus.planning.prices import PoolOffer, PriceChange
 
 Z95 = 1.645  # of a normal distribution
 LEAST_BOOT, MOST_BOOT = 0.5, 1.5  # of the median and of the p95: a boot is never shorter or longer
-MOST_DRAWN = 100_000  # boots that are drawn ahead
+SEEDS_A_KIND = 1_000_003  # between the seeds of two kinds
 
 
 class Lump(msgspec.Struct, frozen=True):
@@ -103,12 +103,15 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Draws:
-    """The dice of a scenario, the same for every policy: image k is as hard and boot n as long whoever does it."""
+    """The dice of a scenario, the same for every policy: image k is as hard and boot n of a kind as long whoever
+    does it."""
 
     def __init__(self, scenario: Scenario) -> None:
         self._boot = scenario.boot
-        self._boots = random.Random(scenario.seed)  # noqa: S311  not for secrets
-        self._drawn: list[float] = []
+        # Each kind has dice of its own: were they shared, one kind could choose the short boots of another's order.
+        seeds = {kind: scenario.seed + SEEDS_A_KIND * number for number, kind in enumerate(scenario.kinds)}
+        self._boots = {kind: random.Random(seed) for kind, seed in seeds.items()}  # noqa: S311  not for secrets
+        self._drawn: dict[str, list[float]] = {kind: [] for kind in seeds}
         dice, sigma = random.Random(scenario.seed + 1), _sigma(scenario.service)  # noqa: S311
         raw = [math.exp(sigma * dice.gauss(0.0, 1.0)) for _ in range(scenario.images)] if sigma else []
         self._hardness = list(accumulate(raw, initial=0.0)) if raw else []
@@ -120,13 +123,13 @@ class Draws:
             return float(images)
         return self._hardness[first + images] - self._hardness[first]
 
-    def boot(self, number: int) -> float:
-        """How long the boot of that number (from 0) takes, in seconds."""
-        sigma = _sigma(self._boot)
-        while len(self._drawn) <= number:
-            drawn = self._boot.p50 * math.exp(sigma * self._boots.gauss(0.0, 1.0))
-            self._drawn.append(min(max(drawn, LEAST_BOOT * self._boot.p50), MOST_BOOT * self._boot.p95))
-        return self._drawn[number]
+    def boot(self, kind: str, number: int) -> float:
+        """How long the boot of that number (from 0) among nodes of this kind takes, in seconds."""
+        sigma, found, dice = _sigma(self._boot), self._drawn[kind], self._boots[kind]
+        while len(found) <= number:
+            drawn = self._boot.p50 * math.exp(sigma * dice.gauss(0.0, 1.0))
+            found.append(min(max(drawn, LEAST_BOOT * self._boot.p50), MOST_BOOT * self._boot.p95))
+        return found[number]
 
 
 def _sigma(quantiles: Quantiles) -> float:

@@ -62,7 +62,8 @@ class World:
         self.queues = {kind: Queue(scenario.deadline) for kind in scenario.kinds}
         self.pools = {offer.pool: Pool(offer, scenario) for offer in scenario.offers}
         self.left = scenario.images
-        self.hits = self.boots = self.evictions = self.busy_removed = self.grows = self.shrinks = self.peak = 0
+        self.hits = self.evictions = self.busy_removed = self.grows = self.shrinks = self.peak = 0
+        self._booting: Counter[str] = Counter()
         self.worked = 0.0
         self.latency: Counter[int] = Counter()
         self.on_change: Callable[[], None] = lambda: None
@@ -147,8 +148,8 @@ class World:
 
     def _start(self, pool: Pool, spot: bool, count: int) -> None:
         for _ in range(count):
-            boot = self.draws.boot(self.boots)
-            self.boots += 1
+            boot = self.draws.boot(pool.offer.kind, self._booting[pool.offer.kind])
+            self._booting[pool.offer.kind] += 1
             node = Node(pool, spot, self.now, self._price(pool.offer, spot))
             pool.nodes[node] = None
             self.at(self.now + boot, self._booted, node)
@@ -250,6 +251,11 @@ class World:
         node.draining = True
         if node.worker and node.working is None and node.resting is not None:
             self._leave((node, node.resting))
+
+    @property
+    def boots(self) -> int:
+        """Of all kinds so far."""
+        return self._booting.total()
 
     # money
 
