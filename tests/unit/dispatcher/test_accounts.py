@@ -150,7 +150,7 @@ async def test_a_spent_budget_stops_buying_and_says_what_that_does(books: Books,
     accounts = opened(books, told)
     verdict = await accounts.settle(NOW)
     assert verdict.left == 0 and not verdict.may_buy
-    assert "buying goes on when the budget is raised" in told.messages[-1].consequence
+    assert "Buying goes on when the budget is raised" in told.messages[-1].consequence
 
 
 async def test_a_new_month_buys_again_and_tells_anew(books: Books, told: Told) -> None:
@@ -246,3 +246,17 @@ async def test_a_forecast_above_the_budget_is_told_before_it_is_spent(books: Boo
 def test_a_pool_whose_price_is_unknown_is_refused_at_the_start(books: Books, told: Told) -> None:
     with pytest.raises(SettingsError, match=r"no price for Standard_NC6s_v3.*pool old can't be metered"):
         Accounts(SETTINGS, books, told, [PoolCosts("old", "NC6s_v3")])
+
+
+def test_prices_of_another_region_than_the_batch_accounts_are_warned_of_once(
+    books: Books, told: Told, caplog: pytest.LogCaptureFixture
+) -> None:
+    own = PoolCosts("own", "NC4as_T4_v3", region="uksouth")
+    accounts = Accounts(SETTINGS, books, told, [PoolCosts("gpu", "NC4as_T4_v3"), own])
+    for region in ("", "local", "East US", "eastus"):
+        accounts.check_region(region)
+    assert caplog.text == ""
+    for _ in range(2):
+        accounts.check_region("uksouth")
+    (record,) = caplog.records
+    assert "nodes of gpu are in uksouth" in record.getMessage() and "FUSEBUS_COSTS_REGION" in record.getMessage()

@@ -41,6 +41,7 @@ from fusebus.host import SettingsError
 from fusebus.ledger import SERVICES, CostSample, LedgerError
 
 MOST_UNWRITTEN = 10_000  # samples that wait for the ledger; a week of one pool
+LOCAL_REGION = "local"  # what a local Batch tells: its nodes cost as in the settings' region, for trying
 
 log = logging.getLogger(__name__)
 
@@ -76,7 +77,7 @@ class PoolCosts(msgspec.Struct, frozen=True):
     serves: str = ""
     """The job kind; empty: any."""
     region: str = ""
-    """Empty: that of the settings."""
+    """Empty: where the Batch account is; priced by the region of the settings."""
 
 
 class _Books(msgspec.Struct):
@@ -109,6 +110,7 @@ class Accounts:
         self._prices = prices or settings.prices()
         self.rates = {pool.pool: _rates(self._prices, pool, settings) for pool in pools}
         """By pool."""
+        self._region, self._regions_checked = settings.region, frozenset[str]()
         self._meters: dict[str, NodeMeter] = {}
         self._first_sights: dict[str, tuple[list[Node], datetime]] = {}  # by pool, while the books are not read
         self._by_day: defaultdict[date, float] | None = None  # None: not read yet
@@ -184,6 +186,19 @@ class Accounts:
             self._first_sights.setdefault(pool, (nodes, now))
             self._meters[pool] = self._meter(pool, None)
         self._keep(self._meters[pool].observe(nodes, self.rates[pool], now))
+
+    def check_region(self, account: str) -> None:
+        """Warn, once for each region, where nodes are where the Batch account is but are priced as elsewhere."""
+        account = account.replace(" ", "").lower()  # "UK South" too
+        if account in ("", LOCAL_REGION) or account in self._regions_checked:
+            return
+        self._regions_checked |= {account}
+        elsewhere = [pool.pool for pool in self._pools.values() if not pool.region]
+        if elsewhere and account != self._region:
+            log.warning(
+                "nodes of %s are in %s, where the Batch account is, but cost what they would in %s: set "
+                "FUSEBUS_COSTS_REGION, or the region of the pool", ", ".join(elsewhere), account, self._region,
+            )  # fmt: skip
 
     def add_services(self, sample: CostSample) -> None:
         """Take in what storage and messages of a day cost, once for each day; the next `settle` writes it."""

@@ -271,6 +271,7 @@ class Dispatcher:
         """Meter every node; without sight of a pool its last nodes go on costing. What the budget leaves."""
         if self._settings.shadow:
             return self._accounts.verdict(facts.now)
+        self._accounts.check_region(facts.quota.region)
         for name in self._pools:
             seen = facts.pools.get(name)
             self._accounts.saw(name, seen.nodes if seen else None, facts.now)
