@@ -154,6 +154,21 @@ async def test_a_sixth_grant_is_refused_because_storage_keeps_five(blobs: Blobs,
     await blobs.supplier_grant(supplier, "g6", until)
 
 
+async def test_a_revoked_grant_does_not_come_back_by_one_that_is_made_meanwhile(
+    blobs: Blobs, supplier: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fusebus.blobs.grants.LEASE_PAUSE_SECONDS", 0.01)
+    until = datetime.now(UTC) + timedelta(days=1)
+    await asyncio.gather(*(blobs.supplier_grant(supplier, f"g{number}", until) for number in range(3)))
+    for number in range(3):
+        await asyncio.gather(
+            blobs.supplier_grant(supplier, f"g{number + 3}", until), blobs.revoke_grants(supplier, {f"g{number}"})
+        )
+    client = blobs._service.get_container_client(f"in-{supplier}")
+    policies = (await client.get_container_access_policy())["signed_identifiers"]
+    assert {policy.id for policy in policies} == {"g3", "g4", "g5"}
+
+
 async def test_a_managed_identity_signs_seven_days_at_most() -> None:
     class Credential:
         async def get_token(self, *scopes: str, **more: object) -> AccessToken:

@@ -227,7 +227,7 @@ class Blobs:
     async def revoke_grants(self, supplier: str, grant_ids: set[str] | None) -> None:
         """Refuse these grants from now on, None: all that hang on a policy. A repeat changes nothing.
 
-        Raises StorageUnavailable, StorageError."""
+        Raises StorageUnavailable, StorageError (GrantUnavailable where others change the grants all the time)."""
         container = supplier_container(supplier)
         with translated(f"revocation for {container}"):
             await grants.revoke(self._service, container, grant_ids)

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import time
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import msgspec
-from azure.storage.blob import AccessPolicy, generate_container_sas
-from azure.storage.blob.aio import BlobServiceClient, ContainerClient
+from azure.core.exceptions import AzureError, HttpResponseError
+from azure.storage.blob import AccessPolicy, StorageErrorCode, generate_container_sas
+from azure.storage.blob.aio import BlobLeaseClient, BlobServiceClient, ContainerClient
 
 from fusebus.blobs.errors import StorageError
 from fusebus.blobs.sas import CLOCK_SKEW, CREATE_ONLY
@@ -16,6 +21,12 @@ MAX_POLICIES = 5
 """Stored access policies that a container can have."""
 LONGEST_DELEGATION = timedelta(days=7)
 """Storage makes no user-delegation key that lives longer."""
+LEASE_SECONDS = 15
+"""Of the container while its policies are changed; the shortest that storage grants."""
+LEASE_WAIT_SECONDS = 30.0
+"""For another command's change; one that died in its middle lets go after LEASE_SECONDS."""
+LEASE_PAUSE_SECONDS = 0.2
+Policies = dict[str, AccessPolicy]
 
 
 class GrantUnavailable(StorageError):
@@ -55,21 +66,53 @@ async def grant(service: BlobServiceClient, container: str, grant_id: str, expir
 
 
 async def revoke(service: BlobServiceClient, container: str, grant_ids: set[str] | None) -> None:
-    """Remove these policies, or all: their tokens are refused at once (in Azure within 30 s)."""
+    """Remove these policies, or all: their tokens are refused at once (in Azure within 30 s).
+
+    Raises GrantUnavailable, and the SDK's errors.
+    """
     client = service.get_container_client(container)
-    policies = await _policies(client)
-    kept = {name: policy for name, policy in policies.items() if grant_ids is not None and name not in grant_ids}
-    if kept != policies:
-        await client.set_container_access_policy(kept)
+
+    def without(policies: Policies) -> Policies:
+        return {name: policy for name, policy in policies.items() if grant_ids is not None and name not in grant_ids}
+
+    there = await _policies(client)
+    if without(there) != there:  # else the right to lease the container is not needed either
+        await _change_policies(client, without)
 
 
 async def _add_policy(client: ContainerClient, grant_id: str, start: datetime, expiry: datetime) -> None:
-    now = datetime.now(UTC)
-    policies = {name: policy for name, policy in (await _policies(client)).items() if not _is_over(policy, now)}
-    if len(policies) >= MAX_POLICIES:
-        raise GrantUnavailable(f"the container has {MAX_POLICIES} grants already, and can't have more: revoke one")
-    policies[grant_id] = AccessPolicy(CREATE_ONLY, expiry=expiry, start=start.replace(microsecond=0))
-    await client.set_container_access_policy(policies)
+    def with_it(policies: Policies) -> Policies:
+        now = datetime.now(UTC)
+        kept = {name: policy for name, policy in policies.items() if not _is_over(policy, now)}
+        if len(kept) >= MAX_POLICIES:
+            raise GrantUnavailable(f"the container has {MAX_POLICIES} grants already, and can't have more: revoke one")
+        return kept | {grant_id: AccessPolicy(CREATE_ONLY, expiry=expiry, start=start.replace(microsecond=0))}
+
+    await _change_policies(client, with_it)
+
+
+async def _change_policies(client: ContainerClient, change: Callable[[Policies], Policies]) -> None:
+    """Read, change and write them under a lease: storage has no condition that keeps a revoked one from coming back."""
+    lease = await _lease(client)
+    try:
+        await client.set_container_access_policy(change(await _policies(client)), lease=lease)  # refused if it ran out
+    finally:
+        with contextlib.suppress(AzureError):  # it ends by itself soon
+            await lease.release()
+
+
+async def _lease(client: ContainerClient) -> BlobLeaseClient:
+    """Waits for whoever has it now. Raises GrantUnavailable where it does not end."""
+    ends = time.monotonic() + LEASE_WAIT_SECONDS
+    while True:
+        try:
+            return await client.acquire_lease(LEASE_SECONDS)
+        except HttpResponseError as error:
+            if getattr(error, "error_code", None) != StorageErrorCode.LEASE_ALREADY_PRESENT:
+                raise
+        if time.monotonic() > ends:
+            raise GrantUnavailable("another command changes this supplier's grants all the time: try again later")
+        await asyncio.sleep(LEASE_PAUSE_SECONDS)
 
 
 def _is_over(policy: AccessPolicy, now: datetime) -> bool:
@@ -78,6 +121,6 @@ def _is_over(policy: AccessPolicy, now: datetime) -> bool:
     return ends is not None and ends < now
 
 
-async def _policies(client: ContainerClient) -> dict[str, AccessPolicy]:
+async def _policies(client: ContainerClient) -> Policies:
     found = await client.get_container_access_policy()
     return {str(one.id): one.access_policy for one in found["signed_identifiers"]}
