@@ -11,7 +11,7 @@ import msgspec
 import pytest
 
 from fusebus.dispatcher.adapters import BatchFleet
-from fusebus.dispatcher.errors import FleetError, PoolBusy, PoolChanged, Throttled
+from fusebus.dispatcher.errors import FleetError, PoolBusy, PoolChanged, Refused, Throttled
 from fusebus.dispatcher.seen import PoolSeen
 from fusebus.dispatcher.settings import DispatcherSettings, PoolEntry
 from fusebus.dispatcher.steps import AddWorkers, DrainWorkers, RemoveNodes, Resize, Step, StopWaiting
@@ -160,6 +160,40 @@ async def test_two_that_saw_the_same_can_not_both_queue_workers(batch: LocalBatc
         await fleet.carry_out(seen, AddWorkers(2), "another term 2")
     await fleet.carry_out(seen, AddWorkers(2), ME)  # a repeat of our own is a success
     assert len(batch.state.job("workers").tasks) == 2
+
+
+async def test_a_job_that_has_ended_is_refused_and_not_busy(batch: LocalBatch, fleet: BatchFleet) -> None:
+    seen = await fleet.read("gpu")
+    batch.state.terminate_job("workers")
+    batch._step()
+    with pytest.raises(FleetError, match="JobCompleted") as caught:
+        await fleet.carry_out(seen, AddWorkers(1), ME)
+    assert not isinstance(caught.value, PoolBusy | PoolChanged)
+
+
+@pytest.mark.parametrize(
+    ("code", "kind"), [("JobDisabled", Refused), ("JobCompleted", Refused), ("PoolBeingResized", PoolBusy)]
+)
+async def test_a_conflict_is_told_by_its_code(
+    batch: LocalBatch, fleet: BatchFleet, code: str, kind: type[FleetError]
+) -> None:
+    seen = await fleet.read("gpu")
+    batch.inject("error", plane="data", method="POST", status=409, code=code)
+    with pytest.raises(kind, match=code):
+        await fleet.carry_out(seen, AddWorkers(1), ME)
+
+
+async def test_a_job_that_somebody_deleted_is_made_anew(batch: LocalBatch, fleet: BatchFleet) -> None:
+    await do(fleet, AddWorkers(1))
+    waiting = (await fleet.read("gpu")).waiting
+    await do(fleet, StopWaiting(waiting))
+    batch.state.delete_job("workers")
+    batch._step()
+    assert "workers" not in batch.state.jobs
+    assert (await fleet.read("gpu")).live == 0
+    await do(fleet, AddWorkers(1))
+    await do(fleet, StopWaiting(waiting))
+    assert (await fleet.read("gpu")).live == 0, "the new task of the same name is told to end too"
 
 
 async def test_an_answer_that_is_lost_leaves_no_worker_twice(batch: LocalBatch, fleet: BatchFleet) -> None:

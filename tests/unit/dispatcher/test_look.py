@@ -14,7 +14,7 @@ from fusebus.bus import BusSettings, Depth, PublishFailed
 from fusebus.contracts.messages import FleetChanged, JobKind
 from fusebus.contracts.outcomes import Outgoing
 from fusebus.costs.settings import CostSettings
-from fusebus.dispatcher.errors import FleetError, LostLeadership, PoolChanged
+from fusebus.dispatcher.errors import FleetError, LostLeadership, PoolChanged, Refused
 from fusebus.dispatcher.loop import Dispatcher
 from fusebus.dispatcher.memory import Memory
 from fusebus.dispatcher.quota import Quota
@@ -148,6 +148,7 @@ class World:
     async def carry_out(self, seen: PoolSeen, step: Step, author: str) -> None:
         self._fail("step", FleetError("500"))
         self._fail(f"step {seen.name}", PoolChanged("412"))
+        self._fail(type(step).__name__, Refused("409 JobCompleted"))
         self.steps.append(step)
         if self.leads_after_steps is not None and len(self.steps) >= self.leads_after_steps:
             self.leads = None
@@ -249,6 +250,19 @@ async def test_a_step_that_batch_refuses_is_said_all_the_same_and_tried_again(
     assert world.steps == GROW
     assert len(world.told) == 1
     assert world.statuses["gpu"].problem == ""
+
+
+async def test_workers_that_can_not_be_queued_hold_up_no_removal_and_get_no_nodes(
+    world: World, dispatcher: Dispatcher
+) -> None:
+    world.broken = {"AddWorkers"}
+    world.pools["gpu"] = PoolSeen(name="gpu", steady=True, term=1, target_spot=1, nodes=nodes("unusable"))
+    await dispatcher.look()
+    assert world.steps == [RemoveNodes(("n1",))]
+    assert world.statuses["gpu"].problem == "409 JobCompleted"
+    world.pools["gpu"] = empty()
+    await dispatcher.look()
+    assert world.steps == [RemoveNodes(("n1",))], "nodes without workers would only cost"
 
 
 async def test_an_unknown_depth_changes_and_says_nothing(world: World, dispatcher: Dispatcher) -> None:

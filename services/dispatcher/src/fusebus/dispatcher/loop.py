@@ -6,14 +6,14 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 
 from fusebus.bus import BusError
 from fusebus.costs import Verdict, Waiting
 from fusebus.dispatcher import planner
 from fusebus.dispatcher.accounts import Accounts, PoolCosts
-from fusebus.dispatcher.errors import FleetError, LostLeadership, PoolBusy, PoolChanged
+from fusebus.dispatcher.errors import FleetError, LostLeadership, PoolBusy, PoolChanged, Throttled
 from fusebus.dispatcher.eyes import Eyes
 from fusebus.dispatcher.facts import Facts
 from fusebus.dispatcher.memory import Memory
@@ -22,7 +22,7 @@ from fusebus.dispatcher.ports import Announcer, Books, Depths, Leader, Nodes
 from fusebus.dispatcher.reports import decision_on, status_of
 from fusebus.dispatcher.seen import PoolSeen
 from fusebus.dispatcher.settings import DispatcherSettings, PoolSettings
-from fusebus.dispatcher.steps import Target, overdue, steps
+from fusebus.dispatcher.steps import AddWorkers, Resize, Step, Target, overdue, steps
 from fusebus.dispatcher.voice import Voice
 from fusebus.ledger import LedgerError
 
@@ -206,10 +206,7 @@ class Dispatcher:
                 if not await self._in_office(term, seen):
                     continue
                 late = overdue(seen, facts.now, self._memory.pools[name].boot.p95)
-                for step in steps(target, seen, late):
-                    self._must_lead(term)
-                    log.info("pool %s: %s", name, step)
-                    await self._fleet.carry_out(seen, step, f"{self._leader.name} term {term}")
+                await self._carry_out(term, seen, steps(target, seen, late))
                 await self._fleet.tidy(seen, facts.now)
             except (PoolChanged, PoolBusy) as error:
                 log.info("pool %s changed meanwhile, the next look sees it: %s", name, error)
@@ -217,6 +214,26 @@ class Dispatcher:
                 log.warning("pool %s: %s", name, error)
                 problems[name] = str(error)
         return problems
+
+    async def _carry_out(self, term: int, seen: PoolSeen, wanted: Sequence[Step]) -> None:
+        """One after the other; where one fails, what only ends workers and nodes is done all the same.
+
+        Raises LostLeadership, and FleetError for the first that failed.
+        """
+        failed: FleetError | None = None
+        for step in wanted:
+            self._must_lead(term)
+            if failed is not None and isinstance(step, AddWorkers | Resize):
+                continue  # nodes without workers would only cost
+            log.info("pool %s: %s", seen.name, step)
+            try:
+                await self._fleet.carry_out(seen, step, f"{self._leader.name} term {term}")
+            except (PoolChanged, Throttled):
+                raise  # what was seen is not so any more, or Batch asked for a pause
+            except FleetError as error:
+                failed = failed or error
+        if failed is not None:
+            raise failed
 
     async def _in_office(self, term: int, seen: PoolSeen) -> bool:
         """Whether the pool carries our term already. Raises LostLeadership where it carries a later one."""

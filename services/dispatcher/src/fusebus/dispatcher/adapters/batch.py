@@ -17,7 +17,7 @@ from azure.mgmt.batch import models as arm_models
 from fusebus.dispatcher.adapters import reading
 from fusebus.dispatcher.adapters.clients import open_clients
 from fusebus.dispatcher.adapters.files import tail_of
-from fusebus.dispatcher.adapters.translation import Plane
+from fusebus.dispatcher.adapters.translation import Plane, code_of
 from fusebus.dispatcher.errors import FleetError, PoolChanged
 from fusebus.dispatcher.quota import Quota
 from fusebus.dispatcher.seen import PoolSeen, WorkerState
@@ -66,11 +66,10 @@ class BatchFleet:
                 try:
                     await self._data.get_job(pool.job_id)
                 except ResourceNotFoundError:
-                    info = batch_models.BatchPoolInfo(pool_id=pool.name)
-                    await self._data.create_job(batch_models.BatchJobCreateOptions(id=pool.job_id, pool_info=info))
+                    await self._make_job(pool)
 
     async def read(self, name: str) -> PoolSeen:
-        """Pool, nodes and tasks as they are."""
+        """Pool, nodes and tasks as they are; a job that was deleted meanwhile is made anew."""
         async with self._management.requests():
             pool = await self._arm.pool.get(*self._place, name)
         async with self._nodes.requests():
@@ -266,7 +265,19 @@ class BatchFleet:
 
     async def _list_tasks(self, name: str) -> list[batch_models.BatchTask]:
         listing = self._data.list_tasks(self._pools[name].job_id, select=reading.TASK_FIELDS)
-        return [task async for task in listing]
+        try:
+            return [task async for task in listing]
+        except ResourceNotFoundError as error:
+            if code_of(error) != "JobNotFound" or self._settings.shadow:
+                raise
+        await self._make_job(self._pools[name])
+        return []
+
+    async def _make_job(self, pool: PoolSettings) -> None:
+        info = batch_models.BatchPoolInfo(pool_id=pool.name)
+        await self._data.create_job(batch_models.BatchJobCreateOptions(id=pool.job_id, pool_info=info))
+        # Its tasks are numbered from 1 again: nobody told those to end.
+        self._stopped = {told: None for told in self._stopped if told[0] != pool.name}
 
 
 def next_number(seen: PoolSeen) -> int:

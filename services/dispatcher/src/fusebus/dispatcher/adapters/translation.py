@@ -13,6 +13,10 @@ from fusebus.dispatcher.errors import FleetError, PoolBusy, PoolChanged, Refused
 
 ASSUMED_RETRY_AFTER_SECONDS = 15.0  # where a 429 does not say
 LONGEST_RETRY_AFTER_SECONDS = 300.0  # whatever a server says: prices, pins and deadlines go on changing meanwhile
+LASTING_CONFLICTS = frozenset(
+    {"JobCompleted", "JobDisabled", "JobBeingTerminated", "JobTerminating", "JobBeingDeleted", "PoolBeingDeleted"}
+)
+"""Codes of a 409 that no later look sees pass by itself."""
 LONGEST_TEXT = 500  # characters of a server's message
 
 
@@ -48,7 +52,7 @@ class Plane:
             case 412:
                 return PoolChanged(text)
             case 409:
-                return PoolBusy(text)
+                return Refused(text) if code in LASTING_CONFLICTS else PoolBusy(text)
             case 429 | 503:
                 pause = retry_after_seconds(headers_of(error))
                 self._closed_until = self._clock() + pause
