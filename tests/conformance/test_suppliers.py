@@ -178,4 +178,6 @@ async def test_a_managed_identity_signs_seven_days_at_most() -> None:
 
     async with BlobServiceClient("https://a.blob.core.windows.net", credential=Credential()) as service:
         with pytest.raises(GrantUnavailable, match="7 days"):
+            await grant(service, "in-acme", "g", datetime.now(UTC) + LONGEST_DELEGATION + timedelta(minutes=1))
+        with pytest.raises(AssertionError, match="asked"):  # storage is asked for a key of exactly seven days
             await grant(service, "in-acme", "g", datetime.now(UTC) + LONGEST_DELEGATION)

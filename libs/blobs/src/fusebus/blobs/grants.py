@@ -56,8 +56,9 @@ async def grant(service: BlobServiceClient, container: str, grant_id: str, expir
         await _add_policy(service.get_container_client(container), grant_id, start, expires_at)
         chosen |= {"account_key": account_key, "policy_id": grant_id}
     else:
-        if expires_at - start > LONGEST_DELEGATION:
-            raise GrantUnavailable("with a managed identity a token lives 7 days at most: --for 6d, and grant anew")
+        start = max(start, expires_at - LONGEST_DELEGATION)  # the skew is no part of what was asked for
+        if start > datetime.now(UTC):
+            raise GrantUnavailable("with a managed identity a token lives 7 days at most: --for 7d, and grant anew")
         chosen |= {"user_delegation_key": await service.get_user_delegation_key(start, expires_at)}
         chosen |= {"permission": CREATE_ONLY, "start": start, "expiry": expires_at}
     token = generate_container_sas(str(service.account_name), container, **chosen)
