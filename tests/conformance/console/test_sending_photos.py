@@ -86,3 +86,12 @@ async def test_a_right_that_is_missing_is_no_name_that_is_taken(folder: Path) ->
         url = f"http://127.0.0.1:{listener.getsockname()[1]}/account/in-acme?sp=c&sr=c&skoid=1&sig=x"
         done = await upload_photos(url, photos_in(folder), is_there)
     assert [(one.sent, one.error) for one in done] == [(Sent.FAILED, "403 AuthorizationPermissionMismatch")] * 2
+
+
+def test_the_link_may_stand_in_a_variable_which_other_processes_cant_read(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FUSEBUS_UPLOAD_SAS", "https://a.example/in-acme?sp=racwdl&sig=secret")
+    result = CliRunner().invoke(fusebus, ["upload", str(folder)])
+    assert (result.exit_code, "allows more than to create files" in result.output) == (2, True)
+    assert "secret" not in result.output

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
 from collections import Counter
 from collections.abc import Callable
@@ -28,6 +29,7 @@ from fusebus.upload.command import upload_folder
 EXIT_FAILED = 1
 EXIT_USAGE = 2
 SAS_SECONDS = 3600.0
+SAS_VARIABLE = "FUSEBUS_UPLOAD_SAS"  # what stands in an option every process of the machine can read
 WATCH_SECONDS = 1.0
 
 SETTINGS_OPTION = click.option(
@@ -42,7 +44,9 @@ SETTINGS_OPTION = click.option(
 @click.argument("folder", type=click.Path(path_type=Path))
 @click.option("--supplier", help="Who delivers: 2 to 60 lower-case letters, digits and single dashes.")
 @click.option(
-    "--sas", metavar="URL", help="Send with this link, as a supplier does: no settings needed, with a receipt."
+    "--sas",
+    metavar="URL",
+    help=f"Send with this link, as a supplier does: no settings needed, with a receipt; better in {SAS_VARIABLE}.",
 )
 @click.option("--prefix", default="", help="With --sas: folder to put everything into.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of words.")
@@ -55,15 +59,17 @@ def upload(
     \b
     Example: fusebus upload photos --supplier acme
              fusebus upload photos --sas 'https://…?…&sig=…'
+             read -rs FUSEBUS_UPLOAD_SAS && export FUSEBUS_UPLOAD_SAS && fusebus upload photos
     Exit codes: 0 all sent or already there, 1 some are not (they failed, or other content has their name),
                 2 usage, 3 the link is refused.
     """
+    sas = sas or ("" if supplier else os.environ.get(SAS_VARIABLE, ""))
     if sas:
         if supplier:
             raise click.UsageError("--sas says already who delivers: leave --supplier out")
         sys.exit(upload_folder(folder, sas, prefix=prefix, as_json=as_json))
     if not supplier:
-        raise click.UsageError("Missing option '--supplier' (or '--sas')")
+        raise click.UsageError(f"Missing option '--supplier' (or '--sas', or the variable {SAS_VARIABLE})")
     try:
         supplier_container(supplier)
         photos = photos_in(folder)
