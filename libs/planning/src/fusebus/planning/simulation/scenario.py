@@ -66,7 +66,7 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True):
     long: bool = False
     """Wants more than a few seconds."""
     foresight: bool = False
-    """The bound's knowledge of the future is worth more than its mark allows: the ratio is shown, not held to it."""
+    """The bound's knowledge of the future is worth more than its mark allows: it is left out of the mean."""
 
     @property
     def images(self) -> int:

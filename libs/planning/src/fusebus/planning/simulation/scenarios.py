@@ -130,15 +130,19 @@ def _trouble() -> list[Scenario]:
     outage = ((5 * MINUTE, 20 * MINUTE),)
     return [
         _scenario(
-            "spot-storm", "5,000 images due in 2 h, no Spot from minute 15 to 75", burst(5000), 2 * HOUR, storms=storm
+            "spot-storm", "5,000 images due in 2 h, no Spot from minute 15 to 75", burst(5000), 2 * HOUR, storms=storm,
+            bursts=1,
         ),
         _scenario(
             "storm-stays", "5,000 images due in 2 h, no Spot from minute 15 on", burst(5000), 2 * HOUR,
-            storms=((15 * MINUTE, DAY),), foresight=True,
+            storms=((15 * MINUTE, DAY),), foresight=True, bursts=1,
         ),
-        _scenario("no-spot", "5,000 images due in 2 h, no Spot at all", burst(5000), 2 * HOUR, storms=((-DAY, DAY),)),
         _scenario(
-            "spot-flicker", "20,000 images due in 2 h, a Spot node lives 1 h", burst(20_000), 2 * HOUR, spot_life=HOUR
+            "no-spot", "5,000 images due in 2 h, no Spot at all", burst(5000), 2 * HOUR, storms=((-DAY, DAY),), bursts=1
+        ),
+        _scenario(
+            "spot-flicker", "20,000 images due in 2 h, a Spot node lives 1 h", burst(20_000), 2 * HOUR, spot_life=HOUR,
+            bursts=1,
         ),
         _scenario(
             "metric-outage", "5,000 images due in 1 h, the depth unknown from minute 5 to 20", burst(5000), HOUR,
@@ -160,7 +164,7 @@ def _quotas() -> list[Scenario]:
     return [
         _scenario(
             "quota-drop", "5,000 every 30 min, 3 times, due in 1 h; quotas fall after 8 min",
-            _repeated(5000, 3), HOUR, quotas=((0.0, plenty), (8 * MINUTE, little)),
+            _repeated(5000, 3), HOUR, quotas=((0.0, plenty), (8 * MINUTE, little)), bursts=3,
         ),
         _scenario(
             "small-quota", "10,000 images due in 1 h, quota for 12 Spot and 4 dedicated T4", burst(10_000), HOUR,
@@ -178,7 +182,7 @@ def _prices() -> list[Scenario]:
     return [
         _scenario(
             "price-change", "2,000 every 30 min, 6 times, due in 1 h; Spot nearly triples after 90 min",
-            _repeated(2000, 6), HOUR, changes=rise,
+            _repeated(2000, 6), HOUR, changes=rise, bursts=6,
         ),
         _scenario(
             "off-peak", "4,000 images due in 6 h, half the price after 2 h", burst(4000), 6 * HOUR, changes=night,
