@@ -13,14 +13,19 @@ from fusebus.blobs import BlobSettings
 from fusebus.bus import BusSettings, Depth, PublishFailed
 from fusebus.contracts.messages import FleetChanged, JobKind
 from fusebus.contracts.outcomes import Outgoing
+from fusebus.costs import Verdict
 from fusebus.costs.settings import CostSettings
+from fusebus.dispatcher.breaker import Breaker
+from fusebus.dispatcher.ceilings import ceilings
 from fusebus.dispatcher.errors import FleetError, LostLeadership, PoolChanged, Refused
+from fusebus.dispatcher.facts import Facts
 from fusebus.dispatcher.loop import Dispatcher
 from fusebus.dispatcher.memory import Memory
+from fusebus.dispatcher.orders import Orders, obey
 from fusebus.dispatcher.quota import Quota
 from fusebus.dispatcher.seen import NodeSeen, PoolSeen, WorkerSeen, WorkerState
 from fusebus.dispatcher.settings import DispatcherSettings, PoolEntry
-from fusebus.dispatcher.steps import AddWorkers, DrainWorkers, RemoveNodes, Resize, Step, StopWaiting
+from fusebus.dispatcher.steps import AddWorkers, DrainWorkers, RemoveNodes, Resize, Step, StopWaiting, Target
 from fusebus.ledger import (
     Controls,
     CostSample,
@@ -64,6 +69,7 @@ class World:
     receives: bool | None = True
     pools: dict[str, PoolSeen] = field(default_factory=lambda: {"gpu": empty()})
     broken: set[str] = field(default_factory=set)
+    allowed: Quota | None = None
     surprises: int = 0
     """So many readings of a pool end in an error nobody foresaw."""
     steps: list[Step] = field(default_factory=list)
@@ -143,7 +149,9 @@ class World:
         self.pools[seen.name] = msgspec.structs.replace(seen, term=term)
 
     async def quota(self) -> Quota:
-        raise FleetError("not known here")
+        if self.allowed is None:
+            raise FleetError("not known here")
+        return self.allowed
 
     async def carry_out(self, seen: PoolSeen, step: Step, author: str) -> None:
         self._fail("step", FleetError("500"))
@@ -500,6 +508,47 @@ async def test_a_pin_above_the_ceiling_gets_the_ceiling_even_without_a_known_dep
     targets = await dispatcher.look()
     assert targets["gpu"].nodes == 4
     assert "at most 4 are allowed" in targets["gpu"].because
+
+
+def pinned(pool: str, count: int) -> Pin:
+    return Pin(pool=pool, nodes=count, until=NOW + timedelta(hours=1), set_by="ops", set_at=NOW)
+
+
+async def test_a_pin_stays_within_the_nodes_of_all_pools_together() -> None:
+    world = World(active=0, pools={"gpu": empty("gpu"), "cpu": empty("cpu")})
+    there = nodes("running", "running", "running")
+    world.pools["cpu"] = PoolSeen(name="cpu", steady=True, term=1, target_spot=3, nodes=there, workers=workers(3))
+    world.orders = Controls(pins={"gpu": pinned("gpu", 4), "cpu": pinned("cpu", 4)})
+    targets = await dispatcher_in(world, **TWO).look()
+    assert sum(target.nodes for target in targets.values()) == 4
+    assert "at most 4 nodes are allowed in all, 3 are other pools'" in targets["gpu"].because
+
+
+@pytest.mark.parametrize(
+    ("quota", "nodes_allowed", "words"),
+    [
+        (Quota(spot=8, dedicated=0), 2, "the quota of 8 Spot cores leaves 2 nodes"),
+        (Quota(spot=0, dedicated=99), 0, "the quota of 0 Spot cores leaves 0 nodes"),
+        (Quota(), 3, "pinned to 3 nodes"),
+    ],
+)
+async def test_a_pin_stays_within_the_quota(world: World, quota: Quota, nodes_allowed: int, words: str) -> None:
+    world.allowed = quota
+    world.orders = Controls(pins={"gpu": pinned("gpu", 3)})
+    target = (await dispatcher_in(world).look())["gpu"]
+    assert target.nodes == nodes_allowed
+    assert words in target.because
+    assert "dedicated cores" not in target.because
+
+
+def test_a_pin_buys_nothing_once_the_budget_is_spent_and_keeps_what_is_there() -> None:
+    settings, spent = settings_with(), Verdict(left=0.0, alerts=(), because="the budget is spent")
+    seen = PoolSeen(name="gpu", steady=True, target_spot=1, nodes=nodes("running"))
+    (pool,), facts = settings.all_pools, Facts(now=NOW, pools={"gpu": seen})
+    orders = Orders(pin=pinned("gpu", 3), max_nodes=4, ceilings=ceilings(pool, settings, facts, {}, spent))
+    target = obey(Target(because="policy"), seen, orders, Breaker(), NOW)
+    assert target.nodes == 1
+    assert "nothing is bought: the budget is spent" in target.because
 
 
 async def test_without_knowing_the_orders_nothing_is_done_and_afterwards_the_last_known_ones_hold(

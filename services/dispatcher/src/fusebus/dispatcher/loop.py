@@ -9,10 +9,13 @@ import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 
+import msgspec
+
 from fusebus.bus import BusError
 from fusebus.costs import Verdict, Waiting
 from fusebus.dispatcher import planner
 from fusebus.dispatcher.accounts import Accounts, PoolCosts
+from fusebus.dispatcher.ceilings import ceilings
 from fusebus.dispatcher.errors import FleetError, LostLeadership, PoolBusy, PoolChanged, Throttled
 from fusebus.dispatcher.eyes import Eyes
 from fusebus.dispatcher.facts import Facts
@@ -161,9 +164,12 @@ class Dispatcher:
         for late in plan.late:
             log.warning("late: %s", late.because)
         wanted = planner.targets(self._settings, plan)
-        targets = {}
+        targets: dict[str, Target] = {}
         for name, seen in facts.pools.items():
             orders = self._orders(self._pools[name], facts)
+            if orders.pin is not None:
+                limits = ceilings(self._pools[name], self._settings, facts, {**wanted, **targets}, budget)
+                orders = msgspec.structs.replace(orders, ceilings=limits)
             targets[name] = obey(wanted[name], seen, orders, self._memory.pools[name].breaker, facts.now)
             if not targets[name].hold or orders.mode != "acting":
                 decision = decision_on(

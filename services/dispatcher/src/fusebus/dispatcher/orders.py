@@ -12,6 +12,15 @@ from fusebus.dispatcher.steps import Target
 from fusebus.ledger import Pause, Pin
 
 
+class Ceiling(msgspec.Struct, frozen=True, kw_only=True):
+    """More nodes than this may not be had, whoever asks."""
+
+    nodes: int
+    because: str
+    spot: bool | None = None
+    """Of which price class; None: of both together."""
+
+
 class Orders(msgspec.Struct, frozen=True, kw_only=True):
     """For one pool, at one moment."""
 
@@ -22,6 +31,8 @@ class Orders(msgspec.Struct, frozen=True, kw_only=True):
     pause: Pause | None = None
     pin: Pin | None = None
     max_nodes: int = 0
+    ceilings: tuple[Ceiling, ...] = ()
+    """Above a pin; the policy keeps to them by itself."""
     may_spot: bool = True
     may_dedicated: bool = False
 
@@ -61,7 +72,7 @@ def _hold(seen: PoolSeen, because: str) -> Target:
 
 def _pinned(target: Target, seen: PoolSeen, orders: Orders, pin: Pin) -> Target:
     """So many nodes, of the kind that the pool has: Spot where it may have both. Workers follow the work."""
-    nodes = min(pin.nodes, orders.max_nodes)
+    nodes = min([pin.nodes, orders.max_nodes, *(one.nodes for one in orders.ceilings if one.spot is None)])
     spot = min(target.spot, nodes) if target.dedicated else nodes
     if not orders.may_dedicated:
         spot = nodes
@@ -70,13 +81,28 @@ def _pinned(target: Target, seen: PoolSeen, orders: Orders, pin: Pin) -> Target:
     why = f"pinned to {pin.nodes} node{'s' * (pin.nodes != 1)} by {pin.set_by} until {pin.until:%Y-%m-%d %H:%M} UTC"
     if pin.reason:
         why = f"{why}: {pin.reason}"
+    dedicated = min([nodes - spot, *(one.nodes for one in orders.ceilings if one.spot is False)])
+    spot = min([spot, *(one.nodes for one in orders.ceilings if one.spot is True)])
+    nodes = dedicated + spot
     if nodes < pin.nodes:
-        why = f"{why}; at most {orders.max_nodes} are allowed"
+        why = "; ".join((why, *_limits(pin, orders, dedicated, spot)))
     # An unknown demand leaves the workers as they are; the number of nodes is a person's word all the same.
     wanted = seen.live if target.hold else max(target.workers, seen.running)
     workers = min(wanted, nodes)
     because = f"{why}; without the pin: {target.because}"
-    return Target(dedicated=nodes - spot, spot=spot, workers=workers, because=because)
+    return Target(dedicated=dedicated, spot=spot, workers=workers, because=because)
+
+
+def _limits(pin: Pin, orders: Orders, dedicated: int, spot: int) -> list[str]:
+    """What keeps a pin from its nodes, in words."""
+    words = [f"at most {orders.max_nodes} are allowed"] if orders.max_nodes < pin.nodes else []
+    got = {None: dedicated + spot, True: spot, False: dedicated}
+    # A quota of the class of which the pin takes none is no news.
+    return words + [
+        one.because
+        for one in orders.ceilings
+        if one.nodes < pin.nodes and one.nodes <= got[one.spot] and (one.nodes or one.spot is not False)
+    ]
 
 
 def _at_most(target: Target, seen: PoolSeen, most: int, why: str, most_workers: int | None = None) -> Target:
