@@ -114,10 +114,33 @@ async def test_a_restarted_copy_of_the_same_name_leads_again_at_once_and_the_old
     assert (before.term(), after.term()) == (None, 2), "they don't take it from each other for ever"
 
 
-async def test_who_met_a_later_term_leads_no_more(candidates: Candidates) -> None:
+async def test_who_met_a_later_term_leads_no_more_and_then_beyond_that_term_at_once(candidates: Candidates) -> None:
     leader = await candidates.enter()
-    leader.step_down()
+    leader.step_down(7)
     assert leader.term() is None
+    await leader.tend()
+    assert leader.term() == 8, "pools carry term 7, and the lease was given back"
+
+
+async def test_a_lease_blob_that_was_deleted_gets_a_later_term_than_any_known(candidates: Candidates) -> None:
+    leader = await candidates.enter("one")
+    leader.step_down(7)
+    await leader.tend()
+    async with BlobServiceClient.from_connection_string(candidates.blobs.connection.reveal()) as service:
+        blob = service.get_blob_client(candidates.settings.leader_container, candidates.settings.leader_blob)
+        await blob.delete_blob(lease=leader._lease)
+    await leader.tend()
+    assert leader.term() is None
+    await leader.tend()
+    assert leader.term() == 9
+
+
+async def test_who_gives_up_takes_no_lease_from_a_copy_of_the_same_name(candidates: Candidates) -> None:
+    before, after = await candidates.enter("replica-1"), await candidates.enter("replica-1")
+    before.step_down(2)
+    await before.tend()
+    await after.tend()
+    assert (before.term(), after.term()) == (None, 2)
 
 
 async def test_a_store_that_can_not_be_reached_ends_leadership_only_with_the_lease(candidates: Candidates) -> None:

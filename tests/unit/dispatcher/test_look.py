@@ -81,6 +81,8 @@ class World:
     orders: Controls = field(default_factory=Controls)
     announced: list[Window] = field(default_factory=list)
     leads: int | None = 1
+    met: int = 0
+    """The later term for which leadership was given up."""
     leads_after_steps: int | None = None
     """Steps after which the lease is lost."""
 
@@ -173,8 +175,8 @@ class World:
     def term(self) -> int | None:
         return self.leads
 
-    def step_down(self) -> None:
-        self.leads = None
+    def step_down(self, met: int) -> None:
+        self.leads, self.met = None, met
 
     def _fail(self, what: str, error: Exception) -> None:
         if what in self.broken:
@@ -419,7 +421,7 @@ async def test_a_pool_with_a_later_term_ends_leadership(world: World, dispatcher
     world.pools["gpu"] = empty(term=9)
     with pytest.raises(LostLeadership):
         await dispatcher.look()
-    assert (world.steps, world.leads) == ([], None)
+    assert (world.steps, world.leads, world.met) == ([], None, 9)
 
 
 async def test_a_lease_that_ends_during_a_look_ends_its_steps(world: World, dispatcher: Dispatcher) -> None:

@@ -245,7 +245,7 @@ class Dispatcher:
         """Whether the pool carries our term already. Raises LostLeadership where it carries a later one."""
         self._must_lead(term)
         if seen.term > term:
-            self._leader.step_down()
+            self._leader.step_down(seen.term)
             raise LostLeadership(f"pool {seen.name} belongs to term {seen.term}, ours is {term}")
         if seen.term < term:
             await self._fleet.claim(seen, term)

@@ -93,5 +93,5 @@ class Leader(Protocol):
     def term(self) -> int | None:
         """The term in which we lead; None where we don't."""
 
-    def step_down(self) -> None:
-        """A later term was met."""
+    def step_down(self, met: int) -> None:
+        """A later term was met: the next one of ours must be later still."""

@@ -66,6 +66,8 @@ class BlobLeader:
         self._stumbles = 0  # turns that ended in an error nobody foresaw
         self.seen: Leadership | None = None
         self._lease: BlobLeaseClient | None = None
+        self._left: BlobLeaseClient | None = None  # given up, and to be given back
+        self._met = 0  # the latest term seen anywhere: a blob that was made anew begins at 0
         self._exits = contextlib.AsyncExitStack()
         self._service: BlobServiceClient | None = None
         self._blob: BlobClient | None = None
@@ -96,15 +98,19 @@ class BlobLeader:
         """The term in which we lead; None where we don't, or can't be sure any more."""
         return self._term if self._clock() < self._valid_until else None
 
-    def step_down(self) -> None:
-        """Somebody with a later term was met: lead no more until the lease is won anew."""
-        log.warning("leadership is given up: a later term than %s was met", self._term)
+    def step_down(self, met: int) -> None:
+        """Somebody's later term was met: lead no more until the lease is won anew, in a term after that one."""
+        log.warning("leadership is given up: term %d was met, ours is %s", met, self._term)
+        self._met = max(self._met, met)
+        self._left = self._lease or self._left
         self._term, self._lease, self._lease_id = None, None, str(uuid.uuid4())
 
     async def tend(self) -> None:
         """Renew the lease, or try to get it; what fails is tried again a fraction of the lease later."""
         try:
             async with asyncio.timeout(self._request_seconds):
+                if self._left is not None:
+                    await self._give_back(self._left)
                 await (self._acquire() if self._lease is None else self._renew(self._lease))
         except (AzureError, TimeoutError) as error:
             log.warning("the lease can't be reached: %s", str(error).partition("\n")[0])
@@ -132,11 +138,18 @@ class BlobLeader:
                 raise
             return
         before = await self._read()
-        mine = Leadership(term=before.term + 1, leader=self.name, nonce=self._nonce)
+        mine = Leadership(term=max(before.term, self._met) + 1, leader=self.name, nonce=self._nonce)
         await self._there.upload_blob(msgspec.json.encode(mine), overwrite=True, lease=lease)
-        self._lease, self.seen, self._term = lease, mine, mine.term
+        self._lease, self.seen, self._term, self._met = lease, mine, mine.term, mine.term
         self._believe(asked)
         log.info("leading in term %d", mine.term)
+
+    async def _give_back(self, lease: BlobLeaseClient) -> None:
+        """Of a lease that was given up, so that nobody waits for its end; a copy with our name may hold it by now."""
+        with contextlib.suppress(HttpResponseError):  # the blob or the lease is gone: nothing to give back
+            if (await self._read()).nonce == self._nonce:
+                await lease.release()
+        self._left = None
 
     async def _renew(self, lease: BlobLeaseClient) -> None:
         asked = self._clock()
@@ -151,7 +164,7 @@ class BlobLeader:
         found = await self._read()
         if found.nonce != self._nonce:  # a second copy under our own name has taken over
             self.seen = found
-            self.step_down()
+            self.step_down(found.term)
             return
         self._believe(asked)
 
