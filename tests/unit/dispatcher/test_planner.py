@@ -181,6 +181,15 @@ def test_the_rows_of_a_delivery_fall_into_job_kinds_and_times_allowed() -> None:
     }
 
 
+def test_what_arrived_counts_once_although_a_pool_can_not_be_read() -> None:
+    memory = Memory(settings_with())
+    one_hidden = {"t4": PoolSeen(name="t4", steady=True)}
+    memory.observe(facts_with(), 0.0)
+    for seconds in (60, 120, 180):
+        memory.observe(facts_with(now=at(seconds), depths=detect(100), pools=one_hidden), float(seconds))
+    assert memory.kinds[JobKind.DETECT].arrivals.last == at(60).timestamp()
+
+
 def test_ages_are_those_of_first_come_first_done_also_in_a_steady_flow() -> None:
     ages = Ages().observe(0, 100, 0.0).observe(300, 150, 0.0)
     assert (ages.oldest(150), ages.oldest(50), ages.oldest(60)) == (300, 0, 300)

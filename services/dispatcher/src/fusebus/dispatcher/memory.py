@@ -54,6 +54,8 @@ class KindMemory:
         self.arrivals = Arrivals()
         self.progress = Progress()
         self.ages = Ages()
+        self.depth: int | None = None
+        """The last that could be read; `progress` has its own, from when all pools could be read too."""
 
 
 class Memory:
@@ -83,10 +85,10 @@ class Memory:
 
     def _observe_kind(self, kind: JobKind, facts: Facts, monotonic: float) -> None:
         memory, depth = self.kinds[kind], facts.depths.get(kind)
-        before = memory.progress.depth
         if depth is not None:
-            arrived = max(0, depth - before) if before is not None else 0
+            arrived = max(0, depth - memory.depth) if memory.depth is not None else 0
             memory.arrivals = memory.arrivals.observe(facts.now.timestamp(), arrived)
+            memory.depth = depth
         names = [pool.name for pool in self._settings.all_pools if pool.job_kind is kind]
         speed = sum(
             facts.pools[name].running / self.pools[name].rate.seconds_per_image for name in names if name in facts.pools
