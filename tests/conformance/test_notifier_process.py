@@ -139,6 +139,7 @@ def rejected(supplier: str, run_id: str, upload: str) -> ImageRejected:
     )
 
 
+@pytest.mark.long
 async def test_a_run_completes_with_one_mail_although_the_notifier_is_killed_again_and_again(system, supplier):
     run_id, uploads = await enter(system, supplier, 20)
     await system.publish(

@@ -111,6 +111,7 @@ def up(tmp_path: Path) -> Any:
         process.wait(60)
 
 
+@pytest.mark.long
 def test_another_terminal_uploads_looks_and_takes_the_stack_down(
     tmp_path: Path,
     up: "subprocess.Popen[bytes]",

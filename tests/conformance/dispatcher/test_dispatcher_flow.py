@@ -110,8 +110,9 @@ async def test_images_bring_nodes_and_workers_and_afterwards_nothing_is_left(
     assert 1 <= batch.state.pool("gpu").nodes_made <= 2
     assert "12 detect images at 1 s each" in decisions[0].because
     assert [(found.nodes, found.because) for found in told] == [(found.nodes, found.because) for found in decisions]
-    pairs = [(found.nodes, found.workers) for found in decisions]
-    assert all(one != two for one, two in itertools.pairwise(pairs)), "an unchanged decision was repeated"
+    # On a slow machine an image may be late: that is told although nothing else changes.
+    said = [(found.nodes, found.workers, " late" in found.because) for found in decisions]
+    assert all(one != two for one, two in itertools.pairwise(said)), "an unchanged decision was repeated"
     billed = batch.state.billed_node_seconds("gpu")[False]
     assert cost.node_seconds == pytest.approx(billed, rel=0.5, abs=1.0)
     assert (status.term, status.mode, status.problem) == (1, "acting", "")
