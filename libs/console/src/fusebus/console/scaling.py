@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import getpass
-import socket
 import sys
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
@@ -14,6 +12,7 @@ from typing import TypeVar
 import click
 import msgspec
 
+from fusebus.console.attribution import short_reason, this_person
 from fusebus.console.commands import SETTINGS_OPTION
 from fusebus.console.explaining import stale_words
 from fusebus.console.moments import ahead, said
@@ -21,7 +20,6 @@ from fusebus.host import environment_for_people, load_settings
 from fusebus.ledger import Ledger, LedgerError, LedgerSettings, Pause, Pin, PoolStatus
 
 LONGEST_PIN = timedelta(days=31)  # a pin is for an occasion; what should last belongs into the settings
-LONGEST_REASON = 500  # characters
 
 Result = TypeVar("Result")
 
@@ -92,9 +90,9 @@ def scale(
         pool=pool,
         nodes=int(nodes),
         until=_until(until, now, LONGEST_PIN),
-        set_by=author or _me(),
+        set_by=author or this_person(),
         set_at=now,
-        reason=_short(reason),
+        reason=short_reason(reason),
     )
     status = with_ledger(settings_file, lambda ledger: _pin(ledger, pin))
     words = f"pool {pool} is pinned to {pin.nodes} node{'s' * (pin.nodes != 1)} until {said(pin.until, now)}"
@@ -133,9 +131,9 @@ def pause(
         pool=pool or "",
         to_zero=to_zero,
         until=_until(until, now, None) if until else None,
-        set_by=author or _me(),
+        set_by=author or this_person(),
         set_at=now,
-        reason=_short(reason),
+        reason=short_reason(reason),
     )
     statuses = with_ledger(settings_file, lambda ledger: _pause(ledger, order))
     what = f"pool {pool}" if pool else "every pool"
@@ -213,17 +211,6 @@ def _until(text: str, now: datetime, longest: timedelta | None) -> datetime:
     if longest is not None and moment - now > longest:
         raise click.UsageError(f"--until {text} is more than {longest.days} days away: change the settings instead")
     return moment
-
-
-def _me() -> str:
-    try:
-        return f"{getpass.getuser()}@{socket.gethostname()}"
-    except (KeyError, OSError):  # a user number without a name
-        return f"somebody@{socket.gethostname()}"
-
-
-def _short(reason: str) -> str:
-    return " ".join(reason.split())[:LONGEST_REASON]
 
 
 def _tell(as_json: bool, found: object, words: list[str]) -> None:

@@ -15,10 +15,11 @@ import msgspec
 
 from fusebus.blobs import Blobs, BlobSettings, GrantUnavailable, StorageError
 from fusebus.blobs.layout import supplier_container
+from fusebus.console.attribution import short_reason, this_person
 from fusebus.console.commands import SETTINGS_OPTION
 from fusebus.console.granting import grant_words
 from fusebus.console.moments import ahead
-from fusebus.console.scaling import BY_OPTION, JSON_OPTION, REASON_OPTION, _me, _short, with_ledger
+from fusebus.console.scaling import BY_OPTION, JSON_OPTION, REASON_OPTION, with_ledger
 from fusebus.console.supplier_words import Shown, left_words, shown_words, terms_words
 from fusebus.contracts.messages import JobKind, Lane
 from fusebus.host import environment_for_people, load_settings
@@ -81,7 +82,7 @@ def add(name: str, author: str | None, as_json: bool, settings_file: Path | None
     """
     container = _container(name)
     now = datetime.now(UTC)
-    by = author or _me()
+    by = author or this_person()
     record = SupplierRecord(name=name, added_at=now, changed_at=now, changed_by=by, **_terms(given, now))
 
     async def work(ledger: Ledger, blobs: Blobs) -> None:
@@ -189,7 +190,7 @@ def suspend(name: str, reason: str, author: str | None, as_json: bool, settings_
     Example: fusebus supplier suspend acme --reason "sends screenshots"
     Exit codes: 0 suspended, 1 the ledger could not be reached, 2 usage (an unknown supplier too).
     """
-    changes = {"state": SupplierState.SUSPENDED, "reason": _short(reason)}
+    changes = {"state": SupplierState.SUSPENDED, "reason": short_reason(reason)}
     record = _change(settings_file, name, author, changes)
     _tell(as_json, record, [f"{name} is suspended: what comes is held until fusebus supplier resume {name}"])
 
@@ -223,7 +224,7 @@ def remove(name: str, reason: str, author: str | None, as_json: bool, settings_f
     Example: fusebus supplier remove acme --reason "contract ended"
     Exit codes: 0 removed, 1 ledger or storage could not be reached, 2 usage, 3 a grant could not be taken back.
     """
-    changes = {"state": SupplierState.REMOVED, "reason": _short(reason)}
+    changes = {"state": SupplierState.REMOVED, "reason": short_reason(reason)}
     record = _change(settings_file, name, author, changes)  # first: what still arrives is held
     left = _revoke(settings_file, name, None)
     words = [f"{name} is removed: its grants are revoked, what still comes is held"]
@@ -262,7 +263,7 @@ def grant(name: str, span: str, author: str | None, as_json: bool, settings_file
             grant_id=grant_id,
             supplier=name,
             made_at=now,
-            made_by=author or _me(),
+            made_by=author or this_person(),
             expires_at=made.expires_at,
             revocable=made.revocable,
         )
@@ -317,7 +318,7 @@ def _revoke(settings_file: Path | None, name: str, grant_id: str | None) -> list
 def _change(settings_file: Path | None, name: str, author: str | None, changes: dict[str, Any]) -> SupplierRecord:
     async def work(ledger: Ledger) -> SupplierRecord:
         await _known(ledger, name)
-        changed = await ledger.change_supplier(name, datetime.now(UTC), author or _me(), **changes)
+        changed = await ledger.change_supplier(name, datetime.now(UTC), author or this_person(), **changes)
         assert changed is not None, "records are never deleted"
         return changed
 
