@@ -12,6 +12,7 @@ from fusebus.bus.counts import Counts
 from fusebus.bus.errors import LinkBroken, LockLost
 from fusebus.bus.renewal import Lock, keep_lock, next_try
 from fusebus.bus.settings import ConsumerSettings
+from fusebus.bus.settlement import Source
 
 LOCK = 60.0
 SETTINGS = ConsumerSettings()
@@ -56,7 +57,7 @@ async def keep(*orders: str) -> tuple[Lock, Renewals, Counts]:
     time = Time()
     lock = Lock(time.now + LOCK)
     renewals = Renewals(time, *orders)
-    counts = Counts("test")
+    counts = Counts(Source(topic="images", subscription="detect"))
     try:
         await keep_lock(lock, renewals, SETTINGS, counts, clock=time, sleep=time.sleep)
     except asyncio.CancelledError:

@@ -7,6 +7,9 @@ from typing import Literal
 
 from opentelemetry import metrics
 
+from fusebus.bus.settlement import Source
+from fusebus.bus.tracing import destination
+
 What = Literal[
     "received",
     "completed",
@@ -22,22 +25,22 @@ What = Literal[
 ]
 """`redelivered_after_confirmed_complete` must stay 0: the broker said that it is done and sent it again."""
 
-_messages = metrics.get_meter("fusebus.bus").create_counter(
-    "fusebus.bus.messages", description="What consumers did, by outcome and subscription."
+_events = metrics.get_meter("fusebus.bus").create_counter(
+    "fusebus.consumer.events", unit="{event}", description="What consumers did, by outcome and subscription."
 )
 
 
 class Counts:
     """Counts since the start, by name; each is also a metric."""
 
-    def __init__(self, source: str) -> None:
-        self._source = source
+    def __init__(self, source: Source) -> None:
+        self._attributes = destination(source.topic, source.subscription)
         self._found: Counter[str] = Counter()
 
     def add(self, what: What) -> None:
         """One more."""
         self._found[what] += 1
-        _messages.add(1, {"outcome": what, "source": self._source})
+        _events.add(1, {**self._attributes, "fusebus.outcome": what})
 
     def __getitem__(self, what: What) -> int:
         return self._found[what]

@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from functools import partial
 
+from fusebus.bus import measures
 from fusebus.bus.context import Context, Handler
 from fusebus.bus.counts import Counts
 from fusebus.bus.errors import LinkBroken, LockLost, PublishFailed
@@ -17,7 +18,7 @@ from fusebus.bus.received import Received
 from fusebus.bus.renewal import Lock
 from fusebus.bus.settings import ConsumerSettings
 from fusebus.bus.settlement import Complete, DeadLetter, GiveBack, Plan, Settlement, Source, plan, plan_failure
-from fusebus.bus.tracing import receive_span, span
+from fusebus.bus.tracing import process_span, span
 from fusebus.contracts.envelope import Envelope, Poison
 from fusebus.contracts.outcomes import Outcome
 from fusebus.host import log_fields
@@ -60,14 +61,12 @@ class Handling:
         if envelope.only not in (None, self._source.subscription):
             return Complete()  # another subscription's retry
         ids = {name: str(value) for name in ("upload", "run") if (value := message.properties.get(name))}
-        attributes: dict[str, str | int] = {
-            "messaging.message.id": message.message_id,
-            "fusebus.attempt": envelope.attempt,
-        }
         with (
             log_fields(message_id=message.message_id, **ids),
-            receive_span(self._source.name, envelope.traceparent, attributes | ids),
+            process_span(self._source, message, envelope),
+            measures.processing(self._source),
         ):
+            measures.waited(self._source, message.enqueued_at)
             try:
                 if renew is not None:
                     async with asyncio.timeout(self._settings.renew_seconds):

@@ -15,14 +15,14 @@ from azure.servicebus.exceptions import (
     MessagingEntityNotFoundError,
     ServiceBusServerBusyError,
 )
-from opentelemetry.trace import SpanKind
 
+from fusebus.bus import measures
 from fusebus.bus.backoff import backoff
 from fusebus.bus.connection import Closer, Connection
 from fusebus.bus.errors import PublishFailed
 from fusebus.bus.settings import BusSettings
 from fusebus.bus.settlement import Parcel, parcels_of
-from fusebus.bus.tracing import current_traceparent, span
+from fusebus.bus.tracing import Sending
 from fusebus.contracts.envelope import encode
 from fusebus.contracts.outcomes import Outgoing
 
@@ -51,12 +51,17 @@ class Publisher:
         """Send prepared parcels (a delayed retry, a replay), as `publish` does; `fence` is asked before each send."""
         if not parcels:
             return
-        topics = sorted({parcel.topic for parcel in parcels})
-        with span(f"publish {' '.join(topics)}", SpanKind.PRODUCER):
-            # All are encoded before the first is sent: one that is too large leaves nothing half published.
-            prepared = [(parcel.topic, _encoded(parcel)) for parcel in parcels]
-            for topic in topics:
-                await self._sender(topic).send([message for found, message in prepared if found == topic], fence)
+        # All are encoded before the first is sent: one that is too large leaves nothing half published.
+        bodies = [encode(parcel.envelope.message) for parcel in parcels]
+        for topic in sorted({parcel.topic for parcel in parcels}):
+            mine = [(parcel, body) for parcel, body in zip(parcels, bodies, strict=True) if parcel.topic == topic]
+            with (
+                Sending(topic, [parcel for parcel, _ in mine]) as sending,
+                measures.operation("send", topic, messages=len(mine)),
+            ):
+                made = zip(mine, sending.traceparents(), strict=True)
+                messages = [_message(parcel, body, traceparent) for (parcel, body), traceparent in made]
+                await self._sender(topic).send(messages, fence)
 
     async def connect(self, topic: str) -> None:
         """Open the link to a topic, which the first message would else wait for. A failure is left to that message."""
@@ -73,13 +78,11 @@ class Publisher:
         return self._senders[topic]
 
 
-def _encoded(parcel: Parcel) -> ServiceBusMessage:
-    envelope = msgspec.structs.replace(
-        parcel.envelope, traceparent=current_traceparent() or parcel.envelope.traceparent
-    )
+def _message(parcel: Parcel, body: bytes, traceparent: str | None) -> ServiceBusMessage:
+    envelope = msgspec.structs.replace(parcel.envelope, traceparent=traceparent or parcel.envelope.traceparent)
     properties: dict[Any, Any] = dict(envelope.properties())  # the SDK's type is wider and invariant
     message = ServiceBusMessage(
-        encode(envelope.message),
+        body,
         message_id=envelope.message_id,
         content_type="application/json",
         subject=type(envelope.message).__name__,

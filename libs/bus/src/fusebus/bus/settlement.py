@@ -13,6 +13,7 @@ from fusebus.bus.settings import ConsumerSettings
 from fusebus.contracts.envelope import Envelope
 from fusebus.contracts.outcomes import Abandon, Done, Outcome, Outgoing, Reject, Retry
 from fusebus.contracts.topology import topic_of
+from fusebus.host import redact
 
 MAX_DEAD_LETTER_TEXT = 4096  # characters; Service Bus refuses longer reasons and descriptions
 HANDLER_FAILED = "handler_failed"
@@ -103,7 +104,7 @@ def plan_failure(
     # Counted apart from retries that a handler asked for: an outage waited out must not spend the attempts of a fault.
     failed = msgspec.structs.replace(envelope, failures=envelope.failures + 1)
     delay = backoff(failed.failures, settings.retry_seconds, settings.retry_most_seconds, jitter)
-    retry = Retry(delay=delay, reason=HANDLER_FAILED, description=f"{type(error).__name__}: {error}")
+    retry = Retry(delay=delay, reason=HANDLER_FAILED, description=redact(f"{type(error).__name__}: {error}"))
     return _retry(retry, failed.failures >= settings.max_attempts, failed, source, now)
 
 

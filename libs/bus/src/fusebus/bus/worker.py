@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from fusebus.bus import measures
 from fusebus.bus.administration import Depth
 from fusebus.bus.backoff import backoff
 from fusebus.bus.connection import Connection
@@ -29,6 +30,7 @@ from fusebus.bus.received import Received
 from fusebus.bus.renewal import Lock, RenewalLink, keep_lock
 from fusebus.bus.settings import BusSettings, ConsumerSettings
 from fusebus.bus.settlement import Complete, DeadLetter, GiveBack, Settlement, Source
+from fusebus.bus.tracing import settle_span
 
 log = logging.getLogger(__name__)
 
@@ -85,7 +87,7 @@ class Consumer:
         self._rebuilt = False  # since the last message, because none came
         self._failures = 0  # of the link, in a row
         self._broken_since: float | None = None
-        self.counts = Counts(self._name)
+        self.counts = Counts(source)
         self._handling = Handling(source, handler, publisher, settings, self.counts)
 
     def is_alive(self) -> bool:
@@ -149,6 +151,7 @@ class Consumer:
 
     def _begin(self, message: Received) -> None:
         self.counts.add("received")
+        measures.received(self._source, message.delivery_count)
         if (message.sequence, message.message_id) in self._confirmed:
             self.counts.add("redelivered_after_confirmed_complete")
             log.error("%s: %s came back after its completion was confirmed", self._name, message.message_id)
@@ -207,8 +210,12 @@ class Consumer:
             return None
         settlement = _settlement_of(work)
         try:
-            async with asyncio.timeout(self._settings.settle_seconds):
-                await self._link.settle(work.message, settlement)
+            with (
+                settle_span(self._source, work.message, settlement),
+                measures.operation("settle", self._source.topic, self._source.subscription),
+            ):
+                async with asyncio.timeout(self._settings.settle_seconds):
+                    await self._link.settle(work.message, settlement)
         except LockLost as error:
             log.warning("%s: lost the lock of %s when settling: %s", self._name, work.message.message_id, error)
             self.counts.add("lock_lost")

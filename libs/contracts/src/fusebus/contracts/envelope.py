@@ -18,7 +18,13 @@ from fusebus.contracts.messages import (
 )
 
 MAX_BODY_BYTES = 64 * 1024
+MAX_ARRAY_BYTES = 256 * 1024
+"""Of several events in one message, which others make: what Service Bus Standard carries."""
 MAX_WORK_ID = 100  # characters; Service Bus allows 128 for the whole message id
+
+TRACEPARENT = "traceparent"
+DIAGNOSTIC_ID = "Diagnostic-Id"
+"""What the Azure SDKs write, and read where there is no `traceparent`; the same text in it."""
 
 _encoder = msgspec.json.Encoder(order="deterministic")
 _decoder: msgspec.json.Decoder[AnyMessage] = msgspec.json.Decoder(AnyMessage)
@@ -80,7 +86,7 @@ class Envelope(msgspec.Struct, frozen=True, kw_only=True):
         if self.only is not None:
             found["only"] = self.only
         if self.traceparent is not None:
-            found["traceparent"] = self.traceparent
+            found[TRACEPARENT] = found[DIAGNOSTIC_ID] = self.traceparent
         return found
 
 
@@ -132,5 +138,11 @@ def envelope(body: bytes, properties: Mapping[str, object]) -> Envelope:
         failures=counter("failures", 0),
         replay=counter("replay", 0),
         only=text("only"),
-        traceparent=text("traceparent"),
+        traceparent=traceparent_of(properties),
     )
+
+
+def traceparent_of(properties: Mapping[str, object]) -> str | None:
+    """The trace context that a message brought, from us or from an Azure SDK."""
+    found = (properties.get(name) for name in (TRACEPARENT, DIAGNOSTIC_ID))
+    return next((value for value in found if isinstance(value, str)), None)

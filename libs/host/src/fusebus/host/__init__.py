@@ -3,7 +3,9 @@
 from fusebus.host.health import Health, HealthSettings
 from fusebus.host.life import Life, run_service
 from fusebus.host.logs import log_fields
+from fusebus.host.redaction import redact
 from fusebus.host.settings import Secret, SettingsError, describe_settings, environment_for_people, load_settings
+from fusebus.host.telemetry import metrics_are_read
 
 __all__ = [
     "Health",
@@ -15,5 +17,7 @@ __all__ = [
     "environment_for_people",
     "load_settings",
     "log_fields",
+    "metrics_are_read",
+    "redact",
     "run_service",
 ]

@@ -1,4 +1,4 @@
-"""/healthz (is it making progress?) and /readyz (may work be sent to it?) over HTTP."""
+"""/healthz (is it making progress?), /readyz (may work be sent to it?) and /metrics over HTTP."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated
 
 import msgspec
+
+from fusebus.host.telemetry import Page
 
 if TYPE_CHECKING:
     from aiohttp import web
@@ -16,15 +18,17 @@ class HealthSettings(msgspec.Struct, frozen=True, kw_only=True):
 
     host: Annotated[str, msgspec.Meta(description="Address to listen on; containers need 0.0.0.0.")] = "127.0.0.1"
     port: Annotated[
-        int, msgspec.Meta(ge=0, le=65535, description="Port of /healthz and /readyz; 0 turns both off.")
+        int, msgspec.Meta(ge=0, le=65535, description="Port of /healthz, /readyz and /metrics; 0 turns them off.")
     ] = 0
 
 
 class Health:
     """What this process says of itself: liveness is progress, not an open port."""
 
-    def __init__(self, settings: HealthSettings) -> None:
+    def __init__(self, settings: HealthSettings, scrape: Callable[[], Page] | None = None) -> None:
+        """`scrape`: what /metrics answers; None: there is no such page."""
         self.ready = False
+        self._scrape = scrape
         self._settings = settings
         self._checks: dict[str, Callable[[], bool]] = {}
         self._runner: web.AppRunner | None = None
@@ -45,6 +49,8 @@ class Health:
 
         app = web.Application()
         app.add_routes([web.get("/healthz", self._healthz), web.get("/readyz", self._readyz)])
+        if self._scrape is not None:
+            app.add_routes([web.get("/metrics", self._metrics)])
         self._runner = web.AppRunner(app, access_log=None)
         await self._runner.setup()
         await web.TCPSite(self._runner, self._settings.host, self._settings.port).start()
@@ -64,3 +70,10 @@ class Health:
         from aiohttp import web
 
         return web.json_response({"ready": self.ready}, status=200 if self.ready else 503)
+
+    async def _metrics(self, request: web.Request) -> web.Response:
+        from aiohttp import web
+
+        assert self._scrape is not None
+        page = self._scrape()
+        return web.Response(body=page.body, headers={"Content-Type": page.content_type})

@@ -14,8 +14,9 @@ import msgspec
 
 from fusebus.host.health import Health, HealthSettings
 from fusebus.host.logs import set_up_logs
+from fusebus.host.redaction import redact
 from fusebus.host.settings import SettingsError, describe_settings, load_settings
-from fusebus.host.telemetry import TelemetrySettings, set_up_telemetry
+from fusebus.host.telemetry import Telemetry, TelemetrySettings, set_up_telemetry
 
 EXIT_OK = 0
 EXIT_FAILED = 1
@@ -61,18 +62,20 @@ def run_service(name: str, settings_type: type[S], main: Callable[[S, Life], Awa
         settings = load_settings(settings_type, name)
         host = load_settings(HostSettings, "host")
     except SettingsError as error:
-        print(f"{name}: these settings are wrong:\n{error}", file=sys.stderr)  # noqa: T201
+        print(f"{name}: these settings are wrong:\n{redact(str(error))}", file=sys.stderr)  # noqa: T201
         return EXIT_USAGE
     set_up_logs(name, host.log.level)
-    shut_telemetry = set_up_telemetry(name, host.telemetry)
+    telemetry = set_up_telemetry(name, host.telemetry, scraped=bool(host.health.port))
     try:
-        return asyncio.run(_live(name, settings, host, main))
+        return asyncio.run(_live(name, settings, host, telemetry, main))
     finally:
-        shut_telemetry()
+        telemetry.shut()
 
 
-async def _live(name: str, settings: S, host: HostSettings, main: Callable[[S, Life], Awaitable[None]]) -> int:
-    life = Life(Health(host.health))
+async def _live(
+    name: str, settings: S, host: HostSettings, telemetry: Telemetry, main: Callable[[S, Life], Awaitable[None]]
+) -> int:
+    life = Life(Health(host.health, telemetry.scrape))
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, life.stop.set)

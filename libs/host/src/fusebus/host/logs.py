@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-import re
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -12,11 +12,11 @@ from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
+from opentelemetry import trace
+
+from fusebus.host.redaction import redact
 
 _fields: ContextVar[dict[str, str] | None] = ContextVar("fusebus_log_fields", default=None)
-_SECRETS = re.compile(
-    r"(?P<key>\bsig=|AccountKey=|SharedAccessKey=|SharedAccessSignature |Bearer |password=)[^\s;&\"',]+", re.IGNORECASE
-)
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 _NOISY = ("azure", "uamqp", "aiohttp.access", "pyvips")
 
@@ -29,11 +29,6 @@ def log_fields(**fields: str | None) -> Iterator[None]:
         yield
     finally:
         _fields.reset(token)
-
-
-def redact(text: str) -> str:
-    """The text without the values of signatures, keys and tokens."""
-    return _SECRETS.sub(lambda match: match["key"] + "***", text)
 
 
 class JsonFormatter(logging.Formatter):
@@ -52,6 +47,8 @@ class JsonFormatter(logging.Formatter):
             "logger": record.name,
             "message": record.getMessage(),
         }
+        if (here := trace.get_current_span().get_span_context()).is_valid:
+            own["trace_id"], own["span_id"] = f"{here.trace_id:032x}", f"{here.span_id:016x}"
         extra = {key: value for key, value in vars(record).items() if key not in _STANDARD}
         line = {**own, **(_fields.get() or {}), **extra, **own}  # own keys first, and no id takes their place
         if record.exc_info:
@@ -66,3 +63,8 @@ def set_up_logs(service: str, level: str = "INFO") -> None:
     logging.basicConfig(level=level, handlers=[handler], force=True)
     for name in _NOISY:
         logging.getLogger(name).setLevel(logging.WARNING)
+    # What would else be printed as it is, past the formatter and its redaction.
+    logging.captureWarnings(True)
+    log = logging.getLogger(__name__)
+    sys.excepthook = lambda kind, error, where: log.critical("ended by an exception", exc_info=(kind, error, where))
+    threading.excepthook = lambda of: log.critical("a thread ended by an exception", exc_info=of.exc_value)

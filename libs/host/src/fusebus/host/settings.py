@@ -11,6 +11,8 @@ from typing import Any, TypeVar, get_type_hints
 
 import msgspec
 
+from fusebus.host.redaction import note_secret
+
 PREFIX = "FUSEBUS"
 FILE_VARIABLE = "FUSEBUS_SETTINGS"
 STACK_FILE = Path(".fusebus/settings.toml")
@@ -176,6 +178,7 @@ def _convert(raw: Any, wanted: Any) -> Any:
 
 def _hook(wanted: type, raw: Any) -> Any:
     if wanted is Secret and isinstance(raw, str):
+        note_secret(raw)
         return Secret(raw)
     if wanted is Path and isinstance(raw, str):
         return Path(raw)

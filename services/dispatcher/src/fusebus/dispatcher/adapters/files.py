@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from azure.batch import models as batch_models
 from azure.core.exceptions import HttpResponseError
 
-from fusebus.host.logs import redact
+from fusebus.host import redact
 
 TAIL_BYTES = 2000
 
