@@ -86,6 +86,8 @@ GROWN: dict[str, m.Message] = {
         rejected_at=WHEN,
         detail="300 scans",
     ),
+    "ImageAccepted.v1.model": msgspec.structs.replace(EXAMPLES[1], model="fuses@2"),
+    "RunCheck.v1.manifest": m.manifest_check(RUN, "acme", WHEN),
     "BudgetCrossed.v1.forecast": m.BudgetCrossed(
         month="2026-11",
         share=1.25,

@@ -8,7 +8,10 @@ from fusebus.contracts.identity import run_date
 from fusebus.contracts.messages import SUPPLIER_CONTAINER_PREFIX
 
 RESULTS = "results"
-"""The one container of everything we write; suppliers have no access to it."""
+"""The one container of everything we write but receipts; suppliers have no access to it."""
+
+RECEIPT_CONTAINER_PREFIX = "to-"
+"""Not part of what uploads are looked for in; no longer than that prefix, for a supplier's name may fill the rest."""
 
 _SUPPLIER = re.compile(r"[a-z0-9](?:[a-z0-9]|-(?=[a-z0-9])){0,58}[a-z0-9]")
 
@@ -20,6 +23,11 @@ def supplier_container(supplier: str) -> str:
     return SUPPLIER_CONTAINER_PREFIX + supplier
 
 
+def receipt_container(supplier: str) -> str:
+    """`to-<supplier>`: what its supplier may read of ours. Raises ValueError as `supplier_container` does."""
+    return RECEIPT_CONTAINER_PREFIX + supplier_container(supplier).removeprefix(SUPPLIER_CONTAINER_PREFIX)
+
+
 def supplier_of(container: str) -> str | None:
     """The supplier whose container this is; None for any other container."""
     supplier = container.removeprefix(SUPPLIER_CONTAINER_PREFIX)
@@ -29,6 +37,11 @@ def supplier_of(container: str) -> str | None:
 def working_name(image_id: str) -> str:
     """The picture rebuilt from an original that workers don't read (HEIC), JPEG."""
     return f"working/{image_id}.jpg"
+
+
+def manifest_name(upload_id: str) -> str:
+    """The names that a supplier's manifest lists, as ingest read them, JSON."""
+    return f"manifest/{upload_id}.json"
 
 
 def annotated_name(run_id: str, analysis_id: str) -> str:
@@ -54,3 +67,18 @@ def result_name(run_id: str, analysis_id: str) -> str:
 def report_name(run_id: str) -> str:
     """The run report, one self-contained HTML page."""
     return f"report/{run_id}/index.html"
+
+
+def receipt_name(run_id: str, suffix: str) -> str:
+    """A run's receipt in its supplier's receipts container; `suffix` is `json` or `csv`."""
+    return f"runs/{run_id}/receipt.{suffix}"
+
+
+def latest_receipt_name(suffix: str) -> str:
+    """A copy of the newest run's receipt, where its supplier finds it without knowing the run."""
+    return f"receipt.{suffix}"
+
+
+def receipt_index_name(suffix: str) -> str:
+    """The list of all receipts in a receipts container."""
+    return f"receipts.{suffix}"

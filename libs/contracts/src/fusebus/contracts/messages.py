@@ -139,6 +139,8 @@ class ImageAccepted(Message, frozen=True, kw_only=True, tag="ImageAccepted"):
     """The camera's model as it calls itself."""
     quality: tuple[str, ...] = ()
     """Warnings as short codes (`blurred`, `dark`, `glare`, `too_small`): the picture is analysed all the same."""
+    model: str = ""
+    """`name@version` that alone may analyse it (`fusebus reprocess`); empty: whichever serves."""
     schema_version: int = 1
 
 
@@ -224,7 +226,20 @@ class RunCheck(Message, frozen=True, kw_only=True, tag="RunCheck"):
     supplier: Supplier
     sequence: int = 0
     """Grows with each re-arming, so that duplicate detection lets the next check through."""
+    manifest: bool = False
+    """Only look whether all that the run's manifests list has arrived, until it is closed. These checks are numbered
+    by time (MANIFEST_LOOK_SECONDS), so that however many manifests there are, looks remain few."""
     schema_version: int = 1
+
+
+MANIFEST_LOOK_SECONDS = 10.0
+"""At most one such look at a run is sent in so long."""
+
+
+def manifest_check(run_id: str, supplier: str, at: datetime) -> RunCheck:
+    """The look at a run's manifests that is due at `at`."""
+    sequence = int(at.timestamp() // MANIFEST_LOOK_SECONDS)
+    return RunCheck(run_id=run_id, supplier=supplier, sequence=sequence, manifest=True)
 
 
 class CloseRun(Message, frozen=True, kw_only=True, tag="CloseRun"):
@@ -339,7 +354,7 @@ def work_id(message: Message) -> str:
         case BlobCreated():
             return f"{kind}/{upload_id(message.container, message.blob_name, message.data.e_tag)}"
         case RunCheck():
-            return f"{kind}/{message.run_id}/{message.sequence}"
+            return f"{kind}/{message.run_id}/{'manifest/' * message.manifest}{message.sequence}"
         case CloseRun():
             return f"{kind}/{message.run_id}"
         case FleetChanged():

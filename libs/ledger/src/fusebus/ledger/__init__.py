@@ -17,12 +17,14 @@ from fusebus.ledger.rows import (
     ImageFacts,
     MailMarker,
     MailState,
+    ManifestFacts,
     RunRow,
     RunState,
     UploadEntry,
     UploadRow,
     Working,
 )
+from fusebus.ledger.runs import RunContents
 from fusebus.ledger.settings import LedgerSettings
 from fusebus.ledger.suppliers import Grant, Held, HeldBecause, SupplierRecord, SupplierState, Usage, next_day
 
@@ -48,10 +50,12 @@ __all__ = [
     "LedgerUnavailable",
     "MailMarker",
     "MailState",
+    "ManifestFacts",
     "Pause",
     "Pin",
     "PoolStatus",
     "QuotaLine",
+    "RunContents",
     "RunRow",
     "RunState",
     "SupplierRecord",

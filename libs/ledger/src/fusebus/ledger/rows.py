@@ -97,8 +97,23 @@ class ImageFacts(msgspec.Struct, frozen=True, kw_only=True):
     """None where the original itself is analysed."""
 
 
+class ManifestFacts(msgspec.Struct, frozen=True, kw_only=True):
+    """What ingest read in a manifest, which lists the files of a delivery; it is no photo and has no final."""
+
+    listed: int = 0
+    """Files that it names."""
+    names: str = ""
+    """Blob of ours in the results container with their full names; empty where the manifest is refused."""
+    sha256: str = ""
+    """Of that blob, hexadecimal."""
+    refused: str = ""
+    """A short code; empty where it is taken."""
+    explanation: str = ""
+    """One sentence for the supplier of a refused one: what is wrong and the way out."""
+
+
 class UploadEntry(msgspec.Struct, frozen=True, kw_only=True):
-    """What ingest enters, its verdict included: exactly one of `image` (accepted) and `reject_reason` is set."""
+    """What ingest enters, its verdict included: one of `image` (accepted), `reject_reason`, `manifest` is set."""
 
     upload_id: str
     supplier: str
@@ -120,6 +135,8 @@ class UploadEntry(msgspec.Struct, frozen=True, kw_only=True):
     """The supplier's own terms when it arrived; None: ingest's settings."""
     lane: Lane | None = None
     deadline_seconds: float | None = None
+    manifest: ManifestFacts | None = None
+    """Set where the upload is a manifest, taken or refused."""
 
 
 class UploadRow(UploadEntry, frozen=True, kw_only=True):
@@ -128,6 +145,11 @@ class UploadRow(UploadEntry, frozen=True, kw_only=True):
     run_id: str
     entered_at: datetime
     final: Final | None = None
+    waits_for: str = ""
+    """The upload that brought this one's photo first and has no final yet: this one's follows from it."""
+    waits_for_run: str = ""
+    reprocess_of: str = ""
+    """In a run of `fusebus reprocess`: the upload that is analysed again."""
     version: str = ""
     """The row's own ETag; empty where it was not read from the table."""
 
@@ -158,6 +180,10 @@ class RunRow(msgspec.Struct, frozen=True, kw_only=True):
     completed_at: datetime | None = None
     close_requested_by: str = ""
     """Who asked for it; empty where the run closed because it was quiet."""
+    reprocess_of: str = ""
+    """The run whose photos are analysed again; empty for a delivery."""
+    model: str = ""
+    """`name@version` that they are analysed with."""
     version: str = ""
     """The row's own ETag."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from datetime import UTC, datetime
+from typing import NamedTuple
 
 import msgspec
 
@@ -16,6 +17,13 @@ UPLOAD = "upload:"
 OPENED = "opened:"
 MAX_EXPLANATION = 4_000  # characters of free text that are kept
 _END_OF_TIME = 10**17  # microseconds since 1970, the year 5138: row names count down from it, newest first
+
+
+class RunContents(NamedTuple):
+    """What a run holds: photos (and what was sent in their place), and the manifests that list them."""
+
+    uploads: list[UploadRow]
+    manifests: list[UploadRow]
 
 
 class RunLedger:
@@ -46,8 +54,30 @@ class RunLedger:
         return _upload(found) if found else None
 
     async def uploads(self, run_id: str) -> list[UploadRow]:
-        """All uploads of a run in the order of their ids: a partition scan, a thousand rows a page."""
-        return [_upload(row) async for row in self._tables.query("runs", run_id, UPLOAD, _after(UPLOAD))]
+        """All uploads of a run but its manifests, as `contents`."""
+        return (await self.contents(run_id)).uploads
+
+    async def contents(self, run_id: str) -> RunContents:
+        """All of a run in the order of the uploads' ids: a partition scan, a thousand rows a page."""
+        found = RunContents([], [])
+        async for row in self._tables.query("runs", run_id, UPLOAD, _after(UPLOAD)):
+            upload = _upload(row)
+            (found.uploads if upload.manifest is None else found.manifests).append(upload)
+        return found
+
+    async def wait_for(self, run_id: str, upload_id: str, of: str, of_run: str) -> UploadRow | None:
+        """Let an upload's final follow from that of the upload `of` (empty: no more); its row afterwards.
+
+        One that has a final keeps it, and waits for nothing. None where the run has no such upload.
+        """
+        async for _ in self._tables.tries(f"waiting of {upload_id}"):
+            upload = await self.upload(run_id, upload_id)
+            if upload is None or upload.final is not None or (upload.waits_for, upload.waits_for_run) == (of, of_run):
+                return upload
+            waiting = msgspec.structs.replace(upload, waits_for=of, waits_for_run=of_run)
+            if version := await self._tables.replace("runs", upload_row(waiting)):
+                return msgspec.structs.replace(waiting, version=version)
+        raise AssertionError("tries ends with an error")
 
     async def record_final(self, run_id: str, upload_id: str, final: Final) -> FinalRecorded:
         """Write an upload's final; the first one stays. Raises LedgerUnavailable, LedgerError."""

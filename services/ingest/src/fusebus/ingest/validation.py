@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from fusebus.blobs import BlobChanged, BlobProperties, BlobTooLarge, BlobVanished, layout
 from fusebus.contracts import identity
 from fusebus.contracts.messages import RejectReason
+from fusebus.ingest import manifest
+from fusebus.ingest.manifest import BadManifest, Refusal
 from fusebus.ingest.policy import Limits, Objection, Place, objection_to
-from fusebus.ledger import ImageFacts, Working
+from fusebus.ledger import ImageFacts, ManifestFacts, Working
 from fusebus.validation import Verdict
 
 MAX_CONTENT_TYPE = 200  # characters of what the uploader claims that are kept
@@ -26,6 +29,8 @@ class BlobSource(Protocol):
 
     async def write(self, container: str, name: str, data: bytes, content_type: str) -> None: ...
 
+    async def container_exists(self, container: str) -> bool: ...
+
 
 Check = Callable[[bytes], Awaitable[Verdict]]
 """Judges a file's bytes. Raises ValidatorUnavailable."""
@@ -33,33 +38,51 @@ Check = Callable[[bytes], Awaitable[Verdict]]
 
 @dataclass(frozen=True, kw_only=True)
 class Finding:
-    """What is known of an upload after the look; `image` or `objection` is set, not both."""
+    """What is known of an upload after the look; exactly one of `image`, `objection` and `manifest` is set."""
 
     size: int = 0
     """Bytes."""
     content_type: str = ""
     image: ImageFacts | None = None
     objection: Objection | None = None
+    manifest: ManifestFacts | None = None
 
 
 async def examine(place: Place, blobs: BlobSource, check: Check, limits: Limits) -> Finding:
     """Find out what the upload is. Raises StorageUnavailable, StorageError, ValidatorUnavailable: nothing is known."""
+    finding = await _examine(place, blobs, check, limits)
+    if finding.objection is not None and manifest.is_manifest(place.name):
+        return _refused(place, finding, finding.objection)
+    return finding
+
+
+async def _examine(place: Place, blobs: BlobSource, check: Check, limits: Limits) -> Finding:
     found = await blobs.properties(place.container, place.name)
     if found is None:
         return Finding(objection=Objection(reason=RejectReason.BLOB_VANISHED, detail="no such blob"))
     objection = objection_to(
         etag=found.etag, expected_etag=place.etag, blob_type=found.blob_type, size=found.size, limits=limits
     )
-    image: ImageFacts | None = None
-    if objection is None:
-        verdict = await _look_inside(place, blobs, check, limits)
-        image, objection = (verdict, None) if isinstance(verdict, ImageFacts) else (None, verdict)
+    verdict = objection or await _look_inside(place, blobs, check, limits)
     return Finding(
-        size=found.size, content_type=found.content_type[:MAX_CONTENT_TYPE], image=image, objection=objection
+        size=found.size,
+        content_type=found.content_type[:MAX_CONTENT_TYPE],
+        image=verdict if isinstance(verdict, ImageFacts) else None,
+        objection=verdict if isinstance(verdict, Objection) else None,
+        manifest=verdict if isinstance(verdict, ManifestFacts) else None,
     )
 
 
-async def _look_inside(place: Place, blobs: BlobSource, check: Check, limits: Limits) -> ImageFacts | Objection:
+def _refused(place: Place, finding: Finding, objection: Objection) -> Finding:
+    """A manifest that could not be read at all: told as one, not as a photo that is missing."""
+    by_reason = {RejectReason.TOO_LARGE: Refusal.TOO_LARGE, RejectReason.EMPTY: Refusal.NO_NAMES}
+    error = BadManifest(by_reason.get(objection.reason, Refusal.UNREADABLE))
+    return replace(finding, objection=None, manifest=manifest.refused(place.name, error))
+
+
+async def _look_inside(
+    place: Place, blobs: BlobSource, check: Check, limits: Limits
+) -> ImageFacts | Objection | ManifestFacts:
     try:
         data = await blobs.read(place.container, place.name, etag=place.etag, max_bytes=limits.max_bytes)
     except BlobVanished as error:
@@ -68,6 +91,8 @@ async def _look_inside(place: Place, blobs: BlobSource, check: Check, limits: Li
         return Objection(reason=RejectReason.BLOB_CHANGED, detail=str(error))
     except BlobTooLarge as error:
         return Objection(reason=RejectReason.TOO_LARGE, detail=str(error))
+    if manifest.is_manifest(place.name) and not manifest.is_picture(data):
+        return await _read_manifest(place, data, blobs)
     verdict = await check(data)
     if verdict.reason is not None or verdict.facts is None:
         return Objection(reason=verdict.reason or RejectReason.DAMAGED, detail=verdict.detail)
@@ -84,6 +109,17 @@ async def _look_inside(place: Place, blobs: BlobSource, check: Check, limits: Li
         quality=",".join(verdict.facts.quality),
         working=await _keep(image_id, verdict.derivative, blobs) if verdict.derivative else None,
     )
+
+
+async def _read_manifest(place: Place, data: bytes, blobs: BlobSource) -> ManifestFacts:
+    """What it lists is stored in our own form. Raises StorageUnavailable, StorageError."""
+    try:
+        names = await asyncio.to_thread(manifest.read_manifest, place.name, data)
+    except BadManifest as error:
+        return manifest.refused(place.name, error)
+    stored_as, stored = layout.manifest_name(place.upload_id), manifest.encode_names(names)
+    await blobs.write(layout.RESULTS, stored_as, stored, "application/json")
+    return manifest.taken(names, stored_as, stored)
 
 
 async def _keep(image_id: str, derivative: bytes, blobs: BlobSource) -> Working:
