@@ -15,6 +15,7 @@ from fusebus.contracts.messages import (
     Message,
     RejectReason,
     RunCheck,
+    manifest_check,
 )
 from fusebus.contracts.outcomes import Outgoing
 from fusebus.ingest.policy import Limits, explanation
@@ -25,6 +26,12 @@ def run_check(entered: Entered, at: datetime) -> tuple[Outgoing, ...]:
     """The first look at the run that this upload opened; nothing where another one did."""
     check = RunCheck(run_id=entered.run_id, supplier=entered.upload.supplier)
     return (Outgoing(message=check, enqueue_at=at),) if entered.opened else ()
+
+
+def manifest(upload: UploadRow) -> list[Message]:
+    """A look at the run: all that the manifest lists may be there already. Nothing for one that is refused."""
+    taken = upload.manifest is not None and not upload.manifest.refused
+    return [manifest_check(upload.run_id, upload.supplier, upload.entered_at)] if taken else []
 
 
 def rejected(upload: UploadRow, reason: RejectReason, limits: Limits) -> Message:

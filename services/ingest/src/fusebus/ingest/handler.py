@@ -85,6 +85,7 @@ class Ingest:
             content_type=finding.content_type,
             uploaded_at=event.time if event.time.tzinfo else event.time.replace(tzinfo=UTC),
             image=finding.image,
+            manifest=finding.manifest,
             reject_reason=finding.objection.reason if finding.objection else None,
             detail=finding.objection.detail if finding.objection else "",
             job_kind=terms.job_kind if terms else None,
@@ -94,7 +95,7 @@ class Ingest:
         entered = await self.ledger.enter_upload(entry, self.clock())
         if self.admission:
             await self.admission.taken(place)
-        verdict = entered.upload.reject_reason or "accepted"
+        verdict = entered.upload.reject_reason or (finding.manifest and "manifest") or "accepted"
         _log.info("entered", extra={"run": entered.run_id, "verdict": str(verdict), "detail": entered.upload.detail})
         return entered
 
@@ -103,6 +104,8 @@ class Ingest:
         upload = entered.upload
         if upload.final is not None:
             return []
+        if upload.manifest is not None:
+            return announcement.manifest(upload)
         if upload.reject_reason is not None:
             return [announcement.rejected(upload, upload.reject_reason, self._limits)]
         assert upload.image is not None, "what is not rejected is an image"
