@@ -105,7 +105,7 @@ class Accounts:
         prices: PriceList | None = None,
     ) -> None:
         """Raises SettingsError where a pool's VM size has no price: what it costs must be known to be capped."""
-        self._budget, self._ledger, self._publisher = settings.budget(), ledger, publisher
+        self.budget, self._ledger, self._publisher = settings.budget(), ledger, publisher
         self._pools, self._sample_seconds = {pool.pool: pool for pool in pools}, sample_seconds
         self._prices = prices or settings.prices()
         self.rates = {pool.pool: _rates(self._prices, pool, settings) for pool in pools}
@@ -121,6 +121,8 @@ class Accounts:
         """Days of this month and the one before whose storage and messages are in the books."""
         self.waiting: tuple[Waiting, ...] = ()
         """What waits by deadline, for the words of an alert; set by the loop."""
+        self.so_far: MonthSoFar | None = None
+        """What the last verdict rests on."""
 
     async def begin(self, now: datetime) -> None:
         """Read the books: what this month and the one before cost, and what was told. Logs where they can't be.
@@ -228,15 +230,14 @@ class Accounts:
         if self._by_day is not None and month not in self._unknown:
             spent = sum(cost for day, cost in self._by_day.items() if f"{day:%Y-%m}" == month)
             foretold = forecast(spent, self._by_day, now)
-        return self._budget.after(
-            MonthSoFar(
-                month=month,
-                spent=spent,
-                forecast=foretold,
-                burning_per_hour=sum(meter.burning_per_hour(self.rates[name]) for name, meter in self._meters.items()),
-                told=self._told.get(month, frozenset()),
-            )
+        self.so_far = MonthSoFar(
+            month=month,
+            spent=spent,
+            forecast=foretold,
+            burning_per_hour=sum(meter.burning_per_hour(self.rates[name]) for name, meter in self._meters.items()),
+            told=self._told.get(month, frozenset()),
         )
+        return self.budget.after(self.so_far)
 
     async def close(self, now: datetime) -> None:
         """Write what has been counted since the last samples; the books are read anew by the next `begin`."""

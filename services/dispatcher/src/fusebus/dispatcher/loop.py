@@ -13,7 +13,7 @@ import msgspec
 
 from fusebus.bus import BusError
 from fusebus.costs import Verdict, Waiting
-from fusebus.dispatcher import planner
+from fusebus.dispatcher import planner, telemetry
 from fusebus.dispatcher.accounts import Accounts, PoolCosts
 from fusebus.dispatcher.ceilings import ceilings
 from fusebus.dispatcher.errors import FleetError, LostLeadership, PoolBusy, PoolChanged, Throttled
@@ -32,6 +32,7 @@ from fusebus.ledger import LedgerError
 SHADOW_SUFFIX = ":shadow"
 """Onto a pool's name in the ledger: what a shadow would have done stands beside what was done."""
 LIVENESS_LOOKS = 5  # missed looks after which the process counts as stuck, each as long as its slowest request
+GAUGE_LOOKS = 3  # missed looks after which metrics show no value any more
 STOP_SECONDS = 10.0  # for the look under way when told to stop
 LOG_SECONDS = 5.0  # for one of them: a broken node may not answer
 MOST_LOGS_PER_LOOK = 3  # of broken nodes and failed workers: a look stays short
@@ -66,6 +67,7 @@ class Dispatcher:
             [PoolCosts(pool.name, pool.vm_size, pool.job_kind.value, pool.region) for pool in self._pools.values()],
             settings.cost_sample_seconds,
         )
+        self._gauges = telemetry.Gauges(GAUGE_LOOKS * (settings.interval_seconds + settings.request_seconds))
         self._office: int | None = None  # the term for which the books were opened
         self._looked = time.monotonic()
         self._stumbles = 0  # looks that ended in an error nobody foresaw
@@ -87,7 +89,8 @@ class Dispatcher:
 
     async def _look_and_log(self) -> None:
         try:
-            await self.look()
+            with telemetry.look():
+                await self.look()
         except LostLeadership as error:
             log.warning("nothing more is done in this look: %s", error)
         except (FleetError, LedgerError, BusError) as error:
@@ -130,6 +133,7 @@ class Dispatcher:
         budget = await self._count(facts)
         await self._listen(facts)
         targets = self._decide(facts, budget)
+        self._gauges.show(facts, targets, self._memory, self._accounts)
         problems = dict(facts.problems)
         try:
             problems |= await self._act(term, facts, targets)
@@ -157,6 +161,7 @@ class Dispatcher:
         if self._office is not None and not self._settings.shadow:
             await self._accounts.close(self._clock())
         self._office = None
+        self._gauges.clear()
 
     def _decide(self, facts: Facts, budget: Verdict) -> dict[str, Target]:
         """The policy's targets, with people's orders, the ceiling and the breaker above them."""
