@@ -73,6 +73,26 @@ EXAMPLES: tuple[m.Message, ...] = (
         images_per_day=5000,
         bytes_per_day=20_000_000_000,
     ),
+    m.WorkLate(
+        job_kind=m.JobKind.DETECT,
+        since=WHEN,
+        images=40,
+        because="40 of 90 detect images are late",
+        late_seconds=720.5,
+    ),
+    m.StorageEvents(
+        created=(
+            m.BlobCreated(
+                id="e2",
+                source="/storage",
+                subject="/blobServices/default/containers/in-acme/blobs/b.jpg",
+                time=WHEN,
+                data=m.BlobCreatedData(e_tag="0x8E"),
+            ),
+        ),
+        others=("Microsoft.Storage.BlobDeleted",),
+        unreadable=("event 2: it says no type",),
+    ),
 )
 
 GROWN: dict[str, m.Message] = {

@@ -43,6 +43,11 @@ class Store:
     written: dict[str, bytes] = field(default_factory=dict)
     read_raises: Exception | None = None
     down: bool = False
+    container: bool = True
+    copy_status: str = ""
+
+    async def container_exists(self, container: str) -> bool:
+        return self.container
 
     async def properties(self, container: str, name: str) -> BlobProperties | None:
         if self.down:
@@ -58,6 +63,7 @@ class Store:
             content_type="text/html",
             created_at=NOW,
             modified_at=NOW,
+            copy_status=self.copy_status,
         )
 
     async def read(self, container: str, name: str, *, etag: str | None = None, max_bytes: int) -> bytes:
@@ -249,6 +255,39 @@ async def test_a_refused_upload_is_entered_too_and_its_supplier_told_why(
 async def test_a_blob_that_vanished_is_rejected_for_that(bench: Bench) -> None:
     (message,) = await bench.told(bench.event("gone"))
     assert isinstance(message, ImageRejected) and message.reason is RejectReason.BLOB_VANISHED
+
+
+async def test_an_event_for_a_container_that_nobody_has_opens_no_run(bench: Bench) -> None:
+    bench.store.container = False
+    outcome = await bench.outcome(bench.event("gone", container="in-ghost"))
+    assert outcome == Reject(reason="no_container", description="there is no container in-ghost")
+    assert bench.book.rows == {}
+
+
+async def test_a_blob_that_is_still_being_copied_waits_whatever_its_etag_and_size_are_now(bench: Bench) -> None:
+    bench.upload("a", b"", etag="0x2")
+    bench.store.copy_status = "pending"
+    outcome = await bench.outcome(bench.event("a"), attempt=3)
+    assert isinstance(outcome, Retry)
+    assert (outcome.reason, outcome.delay) == ("copy_in_progress", 4 * bench.settings.storage_retry_seconds)
+    assert bench.book.rows == {}
+
+
+async def test_a_copy_whose_event_came_at_its_begin_is_announced_with_the_etag_of_its_end(bench: Bench) -> None:
+    bench.upload("a", b"photo", etag="0x2")
+    bench.store.copy_status = "success"
+    begun = bench.event("a")
+    (told,) = await bench.told(msgspec.structs.replace(begun, data=BlobCreatedData(e_tag="0x1", api="CopyBlob")))
+    assert isinstance(told, BlobCreated) and (told.blob_name, told.data.e_tag) == ("a", "0x2")
+    assert bench.book.rows == {}, "what was never there is no upload"
+    (accepted,) = await bench.told(told)
+    assert isinstance(accepted, ImageAccepted) and accepted.blob.etag == "0x2"
+
+
+async def test_a_copy_that_failed_is_empty_like_any_other_empty_file(bench: Bench) -> None:
+    bench.store.copy_status = "failed"
+    (message,) = await bench.told(bench.upload("a", b""))
+    assert isinstance(message, ImageRejected) and message.reason is RejectReason.EMPTY
 
 
 async def test_a_blob_that_changed_since_its_event_is_rejected_and_the_new_content_is_not(bench: Bench) -> None:

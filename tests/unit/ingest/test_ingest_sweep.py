@@ -7,9 +7,10 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
+import msgspec
 import pytest
 
-from fusebus.blobs import ListedBlob, StorageUnavailable
+from fusebus.blobs import BlobProperties, ListedBlob, StorageError, StorageUnavailable
 from fusebus.bus import PublishFailed
 from fusebus.contracts.messages import BlobCreated
 from fusebus.contracts.outcomes import Outgoing
@@ -34,6 +35,12 @@ def blob(name: str, etag: str = "0x1") -> ListedBlob:
     )
 
 
+def cannot_say() -> StorageError:
+    error = StorageUnavailable("listing: 500 InternalError")
+    error.status = 500
+    return error
+
+
 @dataclass
 class World:
     """Containers, ledger and outbox in memory, each able to fail."""
@@ -43,6 +50,8 @@ class World:
     sent: list[BlobCreated] = field(default_factory=list)
     broken: set[str] = field(default_factory=set)
     looked_up: int = 0
+    listings: int = 0
+    replays: list[int] = field(default_factory=list)
 
     async def list_supplier_containers(self) -> AsyncIterator[str]:
         if "containers" in self.broken:
@@ -50,8 +59,15 @@ class World:
         for name in self.containers:
             yield name
 
-    async def list(self, container: str, prefix: str = "") -> AsyncIterator[ListedBlob]:
-        for found in self.containers[container]:
+    async def properties(self, container: str, name: str) -> BlobProperties | None:
+        return next((found for found in self.containers[container] if found.name == name), None)
+
+    async def list(self, container: str, prefix: str = "", *, retry: bool = True) -> AsyncIterator[ListedBlob]:
+        self.listings += 1
+        chosen = [found for found in self.containers[container] if found.name.startswith(prefix)]
+        if any("\x00" in found.name for found in chosen):  # as Azurite: the whole page is lost
+            raise cannot_say()
+        for found in chosen:
             yield found
         if container in self.broken:
             raise StorageUnavailable("a NUL in a name")
@@ -81,6 +97,7 @@ class World:
         for one in outgoing:
             assert isinstance(one.message, BlobCreated)
             self.sent.append(one.message)
+            self.replays.append(one.replay)
 
     @property
     def names(self) -> list[str]:
@@ -121,7 +138,7 @@ async def test_each_upload_is_announced_once_and_a_new_content_again(world: Worl
 
 
 async def test_what_is_announced_is_what_the_handler_takes(world: World, sweep: Sweep) -> None:
-    world.containers = {"in-acme": [blob(name) for name in ("odd/../\x01\u202e", "blobs/containers/x", "\x00%2f")]}
+    world.containers = {"in-acme": [blob(name) for name in ("odd/../\x01\u202e", "blobs/containers/x", "\x01%2f")]}
     await sweep.once()
     for event, listed in zip(world.sent, world.containers["in-acme"], strict=True):
         place = policy.place_of(event)
@@ -147,6 +164,7 @@ async def test_an_announced_upload_that_is_in_no_run_is_announced_again_late_and
     for clock.seconds in range(0, 1000, 50):
         announced.append(await sweep.once())
     assert announced == [2, 0, 2, 0, 2] + [0] * 15
+    assert world.replays == [0, 0, 1, 1, 2, 2], "duplicate detection must not take a repeat for the first"
 
 
 async def test_what_arrived_is_not_looked_up_again(world: World, sweep: Sweep, clock: Clock) -> None:
@@ -171,6 +189,45 @@ async def test_a_listing_that_breaks_off_hides_neither_its_first_blobs_nor_other
     assert sorted(world.names) == ["a", "b", "c"]
     await sweep.once()
     assert sorted(world.names) == ["a", "b", "c"]
+
+
+async def test_a_name_that_storage_cannot_say_hides_only_those_that_go_on_like_it(
+    world: World, sweep: Sweep, clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    names = ["evil", "evil\x00.jpg", "evil\x00\x01", "evil.jpg", "ev", "van 7/ünder.jpg", "zebra", "-"]
+    world.containers["in-acme"] = [blob(name) for name in names]
+    world.containers["in-other"] = [blob("c")]
+    await sweep.once()
+    assert sorted(world.names) == ["-", "c", "ev", "evil", "evil.jpg", "van 7/ünder.jpg", "zebra"]
+    (record,) = [record for record in caplog.records if "a listing fails" in record.message]
+    assert record.__dict__["names"] == ["evil"]
+    asked = world.listings
+    await sweep.once()
+    assert world.listings == asked + 1, "going around is left for later, the other container is listed"
+    clock.seconds = 100.0
+    world.containers["in-acme"].append(blob("late"))
+    await sweep.once()
+    assert world.names.count("late") == 1
+
+
+async def test_names_without_end_that_storage_cannot_say_do_not_hold_the_sweep(world: World, sweep: Sweep) -> None:
+    world.containers["in-acme"] = [
+        blob("a" * 900 + "\x00"),
+        *(blob(f"{one}{one}\x00") for one in "bcdefgh"),
+        blob("sound"),
+    ]
+    world.containers["in-other"] = [blob("c")]
+    await sweep.once()
+    assert sorted(world.names) == ["c", "sound"]
+    assert world.listings < 3100
+
+
+async def test_what_is_still_being_copied_is_announced_when_it_is_there(world: World, sweep: Sweep) -> None:
+    copying, done = (msgspec.structs.replace(blob("a"), copy_status=one) for one in ("pending", "success"))
+    world.containers["in-acme"] = [copying]
+    assert await sweep.once() == 0
+    world.containers["in-acme"] = [done]
+    assert await sweep.once() == 1
 
 
 @pytest.mark.parametrize("broken", ["containers", "ledger", "bus"])

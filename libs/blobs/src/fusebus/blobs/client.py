@@ -48,6 +48,8 @@ class BlobProperties(msgspec.Struct, frozen=True, kw_only=True):
     """When this content was written: an overwritten blob keeps `created_at`."""
     content_md5: bytes = b""
     """As storage checked it, or as the uploader of many blocks claims; empty where there is none."""
+    copy_status: str = ""
+    """`pending`, `success`, `aborted` or `failed` where the content was copied from elsewhere, else empty."""
 
 
 ListedBlob = BlobProperties
@@ -181,14 +183,22 @@ class Blobs:
             return False
         return True
 
-    async def list(self, container: str, prefix: str = "") -> AsyncIterator[ListedBlob]:
+    async def list(self, container: str, prefix: str = "", *, retry: bool = True) -> AsyncIterator[ListedBlob]:
         """Blobs in the order of their names, page by page: `async for blob in blobs.list(...)`.
 
-        Raises BlobVanished where the container is missing, StorageUnavailable, StorageError; perhaps after some blobs.
+        `retry`: whether a page that fails is asked for again. Raises BlobVanished where the container is missing,
+        StorageUnavailable, StorageError; perhaps after some blobs.
         """
+        patience: dict[str, Any] = {} if retry else {"retry_total": 0}
         with translated(f"listing of {container}"):
-            async for found in self._service.get_container_client(container).list_blobs(name_starts_with=prefix):
+            blobs = self._service.get_container_client(container).list_blobs(prefix, include=["copy"], **patience)
+            async for found in blobs:
                 yield _properties(found.name, found)
+
+    async def container_exists(self, container: str) -> bool:
+        """Whether there is such a container. Raises StorageUnavailable, StorageError."""
+        with translated(f"look at {container}"):
+            return bool(await self._service.get_container_client(container).exists())
 
     async def create_container(self, container: str) -> None:
         """Make sure that the container is there. Raises StorageUnavailable, StorageError."""
@@ -302,4 +312,5 @@ def _properties(name: str, found: SdkProperties) -> BlobProperties:
         created_at=found.creation_time or found.last_modified,
         modified_at=found.last_modified,
         content_md5=bytes(found.content_settings.content_md5 or b""),
+        copy_status=str((found.copy and found.copy.status) or ""),
     )

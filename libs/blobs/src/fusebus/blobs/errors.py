@@ -24,6 +24,9 @@ UNUSABLE_NAME_CODES = frozenset({"InvalidUri", "OutOfRangeInput", "InvalidResour
 class StorageError(Exception):
     """Base: a request to storage failed. Raised itself where no repeat will help (credential refused, say)."""
 
+    status: int | None = None
+    """What storage answered (HTTP); None where it did not answer, or not so."""
+
 
 class StorageUnavailable(StorageError):
     """Storage did not answer, or asked to come back later, for longer than our retries last: worth a later retry."""
@@ -72,4 +75,7 @@ def _of_status(what: str, error: HttpResponseError) -> StorageError:
         return BlobVanished(f"{what}: {code or 'not found'}")
     # No status: the answer broke off or could not be read.
     passing = error.status_code is None or error.status_code in PASSING_STATUS
-    return (StorageUnavailable if passing else StorageError)(f"{what}: {error.status_code} {code} {error.reason}")
+    kind = StorageUnavailable if passing else StorageError
+    translation = kind(f"{what}: {error.status_code} {code} {error.reason}")
+    translation.status = error.status_code
+    return translation

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from azure.servicebus import ServiceBusReceivedMessage
 from azure.servicebus.amqp import AmqpMessageBodyType
 
-from fusebus.contracts.envelope import MAX_BODY_BYTES, Envelope, Poison, envelope
+from fusebus.contracts.envelope import MAX_ARRAY_BYTES, MAX_BODY_BYTES, Envelope, Poison, envelope
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -27,7 +27,7 @@ class Received:
 
     def envelope(self) -> Envelope:
         """The decoded message with its counters. Raises Poison."""
-        return envelope(self.body(), self.properties)
+        return envelope(self.body(MAX_ARRAY_BYTES), self.properties)
 
     def body(self, most: int = MAX_BODY_BYTES) -> bytes:
         """The bytes; at most one byte more than `most`, which is enough to see that it is too large. Raises Poison."""

@@ -123,6 +123,10 @@ def _retry(retry: Retry, gives_up: bool, envelope: Envelope, source: Source, now
 def parcels_of(outgoing: Sequence[Outgoing]) -> tuple[Parcel, ...]:
     """Each message with the topic that carries its type. Raises KeyError where none does."""
     return tuple(
-        Parcel(envelope=Envelope(message=one.message), topic=topic_of(one.message).name, enqueue_at=one.enqueue_at)
+        Parcel(
+            envelope=Envelope(message=one.message, replay=one.replay),
+            topic=topic_of(one.message).name,
+            enqueue_at=one.enqueue_at,
+        )
         for one in outgoing
     )

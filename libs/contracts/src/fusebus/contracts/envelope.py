@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 import msgspec
 
+from fusebus.contracts import events
 from fusebus.contracts.identity import ID_LENGTH, digest
 from fusebus.contracts.messages import (
     MESSAGE_TYPES,
@@ -14,6 +15,7 @@ from fusebus.contracts.messages import (
     BlobCreated,
     ImageAccepted,
     Message,
+    StorageEvents,
     work_id,
 )
 
@@ -41,7 +43,9 @@ class Poison(Exception):
 
 
 class _Header(msgspec.Struct):
-    type: str
+    type: str = ""
+    event_type: str = msgspec.field(name="eventType", default="")
+    """Event Grid's own schema says it so."""
     schema_version: int = 1
 
 
@@ -100,12 +104,21 @@ def encode(message: Message) -> bytes:
 
 def decode(body: bytes) -> Message:
     """The message in `body`. Raises Poison with a reason: too_large, undecodable, unknown_type, unknown_version."""
-    if len(body) > MAX_BODY_BYTES:
-        raise Poison("too_large", f"{len(body)} bytes, allowed are {MAX_BODY_BYTES}")
+    most = MAX_ARRAY_BYTES if events.is_array(body) else MAX_BODY_BYTES
+    if len(body) > most:
+        raise Poison("too_large", f"{len(body)} bytes, allowed are {most}")
     try:
+        if events.is_array(body):
+            return events.several_events(body)
         header = msgspec.json.decode(body, type=_Header)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+    except events.UNREADABLE as error:
         raise Poison("undecodable", str(error)) from error
+    if header.type and not events.is_foreign(header.type):
+        return _decode_message(body, header)
+    return _decode_event(body, header)
+
+
+def _decode_message(body: bytes, header: _Header) -> Message:
     if header.type not in _KNOWN:
         raise Poison("unknown_type", f"{header.type[:100]!r} is none of {', '.join(sorted(map(str, _KNOWN)))}")
     if header.schema_version > SCHEMA_VERSION:
@@ -114,11 +127,23 @@ def decode(body: bytes) -> Message:
         )
     try:
         message = _decoder.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+    except events.UNREADABLE as error:
         raise Poison("undecodable", f"{header.type}: {error}") from error
-    if isinstance(message, BlobCreated) and message.specversion != "1.0":
-        raise Poison("unknown_version", f"CloudEvents {message.specversion[:20]!r}, this release reads 1.0")
+    if isinstance(message, BlobCreated) and message.specversion != events.CLOUD_EVENTS:
+        version = f"CloudEvents {message.specversion[:20]!r}, this release reads {events.CLOUD_EVENTS}"
+        raise Poison("unknown_version", version)
     return message
+
+
+def _decode_event(body: bytes, header: _Header) -> Message:
+    """Event Grid's own schema, or an event that tells of no upload."""
+    if not header.type and not header.event_type:
+        raise Poison("undecodable", "it says no type")
+    try:
+        found = events.one_event(body)
+    except events.UNREADABLE as error:
+        raise Poison("undecodable", f"{header.event_type[:100]!r}: {error}") from error
+    return found if isinstance(found, BlobCreated) else StorageEvents(others=(found,))
 
 
 def envelope(body: bytes, properties: Mapping[str, object]) -> Envelope:

@@ -12,7 +12,7 @@ from urllib.parse import unquote
 
 import msgspec
 
-from fusebus.contracts.identity import upload_id
+from fusebus.contracts.identity import digest, upload_id
 
 Sha256 = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}\Z")]
 Supplier = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9](?:[a-z0-9]|-(?=[a-z0-9])){0,58}[a-z0-9]\Z")]
@@ -114,6 +114,17 @@ class BlobCreated(Message, frozen=True, kw_only=True, tag="Microsoft.Storage.Blo
         head, found, rest = self.subject.partition("/containers/")
         container, _, name = rest.partition("/blobs/")
         return (unquote(container), name) if found and head == "/blobServices/default" else ("", "")
+
+
+class StorageEvents(Message, frozen=True, kw_only=True, tag="StorageEvents"):
+    """Several events that arrived in one message; see fusebus.contracts.events."""
+
+    created: tuple[BlobCreated, ...] = ()
+    others: tuple[str, ...] = ()
+    """Types of events that tell of no upload."""
+    unreadable: tuple[str, ...] = ()
+    """Why the rest can't be read."""
+    schema_version: int = 1
 
 
 class ImageAccepted(Message, frozen=True, kw_only=True, tag="ImageAccepted"):
@@ -251,6 +262,32 @@ class CloseRun(Message, frozen=True, kw_only=True, tag="CloseRun"):
     schema_version: int = 1
 
 
+class ReleaseRun(Message, frozen=True, kw_only=True, tag="ReleaseRun"):
+    """Announce the run's photos that wait: those of the window that opens now, or, asked by people, all of them."""
+
+    run_id: str
+    supplier: Supplier
+    opens_at: datetime
+    """Of the window, for which this message was scheduled; of people's word, when they gave it."""
+    requested_by: str = ""
+    """Empty: nobody, the window opens."""
+    lane: Lane | None = None
+    """In place of the photos' own lane."""
+    schema_version: int = 1
+
+
+class CancelRun(Message, frozen=True, kw_only=True, tag="CancelRun"):
+    """Process nothing more of the run: what has no final yet gets one that says so."""
+
+    run_id: str
+    supplier: Supplier
+    requested_by: str
+    asked_at: datetime
+    reason: str = ""
+    """One sentence; its supplier reads it."""
+    schema_version: int = 1
+
+
 class FleetChanged(Message, frozen=True, kw_only=True, tag="FleetChanged"):
     """The dispatcher decided differently than before."""
 
@@ -281,6 +318,20 @@ class BudgetCrossed(Message, frozen=True, kw_only=True, tag="BudgetCrossed"):
     """The alert is about the forecast, not about what is spent."""
     consequence: str = ""
     """What the spent budget does to the deadlines, in words; empty while it stops nothing."""
+    schema_version: int = 1
+
+
+class WorkLate(Message, frozen=True, kw_only=True, tag="WorkLate"):
+    """What all that may be bought can't do in time; told once for each time that the work of a job kind turns late."""
+
+    job_kind: JobKind
+    since: datetime
+    """When it was first seen; names the alert, the same in every repeat."""
+    images: int
+    """That will be late."""
+    because: str
+    late_seconds: float | None = None
+    """By which the last of them will be late; None: for good, for nothing may be bought."""
     schema_version: int = 1
 
 
@@ -341,6 +392,10 @@ AnyMessage = (
     | ModelChanged
     | ModelRefused
     | UploadsHeld
+    | WorkLate
+    | StorageEvents
+    | ReleaseRun
+    | CancelRun
 )
 MESSAGE_TYPES: tuple[type[Message], ...] = AnyMessage.__args__
 SCHEMA_VERSION = 1
@@ -353,14 +408,22 @@ def work_id(message: Message) -> str:
     match message:
         case BlobCreated():
             return f"{kind}/{upload_id(message.container, message.blob_name, message.data.e_tag)}"
+        case StorageEvents():
+            return f"{kind}/{digest(*(work_id(event) for event in message.created), *message.others)}"
         case RunCheck():
             return f"{kind}/{message.run_id}/{'manifest/' * message.manifest}{message.sequence}"
         case CloseRun():
             return f"{kind}/{message.run_id}"
+        case ReleaseRun():
+            return f"{kind}/{message.run_id}/{message.opens_at.isoformat()}/{message.requested_by}"
+        case CancelRun():
+            return f"{kind}/{message.run_id}/{message.asked_at.isoformat()}"
         case FleetChanged():
             return f"{kind}/{message.pool}/{message.decided_at.isoformat()}"
         case BudgetCrossed():
             return f"{kind}/{message.month}/{message.mark or message.share}"
+        case WorkLate():
+            return f"{kind}/{message.job_kind.value}/{message.since.isoformat()}"
         case ModelChanged():
             return f"{kind}/{message.current}/{message.changed_at.isoformat()}"
         case ModelRefused():

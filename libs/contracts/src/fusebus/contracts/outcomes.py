@@ -16,6 +16,8 @@ class Outgoing(msgspec.Struct, frozen=True, kw_only=True):
     message: Message
     enqueue_at: datetime | None = None
     """When the topic shall make it visible (Service Bus scheduled enqueue time); None: at once."""
+    replay: int = 0
+    """Set where the same was sent before and this one shall not be taken for its repeat."""
 
 
 class Done(msgspec.Struct, frozen=True):

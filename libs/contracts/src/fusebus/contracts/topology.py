@@ -22,7 +22,9 @@ from fusebus.contracts.messages import (
     ModelChanged,
     ModelRefused,
     RunCheck,
+    StorageEvents,
     UploadsHeld,
+    WorkLate,
 )
 
 DAY = 86_400.0  # seconds
@@ -64,7 +66,7 @@ class Topic(msgspec.Struct, frozen=True, kw_only=True):
 
 
 TOPICS: tuple[Topic, ...] = (
-    Topic(name="uploads", carries=(BlobCreated,), subscriptions=(Subscription(name="ingest"),)),
+    Topic(name="uploads", carries=(BlobCreated, StorageEvents), subscriptions=(Subscription(name="ingest"),)),
     Topic(
         name="images",
         carries=(ImageAccepted,),
@@ -80,7 +82,7 @@ TOPICS: tuple[Topic, ...] = (
     ),
     Topic(
         name="fleet",
-        carries=(FleetChanged, BudgetCrossed, ModelChanged, ModelRefused, UploadsHeld),
+        carries=(FleetChanged, BudgetCrossed, WorkLate, ModelChanged, ModelRefused, UploadsHeld),
         subscriptions=(Subscription(name="notifier"),),
     ),
 )

@@ -18,6 +18,7 @@ from fusebus.blobs import (
     DigestMismatch,
     StorageUnavailable,
     layout,
+    read_accepted,
     require_digest,
 )
 from fusebus.bus import Context
@@ -90,7 +91,7 @@ class Convert:
 
     async def _convert(self, work: ImageAccepted) -> ImageAnalysed:
         began, blob, target = time.perf_counter(), work.blob, self.target
-        data = await self.store.read(blob.container, blob.name, etag=blob.etag, max_bytes=min(blob.size, MOST_BYTES))
+        data = await read_accepted(self.store, blob, min(blob.size, MOST_BYTES))
         downloaded = time.perf_counter()
         made = await asyncio.wrap_future(self.threads.submit(self._made, data, blob.sha256))
         converted_at = time.perf_counter()

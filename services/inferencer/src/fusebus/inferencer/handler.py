@@ -11,7 +11,15 @@ from typing import Any
 
 import msgspec
 
-from fusebus.blobs import BlobChanged, BlobTooLarge, BlobVanished, DigestMismatch, StorageUnavailable, layout
+from fusebus.blobs import (
+    BlobChanged,
+    BlobTooLarge,
+    BlobVanished,
+    DigestMismatch,
+    StorageUnavailable,
+    layout,
+    read_accepted,
+)
 from fusebus.bus import Context
 from fusebus.contracts.finals import Gone, failed, gone
 from fusebus.contracts.identity import analysis_id
@@ -154,10 +162,8 @@ class Detect:
         )
 
     async def _download(self, work: ImageAccepted) -> bytes:
-        blob = work.blob
-        limit = min(blob.size, MAX_BLOB_BYTES)
         try:
-            return await self.store.read(blob.container, blob.name, etag=blob.etag, max_bytes=limit)
+            return await read_accepted(self.store, work.blob, min(work.blob.size, MAX_BLOB_BYTES))
         except BlobVanished as error:
             raise _Gone(RejectReason.BLOB_VANISHED, error) from error
         except BlobChanged as error:

@@ -15,6 +15,7 @@ import msgspec
 
 from fusebus.blobs import BlobProperties
 from fusebus.contracts.messages import UploadsHeld
+from fusebus.ingest.events import COPY_PENDING, copy_in_progress
 from fusebus.ingest.policy import Place
 from fusebus.ledger import Held, HeldBecause, SupplierRecord, SupplierState, next_day
 
@@ -66,7 +67,7 @@ class Admission:
     async def holds(self, place: Place) -> UploadsHeld | None:
         """What to tell of an upload that is held, which the ledger has by then; None: it is taken, and counted.
 
-        Raises LedgerError, StorageError: nothing is decided.
+        Raises LedgerError, StorageError, NotNow: nothing is decided.
         """
         record = await self.record(place.supplier)
         if record is None:
@@ -77,6 +78,8 @@ class Admission:
         if record.images_per_day is None and record.bytes_per_day is None:
             return None
         found = await self.blobs.properties(place.container, place.name)
+        if found is not None and found.copy_status == COPY_PENDING:  # its size is not known yet
+            raise copy_in_progress(f"{place.container}/{place.name!r} is being copied")
         size = found.size if found else 0
         async with self._turns[place.supplier]:
             if await self.ledger.charge(record, place.upload_id, size, now):

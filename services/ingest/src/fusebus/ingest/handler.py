@@ -10,11 +10,12 @@ from typing import Protocol
 
 from fusebus.blobs import StorageUnavailable
 from fusebus.bus import Context
-from fusebus.contracts.messages import BlobCreated, Message
+from fusebus.contracts.messages import BlobCreated, Message, StorageEvents
 from fusebus.contracts.outcomes import Done, Outcome, Outgoing, Reject, done, retry
 from fusebus.host import log_fields
 from fusebus.ingest import announcement, policy
 from fusebus.ingest.admission import Admission
+from fusebus.ingest.events import NotNow, taken_apart
 from fusebus.ingest.settings import IngestSettings
 from fusebus.ingest.validation import BlobSource, Check, examine
 from fusebus.ledger import Entered, ImageClaim, LedgerError, UploadEntry, UploadRow
@@ -50,8 +51,10 @@ class Ingest:
     admission: Admission | None = None
     """None: every supplier is taken, on the settings' terms."""
 
-    async def __call__(self, event: BlobCreated, context: Context) -> Outcome:
+    async def __call__(self, event: BlobCreated | StorageEvents, context: Context) -> Outcome:
         """One upload in, its messages out. Whatever was entered first stays: a repeat publishes the same again."""
+        if isinstance(event, StorageEvents):
+            return taken_apart(event)
         place = policy.place_of(event)
         if isinstance(place, policy.NotOurs):
             return Reject(reason=place.reason, description=place.description)
@@ -62,6 +65,9 @@ class Ingest:
                     return done(held)
                 entered = entered or await self._enter(place, event)
                 messages = await self._tell(entered)
+            except NotNow as error:
+                _log.info("not entered: %s", error)
+                return error.outcome(context.attempt, self.settings.storage_retry_seconds)
             except (StorageUnavailable, LedgerError) as error:
                 first = self.settings.storage_retry_seconds
                 return retry("storage_unavailable", error, attempt=context.attempt, first_seconds=first)

@@ -25,6 +25,8 @@ class Place(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     etag: str
     """Without quotes."""
+    api: str = ""
+    """The request that made it, as the event says: `PutBlob`, `PutBlockList`, `CopyBlob`."""
 
     @property
     def upload_id(self) -> str:
@@ -63,7 +65,7 @@ def place_of(event: BlobCreated) -> Place | NotOurs:
         return NotOurs(reason="malformed_etag", description=f"{etag[:100]!r} does not say which content arrived")
     if (supplier := supplier_of(container)) is None:
         return NotOurs(reason="not_a_supplier", description=f"{container[:100]!r} is no supplier's container")
-    return Place(supplier=supplier, container=container, name=name, etag=etag)
+    return Place(supplier=supplier, container=container, name=name, etag=etag, api=event.data.api)
 
 
 def supplier_of(container: str) -> str | None:

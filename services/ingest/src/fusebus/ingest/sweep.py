@@ -14,25 +14,25 @@ from typing import Protocol
 from fusebus.blobs import ListedBlob, StorageError
 from fusebus.bus import PublishFailed
 from fusebus.contracts import identity
-from fusebus.contracts.messages import BlobCreated, BlobCreatedData
 from fusebus.contracts.outcomes import Outgoing
+from fusebus.ingest.events import COPY_PENDING, event_of
+from fusebus.ingest.listing import Listing, Lists
 from fusebus.ingest.policy import is_due, old_enough, supplier_of
 from fusebus.ingest.settings import IngestSettings
 from fusebus.ledger import Entered, LedgerError
 
 CHUNK = 100  # uploads looked up and announced at a time
-SOURCE = "/fusebus/ingest/sweep"
 NEVER = float("inf")
+AROUND_SECONDS = 60.0
+"""Pause before a container is listed again whose listing fails: going around takes thousands of requests."""
 
 _log = logging.getLogger(__name__)
 
 
-class Containers(Protocol):
+class Containers(Lists, Protocol):
     """What the sweep lists."""
 
     def list_supplier_containers(self) -> AsyncIterator[str]: ...
-
-    def list(self, container: str, prefix: str = "") -> AsyncIterator[ListedBlob]: ...
 
 
 class Known(Protocol):
@@ -68,6 +68,8 @@ class Sweep:
     clock: Callable[[], datetime] = lambda: datetime.now(UTC)
     monotonic: Callable[[], float] = time.monotonic
     _seen: dict[str, dict[str, _Memory]] = field(default_factory=dict)
+    _rests: dict[str, float] = field(default_factory=dict)
+    """Until when (seconds, monotonic) a container is left alone whose listing fails."""
 
     async def run(self, stop: asyncio.Event) -> None:
         """Search again and again until `stop`, which breaks off a search: a restart announces what is missing."""
@@ -94,6 +96,8 @@ class Sweep:
             _log.warning("the sweep can't list containers: %s", error)
             return 0
         for container in containers:
+            if self.monotonic() < self._rests.get(container, 0.0):
+                continue
             try:
                 announced += await self._container(container)
             except (StorageError, LedgerError, PublishFailed) as error:
@@ -106,9 +110,10 @@ class Sweep:
         memory = self._seen.setdefault(container, {})
         listed: set[str] = set()
         announced, chunk = 0, dict[str, ListedBlob]()
+        listing = Listing(self.blobs, container)
         broken: StorageError | None = None
         try:
-            async for blob in self.blobs.list(container):
+            async for blob in listing:
                 upload_id = identity.upload_id(container, blob.name, blob.etag)
                 listed.add(upload_id)
                 if self._due(blob, memory.get(upload_id)):
@@ -121,11 +126,23 @@ class Sweep:
         announced += await self._announce(container, chunk, memory)
         if broken is not None:  # what it gave until then counted, but who is missing now need not be gone
             raise broken
+        if listing.why:
+            self._tell_hidden(listing)
+            return announced
         for gone in memory.keys() - listed:
             del memory[gone]
         return announced
 
+    def _tell_hidden(self, listing: Listing) -> None:
+        self._rests[listing.container] = self.monotonic() + AROUND_SECONDS
+        _log.error(
+            "a listing fails: what else begins like these names is not seen, unless its event came",
+            extra={"container": listing.container, "names": listing.hidden[:20], "error": listing.why},
+        )
+
     def _due(self, blob: ListedBlob, seen: _Memory | None) -> bool:
+        if blob.copy_status == COPY_PENDING:  # its end changes the ETag
+            return False
         return old_enough(blob.modified_at, self.clock(), self.settings.sweep_grace_seconds) and is_due(
             now=self.monotonic(),
             sent_at=seen.sent_at if seen else None,
@@ -141,7 +158,13 @@ class Sweep:
         missing = {upload_id: blob for upload_id, blob in chunk.items() if upload_id not in arrived}
         missing = await self._without_held(container, missing, memory)
         await self.publisher.publish(
-            [Outgoing(message=event_of(container, blob, upload_id)) for upload_id, blob in missing.items()]
+            [
+                Outgoing(
+                    message=event_of(container, blob),
+                    replay=memory[upload_id].times if upload_id in memory else 0,
+                )
+                for upload_id, blob in missing.items()
+            ]
         )
         for upload_id in missing:
             times = memory[upload_id].times + 1 if upload_id in memory else 1
@@ -164,20 +187,3 @@ class Sweep:
         held = {upload_id for upload_id, is_held in zip(missing, found, strict=True) if is_held}
         memory.update({upload_id: _Memory(self.monotonic(), 0) for upload_id in held})
         return {upload_id: blob for upload_id, blob in missing.items() if upload_id not in held}
-
-
-def event_of(container: str, blob: ListedBlob, upload_id: str) -> BlobCreated:
-    """What Event Grid would send for this blob."""
-    return BlobCreated(
-        id=f"sweep-{upload_id}",
-        source=SOURCE,
-        subject=f"/blobServices/default/containers/{container}/blobs/{blob.name}",
-        time=blob.modified_at,
-        data=BlobCreatedData(
-            e_tag=blob.etag,
-            api="Sweep",
-            content_type=blob.content_type,
-            content_length=blob.size,
-            blob_type=blob.blob_type,
-        ),
-    )

@@ -12,6 +12,7 @@ from fusebus.blobs import BlobChanged, BlobProperties, BlobTooLarge, BlobVanishe
 from fusebus.contracts import identity
 from fusebus.contracts.messages import RejectReason
 from fusebus.ingest import manifest
+from fusebus.ingest.events import COPY_API, COPY_DONE, COPY_PENDING, copy_has_ended, copy_in_progress, no_container
 from fusebus.ingest.manifest import BadManifest, Refusal
 from fusebus.ingest.policy import Limits, Objection, Place, objection_to
 from fusebus.ledger import ImageFacts, ManifestFacts, Working
@@ -49,7 +50,10 @@ class Finding:
 
 
 async def examine(place: Place, blobs: BlobSource, check: Check, limits: Limits) -> Finding:
-    """Find out what the upload is. Raises StorageUnavailable, StorageError, ValidatorUnavailable: nothing is known."""
+    """Find out what the upload is. Raises StorageUnavailable, StorageError, ValidatorUnavailable: nothing is known.
+
+    Raises NotNow where it is not to be entered.
+    """
     finding = await _examine(place, blobs, check, limits)
     if finding.objection is not None and manifest.is_manifest(place.name):
         return _refused(place, finding, finding.objection)
@@ -59,7 +63,13 @@ async def examine(place: Place, blobs: BlobSource, check: Check, limits: Limits)
 async def _examine(place: Place, blobs: BlobSource, check: Check, limits: Limits) -> Finding:
     found = await blobs.properties(place.container, place.name)
     if found is None:
+        if not await blobs.container_exists(place.container):
+            raise no_container(place.container)
         return Finding(objection=Objection(reason=RejectReason.BLOB_VANISHED, detail="no such blob"))
+    if found.copy_status == COPY_PENDING:
+        raise copy_in_progress(f"{place.container}/{place.name!r} is being copied")
+    if found.etag != place.etag and place.api == COPY_API and found.copy_status == COPY_DONE:
+        raise copy_has_ended(place.container, found)
     objection = objection_to(
         etag=found.etag, expected_etag=place.etag, blob_type=found.blob_type, size=found.size, limits=limits
     )
