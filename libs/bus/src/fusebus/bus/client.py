@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from types import TracebackType
 from typing import Self
 
@@ -11,13 +12,15 @@ import msgspec
 from fusebus.bus.administration import Administration, Depth
 from fusebus.bus.connection import Connection
 from fusebus.bus.context import Handler
-from fusebus.bus.dead_letters import DeadLetter, DeadLetterPeek
+from fusebus.bus.dead_letters import DeadLetter, Peek
 from fusebus.bus.liveness import watch_lag
 from fusebus.bus.publisher import Publisher
+from fusebus.bus.queues import QueueWatch
 from fusebus.bus.settings import BusSettings, ConsumerSettings
 from fusebus.bus.settlement import Source
 from fusebus.bus.worker import Consumer, Limit
 from fusebus.contracts import topology
+from fusebus.host import metrics_are_read
 
 
 class Bus:
@@ -29,7 +32,7 @@ class Bus:
         self._connection = Connection(settings)
         self._publisher = Publisher(self._connection, settings)
         self._administration = Administration(self._connection, settings)
-        self._peeks: dict[tuple[str, str], DeadLetterPeek] = {}
+        self._peeks: dict[tuple[str, str], Peek] = {}
         self._consumers: set[Consumer] = set()
         self._watchdog: asyncio.Task[None] | None = None
 
@@ -141,5 +144,16 @@ class Bus:
         """
         key = (topic, subscription)
         if key not in self._peeks:
-            self._peeks[key] = DeadLetterPeek(self._connection, topic, subscription, self._settings)
+            self._peeks[key] = Peek(self._connection, topic, subscription, self._settings)
         return await self._peeks[key].after(after_sequence)
+
+    async def watch_queues(self, stop: asyncio.Event) -> None:
+        """Measure every queue of the topology until `stop`; at once over where nobody reads metrics or it is off."""
+        seconds = self._settings.queue_metrics_seconds
+        if not seconds or not metrics_are_read():
+            return
+        async with QueueWatch(self._connection, self._administration, self._settings) as watch:
+            while not stop.is_set():
+                await watch.look()
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(stop.wait(), seconds)

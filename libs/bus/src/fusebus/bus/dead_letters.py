@@ -7,6 +7,7 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Literal
 
 from azure.servicebus import ServiceBusReceivedMessage
 from azure.servicebus.aio import ServiceBusClient, ServiceBusReceiver
@@ -40,11 +41,19 @@ class DeadLetter:
     """None where the body can't be decoded; `properties` may still say which upload it was."""
 
 
-class DeadLetterPeek:
-    """One subscription's dead letters over one long-lived link."""
+class Peek:
+    """One subscription's messages, or its dead letters, seen over one long-lived link and left where they are."""
 
-    def __init__(self, connection: Connection, topic: str, subscription: str, settings: BusSettings) -> None:
+    def __init__(
+        self,
+        connection: Connection,
+        topic: str,
+        subscription: str,
+        settings: BusSettings,
+        sub_queue: Literal["deadletter"] | None = "deadletter",
+    ) -> None:
         self._connection = connection
+        self._sub_queue = sub_queue
         self._topic = topic
         self._subscription = subscription
         self._settings = settings
@@ -58,12 +67,23 @@ class DeadLetterPeek:
             for attempt in range(1, PEEK_ATTEMPTS + 1):
                 try:
                     async with asyncio.timeout(self._settings.peek_seconds):
-                        return [_dead_letter(message) for message in await self._peek(sequence)]
+                        found = await self._peek(sequence, self._settings.peek_messages)
+                        return [_dead_letter(message) for message in found]
                 except Exception as error:
                     await self.close()
                     if attempt == PEEK_ATTEMPTS:
                         raise BusError(f"dead letters of {self._topic}/{self._subscription}: {error}") from error
             return []
+
+    async def oldest(self) -> datetime | None:
+        """When the message at the head was enqueued; None where there is none. Raises BusError."""
+        async with self._guard:
+            try:
+                async with asyncio.timeout(self._settings.peek_seconds):
+                    return next((received(message).enqueued_at for message in await self._peek(0, 1)), None)
+            except Exception as error:
+                await self.close()
+                raise BusError(f"the head of {self._topic}/{self._subscription}: {error}") from error
 
     async def close(self) -> None:
         """Close the link; a peek would open it again."""
@@ -72,14 +92,12 @@ class DeadLetterPeek:
         await close_quietly(receiver, self._settings.close_seconds)
         await close_quietly(client, self._settings.close_seconds)
 
-    async def _peek(self, sequence: int) -> list[ServiceBusReceivedMessage]:
+    async def _peek(self, sequence: int, most: int) -> list[ServiceBusReceivedMessage]:
         if self._receiver is None:
             self._client = self._connection.client()
-            self._receiver = self._connection.receiver(self._client, self._topic, self._subscription, "deadletter")
+            self._receiver = self._connection.receiver(self._client, self._topic, self._subscription, self._sub_queue)
             await self._receiver.__aenter__()
-        return await self._receiver.peek_messages(
-            max_message_count=self._settings.peek_messages, sequence_number=sequence + 1
-        )
+        return await self._receiver.peek_messages(max_message_count=most, sequence_number=sequence + 1)
 
 
 def _dead_letter(raw: ServiceBusReceivedMessage) -> DeadLetter:

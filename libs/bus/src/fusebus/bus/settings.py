@@ -51,6 +51,10 @@ class BusSettings(msgspec.Struct, frozen=True, kw_only=True):
     ] = 10.0
     peek_messages: Annotated[int, Meta(ge=1, le=250, description="Dead letters read in one request.")] = 50
     peek_seconds: Annotated[float, Meta(gt=0, description="Limit for one request for dead letters.")] = 20.0
+    queue_metrics_seconds: Annotated[
+        float,
+        Meta(ge=0, description="Between two measurements of all queues, for metrics, by the dispatcher; 0: none."),
+    ] = 15.0
     lag_warning_seconds: Annotated[
         float, Meta(gt=0, description="An event loop that is later than this is reported: something blocks it.")
     ] = 1.0

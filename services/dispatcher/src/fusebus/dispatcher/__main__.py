@@ -30,6 +30,7 @@ async def serve(settings: DispatcherSettings, life: Life) -> None:
         async with asyncio.TaskGroup() as group:
             group.create_task(dispatcher.run(life.stop))
             group.create_task(night.run(life.stop))
+            group.create_task(bus.watch_queues(life.stop))
 
 
 def main() -> int:

@@ -87,7 +87,7 @@ class Detect:
                     await passage.into(self.stages.download)
                     with self.models.lease(work.image_id) as model:  # one version from the first step to the last
                         final = await self._analyse(work, model, passage)
-                telemetry.passed(passage.laps)
+                telemetry.passed(passage.laps, work.accepted_at, work.deadline)
                 return done(final)
             except Closed:
                 return Abandon(reason="stopping before it was begun")

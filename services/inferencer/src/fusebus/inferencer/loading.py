@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
+from fusebus.inferencer import telemetry
 from fusebus.inferencer.backends import BackendError
 from fusebus.inferencer.backends.onnx import open_backend
 from fusebus.inferencer.backends.providers import CUDA, TENSORRT, Accelerator
@@ -68,7 +69,8 @@ async def open_folder(folder: Path, running: Running) -> Served:
     """A model folder of this machine's own, trusted as the settings are. Raises ModelError, BackendError."""
     manifest = await asyncio.to_thread(load_manifest, folder)
     thread = running.thread(folder, manifest)
-    await thread.open()
+    with telemetry.loading(manifest.ref):
+        await thread.open()
     return Served(manifest=manifest, manifest_sha256=manifest_digest(folder), thread=thread)
 
 
@@ -90,6 +92,10 @@ class Loader:
 
         Raises ModelRefusal where it is not fit; StorageError, OSError where it could not be fetched.
         """
+        with telemetry.loading(model.ref):
+            return await self._load(model)
+
+    async def _load(self, model: LiveModel) -> Served:
         try:
             folder = await self.source.pull(model.ref, self.cache)
         except ModelError as error:

@@ -3,28 +3,73 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
 
 from opentelemetry import metrics, trace
 from opentelemetry.metrics import CallbackOptions, Observation
 
 from fusebus.inferencer.stages import Lap, Stages
 
+STAGE_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+LOAD_SECONDS = (0.1, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0)
+IMAGE_SECONDS = (1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 1800.0, 3600.0, 2 * 3600.0, 6 * 3600.0, 24 * 3600.0)
+BATCH_SIZES = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 64)
+
 _meter = metrics.get_meter("fusebus.inferencer")
 _tracer = trace.get_tracer("fusebus.inferencer")
 _stage_seconds = _meter.create_histogram(
-    "fusebus.inferencer.stage.duration", unit="s", description="What an image took in each stage."
+    "fusebus.inferencer.stage.duration",
+    unit="s",
+    description="What an image took in each stage.",
+    explicit_bucket_boundaries_advisory=STAGE_SECONDS,
+)
+_image_seconds = _meter.create_histogram(
+    "fusebus.image.duration",
+    unit="s",
+    description="From ingest's word that an image is accepted until it is analysed.",
+    explicit_bucket_boundaries_advisory=IMAGE_SECONDS,
 )
 _wait_seconds = _meter.create_histogram(
-    "fusebus.inferencer.stage.wait", unit="s", description="How long an image waited for a place in each stage."
+    "fusebus.inferencer.stage.wait.duration",
+    unit="s",
+    description="How long an image waited for a place in each stage.",
+    explicit_bucket_boundaries_advisory=STAGE_SECONDS,
 )
 _call_seconds = _meter.create_histogram(
-    "fusebus.inferencer.model.duration", unit="s", description="What one model call took, whatever it held."
+    "fusebus.inferencer.model.call.duration",
+    unit="s",
+    description="What one model call took, whatever it held.",
+    explicit_bucket_boundaries_advisory=STAGE_SECONDS,
 )
 _batch_size = _meter.create_histogram(
-    "fusebus.inferencer.model.batch", unit="{picture}", description="Pictures in one model call."
+    "fusebus.inferencer.model.batch.size",
+    unit="{picture}",
+    description="Pictures in one model call.",
+    explicit_bucket_boundaries_advisory=BATCH_SIZES,
 )
-_ATTRIBUTES = {stage.name: {"stage": stage.name} for stage in Stages()}
+_load_seconds = _meter.create_histogram(
+    "fusebus.inferencer.model.load.duration",
+    unit="s",
+    description="What it took until a model version was fetched, tried, open and warm, or refused.",
+    explicit_bucket_boundaries_advisory=LOAD_SECONDS,
+)
+_ATTRIBUTES = {stage.name: {"fusebus.stage": stage.name} for stage in Stages()}
+
+
+@contextmanager
+def loading(model: str) -> Iterator[None]:
+    """One version is being brought into service."""
+    began, attributes = time.perf_counter(), {"fusebus.model": model}
+    with _tracer.start_as_current_span("load model", attributes=attributes):
+        try:
+            yield
+        except Exception as error:
+            attributes["error.type"] = type(error).__qualname__
+            raise
+        finally:
+            _load_seconds.record(time.perf_counter() - began, attributes)
 
 
 def model_call(pictures: int, seconds: float) -> None:
@@ -33,8 +78,11 @@ def model_call(pictures: int, seconds: float) -> None:
     _call_seconds.record(seconds)
 
 
-def passed(laps: Sequence[Lap]) -> None:
+def passed(laps: Sequence[Lap], accepted_at: datetime, deadline: datetime) -> None:
     """One image's way: its stages as metrics, and as children of the current span, if there is one that is recorded."""
+    now = datetime.now(UTC)
+    in_time = {"fusebus.in_time": now <= deadline}
+    _image_seconds.record(max(0.0, (now - accepted_at).total_seconds()), in_time)
     for lap in laps:
         _stage_seconds.record(lap.ended - lap.began, _ATTRIBUTES[lap.stage])
         _wait_seconds.record(lap.began - lap.asked, _ATTRIBUTES[lap.stage])
@@ -59,7 +107,10 @@ def watch(stages: Stages, slots: Callable[[], int]) -> None:
         "fusebus.inferencer.stage.images", [inside], unit="{image}", description="Images inside each stage."
     )
     _meter.create_observable_gauge(
-        "fusebus.inferencer.stage.waiting", [waiting], unit="{image}", description="Images in front of each stage."
+        "fusebus.inferencer.stage.waiting",
+        [waiting],
+        unit="{image}",
+        description="Images in front of each stage.",
     )
     _meter.create_observable_gauge(
         "fusebus.inferencer.slots",

@@ -13,7 +13,7 @@ from fusebus.bus import Context
 from fusebus.contracts.messages import BlobCreated, Message, StorageEvents
 from fusebus.contracts.outcomes import Done, Outcome, Outgoing, Reject, done, retry
 from fusebus.host import log_fields
-from fusebus.ingest import announcement, policy
+from fusebus.ingest import announcement, policy, telemetry
 from fusebus.ingest.admission import Admission
 from fusebus.ingest.events import NotNow, taken_apart
 from fusebus.ingest.settings import IngestSettings
@@ -79,7 +79,8 @@ class Ingest:
             return Done((*(Outgoing(message=one) for one in messages), *announcement.run_check(entered, look_at)))
 
     async def _enter(self, place: policy.Place, event: BlobCreated) -> Entered:
-        finding = await examine(place, self.blobs, self.check, self._limits)
+        with telemetry.examining():
+            finding = await examine(place, self.blobs, self.check, self._limits)
         terms = await self.admission.record(place.supplier) if self.admission else None
         entry = UploadEntry(
             upload_id=place.upload_id,
@@ -102,6 +103,7 @@ class Ingest:
         if self.admission:
             await self.admission.taken(place)
         verdict = entered.upload.reject_reason or (finding.manifest and "manifest") or "accepted"
+        telemetry.entered(str(verdict))
         _log.info("entered", extra={"run": entered.run_id, "verdict": str(verdict), "detail": entered.upload.detail})
         return entered
 

@@ -11,7 +11,7 @@ import msgspec
 
 from fusebus.blobs import layout
 from fusebus.ledger import FinalKind, RunRow, RunState, UploadRow
-from fusebus.notifier import policy
+from fusebus.notifier import policy, telemetry
 from fusebus.notifier.mail import Envelope, message_id, run_key, summary_mail
 from fusebus.notifier.ports import Ports
 from fusebus.notifier.report import render_report
@@ -79,6 +79,7 @@ class Completion:
         if not await send_once(run.run_id, message_id(key, envelope), write, since, ports):
             return False
         complete = await ports.ledger.complete_run(run.run_id, ports.clock())
+        telemetry.run_complete(run.opened_at, ports.clock())
         _log.info("run is complete", extra={"counts": msgspec.to_builtins(summary.counts)})
         return complete is not None and complete.state is RunState.COMPLETE
 

@@ -13,7 +13,7 @@ from fusebus.contracts.messages import RunCheck
 from fusebus.contracts.topology import TOPICS
 from fusebus.host import log_fields
 from fusebus.ledger import Entered, Final, FinalRecorded, LedgerUnavailable
-from fusebus.notifier import finals
+from fusebus.notifier import finals, telemetry
 from fusebus.notifier.ports import Ports
 
 _log = logging.getLogger(__name__)
@@ -86,6 +86,7 @@ class DeadLetterWatch:
         with log_fields(upload=upload, run=run):
             told = {"queue": queue, "reason": dead.reason, "description": dead.description[:500]}
             _log.error("dead letter", extra=told)
+            telemetry.dead_letter(*queue.split("/"))
             if dead.envelope is not None and isinstance(dead.envelope.message, RunCheck):
                 return _Concern(run, lasting=True)
             if not upload:
@@ -108,4 +109,5 @@ class DeadLetterWatch:
         if recorded is FinalRecorded.UNKNOWN_UPLOAD:
             _log.warning("dead letter names an upload that nobody entered")
         elif recorded is FinalRecorded.NEW:
+            telemetry.final(final.kind.value)
             _log.warning("final from a dead letter", extra={"kind": final.kind.value, "reason": final.reason})

@@ -18,6 +18,7 @@ from fusebus.contracts.messages import (
 )
 from fusebus.contracts.outcomes import Done, Outcome, Reject, done
 from fusebus.ledger import Final, FinalKind, FinalRecorded
+from fusebus.notifier import telemetry
 from fusebus.notifier.ports import RunLedger
 
 _log = logging.getLogger(__name__)
@@ -41,6 +42,7 @@ async def record(message: FinalMessage, ledger: RunLedger) -> Outcome:
             _log.warning("another final was first and stays", extra={"kind": final.kind.value, "reason": final.reason})
         case FinalRecorded.NEW:
             _log.info("final", extra={"kind": final.kind.value, "reason": final.reason})
+            telemetry.final(final.kind.value)
         case FinalRecorded.SAME:
             _log.debug("final was there already")
     return done()

@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from email.message import EmailMessage
 
 from fusebus.ledger import MailMarker, MailState
-from fusebus.notifier import policy
+from fusebus.notifier import policy, telemetry
 from fusebus.notifier.mailers import NotSent, OutcomeUnknown
 from fusebus.notifier.policy import Send
 from fusebus.notifier.ports import Ports
@@ -45,6 +45,7 @@ async def send_once(
                 extra={"mail": key, "message_id_header": marker.message_id, "because": step.because},
             )
             await ports.ledger.mail_failed(marker, MailState.UNKNOWN, step.because)
+            telemetry.mail("unknown")
             return True
     mail = await write()  # before the intent: what fails here certainly sends nothing
     intent = await _intend(key, message_id, marker, ports)
@@ -82,18 +83,22 @@ async def _send(mail: EmailMessage, intent: MailMarker, since: datetime, ports: 
         patient = ports.clock() - since < timedelta(seconds=ports.settings.mail_patience_seconds)
         if (error.passing and patient) or not first_doubt:
             _log.warning("mail was not sent, another try follows: %s", error, extra=told)
+            telemetry.mail("not_sent")
             await ports.ledger.mail_failed(
                 intent, MailState.NOT_SENT if first_doubt else MailState.INTENDED, str(error)
             )
             return False
         _log.error("mail will not be sent: %s", error, extra=told)
+        telemetry.mail("refused")
         await ports.ledger.mail_failed(intent, MailState.REFUSED, str(error))
         return True
     except OutcomeUnknown as error:
         _log.warning("it is not known whether the mail went out: %s", error, extra=told)
+        telemetry.mail("unknown")
         await ports.ledger.mail_failed(intent, MailState.INTENDED, str(error))
         return False
     _log.info("mail sent", extra=told)
+    telemetry.mail("sent")
     ports.handed_over.add(intent.run_id)
     await _done(intent.run_id, ports)
     return True
