@@ -18,6 +18,7 @@ import json
 import os
 import platform
 import sys
+from collections.abc import Iterator
 from contextlib import ExitStack, nullcontext
 from dataclasses import asdict
 from pathlib import Path
@@ -30,25 +31,35 @@ from servicebus_broker import STORES, broker
 from servicebus_growth import churn, grown, size
 from servicebus_patterns import Figure, raw_patterns, rhea_patterns, sdk_patterns
 
-ROUNDS = 7  # of each pattern, one store after the other: what else the machine does hits all of them
+STARTS = 6  # of the brokers: where a process finds its memory makes it dearer or cheaper by several percent for life
+ROUNDS = 2  # per start of each pattern, one store after the other: what else the machine does hits all of them
 MARK_RATIO, MARK_DURABLE, MARK_RATE = 0.4, 1.3, 60_000
 MARKED_STORES = ("memory", "durable")  # power is for information: there the disk decides
 SHARES = {"memory": 1.0, "durable": 1.0, "power": 0.2}  # of the messages: waiting for the disk takes its time
 
 
 def speed(scale: float) -> list[Figure]:
-    """Each pattern in turn on a broker for each store, ROUNDS times; medians of the rounds."""
+    """Each pattern in turn on a broker for each store, ROUNDS times in each of STARTS; medians of all these rounds."""
     rounds: dict[tuple[str, str], list[Figure]] = {}
-    with ExitStack() as stack:
-        brokers = {store: stack.enter_context(broker(store)) for store in STORES}
-        for _ in range(ROUNDS):
-            for patterns in (sdk_patterns, raw_patterns, rhea_patterns):
-                turns = [patterns(running, name, SHARES[name] * scale / ROUNDS) for name, running in brokers.items()]
-                for figure in (each for turn in zip(*turns, strict=True) for each in turn):
-                    rounds.setdefault((figure.pattern, figure.store), []).append(figure)
+    for start in range(STARTS):
+        print(f"start {start + 1} of {STARTS}", file=sys.stderr, flush=True)
+        for figure in figures_of_a_start(scale / (STARTS * ROUNDS)):
+            rounds.setdefault((figure.pattern, figure.store), []).append(figure)
     figures = [middle(each, rounds[each[0].pattern, "memory"]) for each in rounds.values()]
     print("\n".join(line(figure) for figure in figures), flush=True)
     return figures
+
+
+def figures_of_a_start(scale: float) -> Iterator[Figure]:
+    """Of brokers that were just started, after a round that only warms them up."""
+    with ExitStack() as stack:
+        brokers = {store: stack.enter_context(broker(store)) for store in STORES}
+        for measuring in (False, *[True] * ROUNDS):
+            for patterns in (sdk_patterns, raw_patterns, rhea_patterns):
+                turns = [patterns(running, name, SHARES[name] * scale) for name, running in brokers.items()]
+                figures = [each for turn in zip(*turns, strict=True) for each in turn]
+                if measuring:
+                    yield from figures
 
 
 def middle(rounds: list[Figure], in_memory: list[Figure]) -> Figure:

@@ -121,6 +121,27 @@ def test_settlements_survive_and_locks_do_not(running: Running) -> None:
     assert taken.message.message_id == "later"
 
 
+def test_all_that_happens_to_a_message_within_one_commit_is_kept_in_its_order(running: Running) -> None:
+    for queue in ("a", "b"):
+        running.engine.namespace.create_queue(queue)
+    running.engine.send("a", [message("gone"), message("buried"), message("deferred")])
+    gone, buried, deferred = running.engine.receive("a", 3)
+    running.engine.complete("a", token(gone))
+    running.engine.dead_letter("a", token(buried), {"DeadLetterReason": "r"})
+    running.engine.defer("a", token(deferred))
+    running.engine.send("b", [message("other")])
+    running.engine.send("a", [message("last")])
+    running.store.commit()
+    again = running.crash()
+    assert again.complaints == []
+    assert [(each.message.message_id, each.state) for each in again.engine.peek("a", 0, 9)] == [
+        ("deferred", MessageState.DEFERRED),
+        ("last", MessageState.ACTIVE),
+    ]
+    assert texts(again.engine, "a/$DeadLetterQueue") == ["buried"]
+    assert texts(again.engine, "b") == ["other"]
+
+
 def test_scheduled_messages_wait_on_and_arrive_late_rather_than_never(running: Running) -> None:
     running.engine.namespace.create_queue("q")
     running.engine.send("q", [message("soon", scheduled_enqueue_time=running.clock.time + 10)])

@@ -55,7 +55,7 @@ class GroupCommit:
         self._committed_at = 0.0
         self._last_reader = 0
         self._shared = 0  # answers that needed no commit of their own since the last
-        store.on_pending = self._plan
+        store.front, store.on_pending = front, self._plan
         self._watch()
 
     def commit(self) -> bool:
@@ -101,8 +101,7 @@ class GroupCommit:
 
     def _plan(self) -> None:
         """Something is to be committed though perhaps nobody waits for it."""
-        if self._front.reading is None:
-            self._loop.call_soon(self.commit)
+        self._loop.call_soon(self.commit)
 
     def _watch(self) -> None:
         if self._retry is None and self._store.refusal is not None:

@@ -12,7 +12,7 @@ from fusebus.servicebus.engine.records import Record
 from fusebus.servicebus.store import entries
 from fusebus.servicebus.store.checksum import crc32
 from fusebus.servicebus.store.journal_file import JournalFile, Pass, UnreadableBlock, new_pass
-from fusebus.servicebus.store.marks import ALL_BITS, CommitMark
+from fusebus.servicebus.store.marks import CommitMark
 from fusebus.servicebus.store.recovery import DROPPED, IN_DATABASE, PASS, REWOUND, Block, Recovered
 from fusebus.servicebus.store.tables import Statement
 
@@ -119,7 +119,7 @@ class Log:
         """
         number, journal = self.next_number, self._journal
         position = journal.append(number, data)
-        self._mark.put(number, number ^ ALL_BITS)
+        self._mark.put(number, ~number)
         if live:  # of others nothing will have to be moved
             self.blocks[number] = block = Block(number, len(data), stored, live, position, mixed)
             self._order.append(block)
@@ -169,7 +169,7 @@ class Log:
 
     def _add_stored(self, block: Block) -> None:
         self._stored_bytes += block.size_bytes
-        self._mark.put(block.number, block.number ^ ALL_BITS)
+        self._mark.put(block.number, ~block.number)
         self.next_number = block.number + 1
         self.blocks[block.number] = block
         self._order.append(block)

@@ -15,9 +15,8 @@ from typing import Final
 COMMIT_FILE: Final = "last-commit"
 RESERVE_FILE: Final = "reserve"
 LOCK_FILE: Final = "lock"
-_NUMBER = struct.Struct("<QQ")  # and once more with all bits turned, so that damage is noticed
+_NUMBER = struct.Struct("<qq")  # and once more with all bits turned, so that damage is noticed
 _put_number = _NUMBER.pack_into
-ALL_BITS: Final = 0xFFFF_FFFF_FFFF_FFFF
 
 
 class DataDirectoryInUse(OSError):
@@ -77,7 +76,7 @@ class CommitMark:
         number, turned = _NUMBER.unpack_from(self._memory)
         if number == turned == 0:
             return 0
-        return int(number) if number ^ turned == ALL_BITS else None
+        return int(number) if number == ~turned else None
 
     def close(self) -> None:
         """Releases the file."""

@@ -56,7 +56,12 @@ class Store(TablesJournal):
         self._pending: list[bytes] = []
         self._numbers: dict[int, int] = {}
         self._last_message: Message | None = None
-        self._place, self._stored, self._live, self._mixed = 1, 0, 0, False  # of the block that is pending
+        self._new_records: list[Record] = []
+        """Of which entries are to be made, in the mailbox `_mailbox`."""
+        self._mailbox = 0
+        self._place, self._stored, self._live = 1, 0, 0  # of the block that is pending
+        self._stored_pieces = 0
+        """How many of `_pending` belong to entries that say that a message is there."""
         self._retry_at = 0.0
         self._failed: tuple[int, int, int] | None = None
         """What was pending when it last could not be written."""
@@ -155,33 +160,12 @@ class Store(TablesJournal):
 
     def message_stored(self, mailbox_id: int, record: Record) -> None:
         if not self.pending:
-            self.pending = True
-            self.on_pending()
-        message = record.message
+            self._note_pending()
+        if mailbox_id != self._mailbox:
+            self._encode()
+            self._mailbox = mailbox_id
         record.journal_place = self._place
-        self._stored += 1
-        self._live += 1
-        same, self._last_message = message is self._last_message, message
-        if same or record.modified or record.dead_letter_source is not None:
-            self._pending.append(entries.stored(mailbox_id, record, None if same else entries.message_bytes(message)))
-            return
-        body = message.raw
-        if message.ttl_seconds is not None or message.annotations or message.outer is not None:
-            body = entries.message_bytes(message)
-        head = _stored_head(
-            _STORED,
-            mailbox_id,
-            record.sequence_number,
-            record.enqueued_sequence_number,
-            record.enqueued_at,
-            record.expires_at,
-            record.delivery_count,
-            record.state,
-            record.hops,
-            0,
-            len(body),
-        )
-        self._pending += (head, body)  # not put together: one copy less
+        self._new_records.append(record)
 
     def message_changed(self, mailbox_id: int, record: Record) -> None:
         self._forget(mailbox_id, record)
@@ -189,26 +173,60 @@ class Store(TablesJournal):
 
     def message_removed(self, mailbox_id: int, record: Record) -> None:
         if not self.pending:
-            self.pending = True
-            self.on_pending()
-        self._pending.append(_short(_REMOVED, mailbox_id, record.sequence_number))
-        self._mixed = True
+            self._note_pending()
         block = self._blocks.get(record.journal_place)
         if block is None or block.position == IN_DATABASE:
             self._forget(mailbox_id, record)
         else:  # nearly always
             block.live -= 1
+        self._pending.append(_short(_REMOVED, mailbox_id, record.sequence_number))
 
     def numbers_taken(self, mailbox_id: int, last: int) -> None:
         if not self.pending:
-            self.pending = True
-            self.on_pending()
+            self._note_pending()
+        self._special = True
         self._numbers[mailbox_id] = last
+
+    def _encode(self) -> None:
+        """Makes entries of new records. That is done for many at once, and before anything else is said of one: until
+        then it does not change."""
+        pieces, previous = self._pending, self._last_message
+        before = len(pieces)
+        for record in self._new_records:
+            message = record.message
+            if message is previous or record.modified or record.dead_letter_source is not None:
+                body = None if message is previous else entries.message_bytes(message)
+                pieces.append(entries.stored(self._mailbox, record, body))
+            else:
+                body = message.raw
+                if message.ttl_seconds is not None or message.annotations or message.outer is not None:
+                    body = entries.message_bytes(message)
+                head = _stored_head(
+                    _STORED,
+                    self._mailbox,
+                    record.sequence_number,
+                    record.enqueued_sequence_number,
+                    record.enqueued_at,
+                    record.expires_at,
+                    record.delivery_count,
+                    record.state,
+                    record.hops,
+                    0,
+                    len(body),
+                )
+                pieces += (head, body)  # not put together: one copy less
+            previous = message
+        self._last_message = previous
+        self._stored += len(self._new_records)
+        self._live += len(self._new_records)
+        self._stored_pieces += len(pieces) - before
+        self._new_records = []
 
     def _forget(self, mailbox_id: int, record: Record) -> None:
         """What the log says of it so far no longer holds."""
         place = record.journal_place
         if place == self._place:
+            self._encode()
             self._live -= 1
         elif (block := self._blocks.get(place)) is not None:
             block.live -= 1
@@ -244,15 +262,24 @@ class Store(TablesJournal):
         """
         if not self.pending:
             return True
-        if self._statements or self._numbers or self._failed or self._log.crowded:
+        if self._new_records:
+            self._encode()
+        if self._special or self._log.crowded:
             return self._commit_with_care()
+        pieces = self._pending
+        mixed = len(pieces) != self._stored_pieces
         try:
-            self._place = self._log.append(b"".join(self._pending), self._stored, self._live, self._mixed)
+            self._place = self._log.append(b"".join(pieces), self._stored, self._live, mixed)
         except OSError:
             return self._commit_with_care()
-        self._pending, self._last_message, self._stored, self._live = [], None, 0, 0
-        self.pending = self._mixed = False
+        self._start_block()
         return True
+
+    def _start_block(self) -> None:
+        self._pending = []
+        self._last_message = None
+        self._stored = self._live = self._stored_pieces = 0
+        self.pending = False
 
     def _commit_with_care(self) -> bool:
         if self._failed == self._said() and self._clock() < self._retry_at:
@@ -263,13 +290,13 @@ class Store(TablesJournal):
             self._note_full(str(error))
             error = self._try_write()
         if error is None:
-            self._failed = self._last_message = None
-            self.pending = self._mixed = False
-            self._pending, self._stored, self._live = [], 0, 0
+            self._failed, self._special = None, False
             self._place = self._log.next_number
+            self._start_block()
             return True
         self._note_full(str(error))
-        self._failed, self._retry_at = self._said(), self._clock() + RETRY_SECONDS
+        self._failed, self._special = self._said(), True
+        self._retry_at = self._clock() + RETRY_SECONDS
         return False
 
     def _said(self) -> tuple[int, int, int]:
@@ -303,7 +330,7 @@ class Store(TablesJournal):
             error = self._try_database(data, moving=False) if needed else None
         if error is None and not needed and not moving:
             try:
-                self._log.append(data, self._stored, self._live, self._mixed)
+                self._log.append(data, self._stored, self._live, mixed=True)
             except OSError as failure:
                 return failure
         if error is None:

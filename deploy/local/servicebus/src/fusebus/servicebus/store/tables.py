@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 from fusebus.servicebus.engine.journal import IDS_PER_ENTITY, DuplicateImage, EntityImage
 from fusebus.servicebus.engine.settings import Rule
@@ -16,6 +16,20 @@ def _nothing() -> None:
     pass
 
 
+class Front(Protocol):
+    """Where the clients are."""
+
+    @property
+    def reading(self) -> object:
+        """Whose bytes are being handled, None outside of that."""
+
+
+class Nobody:
+    """A front without clients."""
+
+    reading: object = None
+
+
 class TablesJournal:
     """Collects the statements of one commit."""
 
@@ -23,8 +37,12 @@ class TablesJournal:
         self._statements: list[Statement] = []
         self.pending = False
         """Whether something is not committed yet."""
+        self.front: Front = Nobody()
         self.on_pending: Callable[[], None] = _nothing
-        """Called when something is to be committed after a time when nothing was."""
+        """Called when something is to be committed after a time when nothing was, and no client is being read: for a
+        client that is, it is committed before the answer."""
+        self._special = False
+        """Whether what is pending takes more than a block in the journal file."""
 
     def entity_saved(self, image: EntityImage) -> None:
         self._state(
@@ -65,6 +83,11 @@ class TablesJournal:
 
     def _state(self, sql: str, parameters: tuple[Any, ...]) -> None:
         if not self.pending:
-            self.pending = True
-            self.on_pending()
+            self._note_pending()
+        self._special = True
         self._statements.append((sql, parameters))
+
+    def _note_pending(self) -> None:
+        self.pending = True
+        if self.front.reading is None:
+            self.on_pending()
