@@ -80,7 +80,9 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         "fusebus-localbatch", description=DESCRIPTION, epilog=EPILOG, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("--port", type=int, default=0, help="on 127.0.0.1; 0: a free one (default)")
+    host_help = "name or address to listen on (default 127.0.0.1); whoever reaches it can run commands here"
+    parser.add_argument("--host", default="127.0.0.1", metavar="NAME", help=host_help)
+    parser.add_argument("--port", type=int, default=0, help="0: a free one (default)")
     parser.add_argument("--work-dir", type=Path, required=True, metavar="DIR", help="task output: DIR/tasks/JOB/TASK")
     parser.add_argument("--location", default="local", help="region that the account tells (default local)")
     variable = f"tell tasks the URL of their node's metadata also in NAME, not only in {METADATA_VARIABLE}"
@@ -106,6 +108,7 @@ def _options(arguments: list[str]) -> LocalBatchOptions:
         **{name: getattr(given, name) for name, *_ in _LIMITS},
     )
     return LocalBatchOptions(
+        host=given.host,
         port=given.port,
         work_dir=given.work_dir,
         limits=limits,

@@ -28,10 +28,14 @@ METADATA_VARIABLE = "LOCALBATCH_METADATA_URL"
 class LocalBatchOptions:
     """`port` 0 takes a free one; `work_dir` None is a temporary folder that goes with the server.
 
+    `host` is a name or address of this machine: whoever reaches it can run commands here, so beyond loopback it belongs
+    to a network on which only its clients are.
+
     Tasks find the URL of their node's metadata service in LOCALBATCH_METADATA_URL and, if `metadata_variable` is
     given, in a second variable of that name; a variable of the task's own comes first.
     """
 
+    host: str = "127.0.0.1"
     port: int = 0
     work_dir: Path | None = None
     limits: AccountLimits = field(default_factory=AccountLimits)
@@ -56,19 +60,20 @@ class LocalBatch:
         self._runner: ProcessRunner | None = None
 
     async def start(self) -> None:
-        """Listen on 127.0.0.1; raises OSError when the port is taken."""
+        """Listen on `host`; raises OSError when the port is taken or the host is not this machine's."""
         folder = self.options.work_dir
         if folder is None:
             self._scratch = tempfile.TemporaryDirectory(prefix="localbatch-")
             folder = Path(self._scratch.name)
         self._runner = ProcessRunner(folder.resolve(), self._process_ended, self._of_node)
-        front = Front(self.state, self._runner, self._step, self.request_faults, self.options.location)
+        front = Front(
+            self.state, self._runner, self._step, self.request_faults, self.options.location, self.options.host
+        )
         self._server = web.AppRunner(application(front), access_log=None, shutdown_timeout=1.0)
         await self._server.setup()
-        site = web.TCPSite(self._server, "127.0.0.1", self.options.port)
+        site = web.TCPSite(self._server, self.options.host, self.options.port)
         await site.start()
-        host, port = self._server.addresses[0][:2]
-        self.url = f"http://{host}:{port}"
+        self.url = f"http://{self.options.host}:{self._server.addresses[0][1]}"
 
     async def stop(self) -> None:
         """Stop listening, then end all tasks: SIGTERM, and SIGKILL after the grace."""

@@ -38,7 +38,7 @@ def application(front: Front) -> web.Application:
 
 
 async def _answer(front: Front, request: web.Request, handler: Handler) -> web.StreamResponse:
-    if _is_foreign(request):
+    if _is_foreign(request, front.host):
         return answers.refusal(request, BatchProblem(403, "AuthenticationFailed", "Not for web pages."))
     rule = None
     if not request.path.startswith("/local/"):
@@ -77,7 +77,7 @@ def _refused(request: web.Request, rule: Rule) -> web.Response:
     return answers.refusal(request, problem, rule.retry_after if rule.status in (429, 503) else None)
 
 
-def _is_foreign(request: web.Request) -> bool:
+def _is_foreign(request: web.Request, own_host: str) -> bool:
     """Whether a web page, or a name that is made to point here, asks: it could run commands on this machine."""
     host = request.host.rsplit(":", 1)[0] if not request.host.endswith("]") else request.host
-    return "Origin" in request.headers or host not in LOCAL_HOSTS
+    return "Origin" in request.headers or host not in (*LOCAL_HOSTS, own_host)

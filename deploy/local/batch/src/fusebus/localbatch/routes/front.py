@@ -17,3 +17,4 @@ class Front:
     step: Callable[[], None]  # carries out what the state machine wants done
     request_faults: RequestFaults = field(default_factory=RequestFaults)
     location: str = "local"
+    host: str = "127.0.0.1"  # by which clients may call the server, beside the names of loopback
