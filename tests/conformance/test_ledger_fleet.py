@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 import msgspec
 import pytest
 
-from fusebus.ledger import Decision, Ledger, LedgerSettings, Pause, Pin, PoolStatus, QuotaLine, Window
+from fusebus.ledger import Decision, Ledger, LedgerSettings, Pause, Pin, PoolStatus, QuotaLine, Remembered, Window
 
 NOW = datetime(2026, 11, 21, 12, tzinfo=UTC)
 HOUR = timedelta(hours=1)
@@ -73,3 +73,15 @@ async def test_the_decision_that_was_in_force_at_a_time_is_found(ledger: Ledger)
     for at, nodes in ((0, [0]), (15, [10]), (20, [20]), (99, [20]), (-1, [])):
         found = await ledger.decisions("gpu", 1, at=NOW + timedelta(minutes=at))
         assert [decision.nodes for decision in found] == nodes, at
+
+
+async def test_notes_of_a_later_term_stand_and_are_read_back(ledger: Ledger) -> None:
+    assert await ledger.remembered("gpu") is None
+    notes = Remembered(subject="gpu", term=2, kept_at=NOW, notes='{"a": "100 %"}')
+    assert await ledger.remember(notes) == 2
+    assert await ledger.remember(msgspec.structs.replace(notes, notes="2")) == 2, "its own word may change"
+    assert await ledger.remember(msgspec.structs.replace(notes, term=1, notes="1")) == 2
+    found = await ledger.remembered("gpu")
+    assert found is not None and (found.term, found.notes) == (2, "2")
+    await ledger.write_pool_status(PoolStatus(pool="gpu", looked_at=NOW, job_kind="detect", vm_size="x"))
+    assert [status.pool for status in await ledger.pool_statuses()] == ["gpu"]

@@ -17,7 +17,7 @@ from fusebus.bus import Bus, BusSettings
 from fusebus.contracts.messages import FleetChanged, ImageAccepted
 from fusebus.contracts.outcomes import Done, Outgoing, done
 from fusebus.contracts.topology import broker_configuration
-from fusebus.dispatcher.adapters import BatchFleet, BlobLeader
+from fusebus.dispatcher.adapters import BlobLeader, Fleets
 from fusebus.dispatcher.errors import PoolChanged
 from fusebus.dispatcher.loop import Dispatcher
 from fusebus.dispatcher.settings import DispatcherSettings
@@ -79,7 +79,7 @@ async def test_images_bring_nodes_and_workers_and_afterwards_nothing_is_left(
     async with AsyncExitStack() as open_:
         bus = await open_.enter_async_context(Bus(bus_settings))
         ledger = await open_.enter_async_context(Ledger(ledger_settings))
-        fleet = await open_.enter_async_context(BatchFleet(chosen))
+        fleet = await open_.enter_async_context(Fleets(chosen))
         leader = await open_.enter_async_context(BlobLeader(chosen, blob_settings))
         await ledger.create_tables()
         dispatcher = Dispatcher(chosen, bus, bus.publisher(), ledger, fleet, leader)
@@ -137,7 +137,7 @@ async def test_two_dispatchers_never_fight_and_the_second_goes_on_where_the_firs
         await bus.publisher().publish([Outgoing(message=image(number)) for number in range(3)])
         crews = []
         for _ in range(2):
-            fleet = await open_.enter_async_context(BatchFleet(chosen))
+            fleet = await open_.enter_async_context(Fleets(chosen))
             leader = await open_.enter_async_context(BlobLeader(chosen, blob_settings))
             crews.append((Dispatcher(chosen, bus, bus.publisher(), ledger, fleet, leader), fleet, leader))
         (first, fleet, leads), (second, _, waits) = crews

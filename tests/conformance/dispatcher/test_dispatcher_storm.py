@@ -16,7 +16,7 @@ from fusebus.blobs import BlobSettings
 from fusebus.bus import Bus, BusSettings
 from fusebus.contracts.outcomes import Outgoing
 from fusebus.contracts.topology import broker_configuration
-from fusebus.dispatcher.adapters import BatchFleet, BlobLeader
+from fusebus.dispatcher.adapters import BlobLeader, Fleets
 from fusebus.dispatcher.loop import Dispatcher
 from fusebus.dispatcher.settings import DispatcherSettings
 from fusebus.host import Secret
@@ -80,7 +80,7 @@ async def test_a_storm_of_faults_ends_with_all_work_done_and_no_node_left(
         await ledger.create_tables()
         loops = []
         for _ in range(2):  # the second one waits, and never acts
-            fleet = await open_.enter_async_context(BatchFleet(chosen))
+            fleet = await open_.enter_async_context(Fleets(chosen))
             leader = await open_.enter_async_context(BlobLeader(chosen, blob_settings))
             dispatcher = Dispatcher(chosen, bus, bus.publisher(), ledger, fleet, leader)
             await dispatcher.begin()

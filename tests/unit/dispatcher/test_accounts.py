@@ -254,9 +254,10 @@ def test_prices_of_another_region_than_the_batch_accounts_are_warned_of_once(
     own = PoolCosts("own", "NC4as_T4_v3", region="uksouth")
     accounts = Accounts(SETTINGS, books, told, [PoolCosts("gpu", "NC4as_T4_v3"), own])
     for region in ("", "local", "East US", "eastus"):
-        accounts.check_region(region)
+        accounts.check_region("gpu", region)
     assert caplog.text == ""
     for _ in range(2):
-        accounts.check_region("uksouth")
+        accounts.check_region("gpu", "uksouth")
+        accounts.check_region("own", "uksouth")
     (record,) = caplog.records
     assert "nodes of gpu are in uksouth" in record.getMessage() and "FUSEBUS_COSTS_REGION" in record.getMessage()

@@ -86,7 +86,7 @@ def test_spot_is_bought_where_it_may_be_and_dedicated_where_it_must() -> None:
 
 @pytest.mark.parametrize(("spot", "dedicated"), [(0, 0), (3, 3)])
 def test_a_quota_too_small_for_one_node_buys_none_and_says_so(spot: int, dedicated: int) -> None:
-    found = targets(facts_with(depths=detect(500), quota=Quota(spot=spot, dedicated=dedicated)))
+    found = targets(facts_with(depths=detect(500), quotas={"local": Quota(spot=spot, dedicated=dedicated)}))
     assert nodes(found) == 0
     assert found["t4"].late
     assert "quota" in found["t4"].because
@@ -95,7 +95,7 @@ def test_a_quota_too_small_for_one_node_buys_none_and_says_so(spot: int, dedicat
 def test_a_family_quota_counts_by_its_name_however_it_is_written() -> None:
     families = {"standardNCASv3_T4Family": 0, "standardNCADSA100v4Family": 48}
     quota = Quota(spot=0, dedicated=1000, per_family=families)
-    found = targets(facts_with(depths=detect(500), quota=quota))
+    found = targets(facts_with(depths=detect(500), quotas={"local": quota}))
     assert (found["t4"].nodes, found["a100"].spot, found["a100"].dedicated > 0) == (0, 0, True)
 
 

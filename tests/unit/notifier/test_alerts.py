@@ -6,8 +6,10 @@ import msgspec
 from fusebus.contracts.messages import (
     BudgetCrossed,
     FleetChanged,
+    JobKind,
     ModelRefused,
     UploadsHeld,
+    WorkLate,
 )
 from fusebus.contracts.outcomes import Done, Retry
 from fusebus.notifier.mailers import NotSent
@@ -104,6 +106,26 @@ async def test_a_change_of_the_fleet_is_only_logged(world, caplog):
     change = FleetChanged(pool="spot", nodes=2, workers=2, because="48 images wait", decided_at=world.now)
     assert await world.take(change) == Done()
     assert caplog.records[-1].event["because"] == "48 images wait"
+
+
+def late(minute: int = 0, **more) -> WorkLate:
+    since = datetime(2026, 11, 21, 11, minute, tzinfo=UTC)
+    return WorkLate(job_kind=JobKind.DETECT, since=since, images=1200, because="the quota of Spot is 0 vCores", **more)
+
+
+async def test_work_that_turns_late_is_mailed_once_each_time_with_its_reason(world):
+    for message in (late(late_seconds=720.0), late(late_seconds=900.0), late(minute=30)):
+        assert await world.take(message) == Done()
+    first, second = world.mailer.sent
+    assert first["Subject"] == "1,200 images (detect) will be late"
+    words = first.get_content()
+    assert "by up to 12 min" in words and "the quota of Spot is 0 vCores" in words and "2026-11-21 11:00" in words
+    assert "for good" in second.get_content()
+
+
+async def test_a_reason_with_line_breaks_makes_no_lines_of_its_own(world):
+    assert await world.take(msgspec.structs.replace(late(), because="quota\r\nBcc: all@example.org")) == Done()
+    assert "\nBcc:" not in world.mailer.sent[0].get_content()
 
 
 def held(because: str = "quota", day: int = 21, email: str = "photos@acme.example") -> UploadsHeld:

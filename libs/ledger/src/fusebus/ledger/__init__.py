@@ -3,7 +3,7 @@
 from fusebus.ledger.client import Ledger
 from fusebus.ledger.costs import SERVICES
 from fusebus.ledger.errors import LedgerError, LedgerUnavailable
-from fusebus.ledger.fleet import Controls, Pause, Pin, PoolStatus, QuotaLine, Window
+from fusebus.ledger.fleet import Controls, Pause, Pin, PoolStatus, QuotaLine, Remembered, Window
 from fusebus.ledger.rows import (
     BilledDay,
     CostOfMonth,
@@ -55,6 +55,7 @@ __all__ = [
     "Pin",
     "PoolStatus",
     "QuotaLine",
+    "Remembered",
     "RunContents",
     "RunRow",
     "RunState",

@@ -17,6 +17,7 @@ PIN = "pin:"
 PAUSE = "pause:"
 EVERYTHING = "pause"
 NOW = "now"
+MEMORY = "memory"
 
 
 class Pin(msgspec.Struct, frozen=True, kw_only=True):
@@ -113,6 +114,16 @@ class PoolStatus(msgspec.Struct, frozen=True, kw_only=True):
     quota: list[QuotaLine] = []
 
 
+class Remembered(msgspec.Struct, frozen=True, kw_only=True):
+    """What the dispatcher that led in `term` had learnt of one subject (a pool, a job kind), in its own words."""
+
+    subject: str
+    term: int
+    kept_at: datetime
+    notes: str
+    """At most 32,768 UTF-16 units."""
+
+
 class Window(msgspec.Struct, frozen=True, kw_only=True):
     """Work that will be released at a known time: Service Bus holds it back until then."""
 
@@ -181,6 +192,26 @@ class FleetLedger:
             async for row in self._tables.query("pools", None, NOW, NOW + "!")
         ]
         return sorted(found, key=lambda status: status.pool)
+
+    async def remember(self, notes: Remembered) -> int:
+        """Keep it in place of what an earlier term, or this one, kept. The term whose notes stand then: a later one's
+        are left as they are."""
+        row = Row(notes.subject, MEMORY, to_columns(notes))
+        async for _ in self._tables.tries(f"notes on {notes.subject}"):
+            found = await self._tables.get("pools", notes.subject, MEMORY)
+            before = from_columns(found.columns, Remembered) if found else None
+            if before is not None and before.term > notes.term:
+                return before.term
+            version = found.version if found else ""
+            named = msgspec.structs.replace(row, version=version)
+            if await (self._tables.replace("pools", named) if found else self._tables.insert("pools", row)):
+                break
+        return notes.term
+
+    async def remembered(self, subject: str) -> Remembered | None:
+        """What was kept last; None where nothing was."""
+        found = await self._tables.get("pools", subject, MEMORY)
+        return from_columns(found.columns, Remembered) if found else None
 
     async def announce_window(self, window: Window) -> None:
         """Say how much comes when, so that nodes are warm by then; a repeat changes nothing."""

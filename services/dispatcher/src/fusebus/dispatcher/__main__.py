@@ -6,7 +6,7 @@ import asyncio
 import sys
 
 from fusebus.bus import Bus
-from fusebus.dispatcher.adapters import BatchFleet, BlobLeader
+from fusebus.dispatcher.adapters import BlobLeader, Fleets
 from fusebus.dispatcher.loop import Dispatcher
 from fusebus.dispatcher.nightly import Nightly
 from fusebus.dispatcher.settings import DispatcherSettings
@@ -19,7 +19,7 @@ async def serve(settings: DispatcherSettings, life: Life) -> None:
     async with (
         Bus(settings.bus) as bus,
         Ledger(settings.ledger) as ledger,
-        BatchFleet(settings) as fleet,
+        Fleets(settings) as fleet,
         BlobLeader(settings, settings.blobs) as leader,
     ):
         dispatcher = Dispatcher(settings, bus, bus.publisher(), ledger, fleet, leader)

@@ -110,7 +110,7 @@ class Accounts:
         self._prices = prices or settings.prices()
         self.rates = {pool.pool: _rates(self._prices, pool, settings) for pool in pools}
         """By pool."""
-        self._region, self._regions_checked = settings.region, frozenset[str]()
+        self._region, self._regions_checked = settings.region, frozenset[tuple[str, str]]()
         self._meters: dict[str, NodeMeter] = {}
         self._first_sights: dict[str, tuple[list[Node], datetime]] = {}  # by pool, while the books are not read
         self._by_day: defaultdict[date, float] | None = None  # None: not read yet
@@ -189,17 +189,16 @@ class Accounts:
             self._meters[pool] = self._meter(pool, None)
         self._keep(self._meters[pool].observe(nodes, self.rates[pool], now))
 
-    def check_region(self, account: str) -> None:
-        """Warn, once for each region, where nodes are where the Batch account is but are priced as elsewhere."""
+    def check_region(self, pool: str, account: str) -> None:
+        """Warn, once for each pool and region, where its Batch account is elsewhere than its nodes are priced."""
         account = account.replace(" ", "").lower()  # "UK South" too
-        if account in ("", LOCAL_REGION) or account in self._regions_checked:
+        if account in ("", LOCAL_REGION) or (pool, account) in self._regions_checked:
             return
-        self._regions_checked |= {account}
-        elsewhere = [pool.pool for pool in self._pools.values() if not pool.region]
-        if elsewhere and account != self._region:
+        self._regions_checked |= {(pool, account)}
+        if not self._pools[pool].region and account != self._region:
             log.warning(
                 "nodes of %s are in %s, where the Batch account is, but cost what they would in %s: set "
-                "FUSEBUS_COSTS_REGION, or the region of the pool", ", ".join(elsewhere), account, self._region,
+                "FUSEBUS_COSTS_REGION, or the region of the pool or account", pool, account, self._region,
             )  # fmt: skip
 
     def add_services(self, sample: CostSample) -> None:

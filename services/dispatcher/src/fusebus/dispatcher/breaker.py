@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from datetime import datetime, timedelta
 from enum import StrEnum
 
@@ -40,8 +41,8 @@ class Breaker(msgspec.Struct, frozen=True, kw_only=True):
 
     broken: dict[str, datetime] = {}
     """Nodes seen broken, and when first."""
-    sound: frozenset[str] = frozenset()
-    """Nodes that were usable at the last look."""
+    sound: frozenset[str] | None = frozenset()
+    """Nodes that were usable at the last look; None: nobody here has looked yet, so none of them came up just now."""
     cause: Cause | None = None
     """None: closed."""
     open_until: datetime | None = None
@@ -49,14 +50,17 @@ class Breaker(msgspec.Struct, frozen=True, kw_only=True):
     """In a row, without a success in between."""
     because: str = ""
 
-    def observe(self, seen: PoolSeen, limits: BreakerLimits, now: datetime) -> Breaker:
-        """The breaker after this look."""
+    def observe(
+        self, seen: PoolSeen, limits: BreakerLimits, now: datetime, late: Collection[str] = frozenset()
+    ) -> Breaker:
+        """The breaker after this look. `late`: nodes that did not get ready in time; they count as broken."""
         since = now - timedelta(seconds=limits.window_seconds)
         sound = frozenset(node.id for node in seen.nodes if node.state in (IDLE, RUNNING))
-        came_up = bool(sound - self.sound)
-        fresh = [name for name in seen.broken if name not in self.broken]
+        came_up = self.sound is not None and bool(sound - self.sound)
+        bad = {*seen.broken, *late}
+        fresh = [name for name in sorted(bad) if name not in self.broken]
         # A node came up: what broke before it says nothing about the next one.
-        known = {name: at for name, at in self.broken.items() if at >= since and (not came_up or name in seen.broken)}
+        known = {name: at for name, at in self.broken.items() if at >= since and (not came_up or name in bad)}
         after = msgspec.structs.replace(self, broken=known | dict.fromkeys(fresh, now), sound=sound)
         if self.cause is None:
             return after._if_too_many(seen, came_up, limits, now)

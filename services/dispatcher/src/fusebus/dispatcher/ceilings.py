@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from fusebus.costs import Verdict, same_family
 from fusebus.dispatcher.facts import Facts
 from fusebus.dispatcher.orders import Ceiling
-from fusebus.dispatcher.planner import region_of
 from fusebus.dispatcher.settings import DispatcherSettings, PoolSettings
 from fusebus.dispatcher.steps import Target
 
@@ -30,8 +29,7 @@ def ceilings(
             sharing = [
                 one
                 for one in others
-                if region_of(one, facts) == region_of(pool, facts)
-                and (not family or same_family(one.quota_family, family))
+                if one.batch == pool.batch and (not family or same_family(one.quota_family, family))
             ]
             left = cores - sum(_taken(one.name, spot, facts, wanted) * one.cores for one in sharing)
             words = f"the quota of {cores} {'Spot' if spot else 'dedicated'} cores{' of ' + family if family else ''}"
@@ -48,7 +46,7 @@ def _taken(name: str, spot: bool, facts: Facts, wanted: Mapping[str, Target]) ->
 
 def _quotas(pool: PoolSettings, facts: Facts, spot: bool) -> list[tuple[int, str]]:
     """Cores, and the family that they are for; empty: all. Unknown ones limit nothing."""
-    quota = facts.quota
+    quota = facts.quota_of(pool)
     found = [(quota.spot if spot else quota.dedicated, "")]
     if not spot and quota.per_family is not None:
         found.append((quota.cores(pool.quota_family, spot=False), pool.quota_family))

@@ -29,3 +29,11 @@ class Refused(FleetError):
 
 class LostLeadership(Exception):
     """Another dispatcher leads: whatever was decided here must not be carried out any more."""
+
+
+class LaterTerm(LostLeadership):
+    """It was told by its term."""
+
+    def __init__(self, text: str, term: int) -> None:
+        super().__init__(text)
+        self.term = term

@@ -5,17 +5,20 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime, timedelta
+from functools import partial
 
 from fusebus.contracts.messages import JobKind
+from fusebus.contracts.topology import image_subscriptions
+from fusebus.dispatcher.beside import Beside
 from fusebus.dispatcher.errors import FleetError
 from fusebus.dispatcher.facts import Facts, OpenRun
 from fusebus.dispatcher.ports import Books, Depths, Nodes
 from fusebus.dispatcher.quota import Quota
 from fusebus.dispatcher.seen import PoolSeen
 from fusebus.dispatcher.settings import DispatcherSettings
-from fusebus.ledger import Controls, LedgerError, RunState, UploadRow, Window
+from fusebus.ledger import Controls, LedgerError, RunRow, RunState, UploadRow, Window
 from fusebus.planning import LATE_WINDOW
 
 TOPIC = "images"
@@ -39,63 +42,93 @@ class Eyes:
         self._bus, self._ledger, self._fleet, self._clock = bus, ledger, fleet, clock
         self._kinds = tuple(dict.fromkeys(pool.job_kind for pool in settings.all_pools))
         self._controls: Controls | None = None
-        self._quota = Quota()
-        self._quota_until = 0.0
+        self._quotas = {account.name: Quota() for account in settings.all_accounts}
+        self._quota_until = dict.fromkeys(self._quotas, 0.0)
+        self._pools: Beside[PoolSeen] = Beside()
+        self._rest: Beside[None] = Beside()
         self._windows: tuple[Window, ...] | None = None
         self._runs: tuple[OpenRun, ...] | None = None
-        self._disabled: frozenset[JobKind] = frozenset()
+        self._disabled: frozenset[str] = frozenset()  # subscriptions
         self._work_until = 0.0
 
     async def look(self, now: datetime) -> Facts:
         """One moment as far as it can be seen; raises nothing of its own."""
         names = [pool.name for pool in self._settings.all_pools]
-        pools, depths, controls, _, _ = await asyncio.gather(
+        rest = [
+            self._patiently("pins and pauses", lambda: self._read_controls(now)),
+            self._patiently("windows and open runs", lambda: self._read_work(now)),
+            *(self._patiently(f"the quota of {name}", partial(self._read_quota, name)) for name in self._quotas),
+        ]
+        pools, depths, _ = await asyncio.gather(
             asyncio.gather(*(self._pool(name) for name in names)),
-            asyncio.gather(*(self._bus.depth(TOPIC, kind.value) for kind in self._kinds)),
-            self._read_controls(now),
-            self._read_quota(),
-            self._read_work(now),
+            asyncio.gather(*map(self._depth, self._kinds)),
+            asyncio.gather(*rest),
         )
         found = dict(zip(names, pools, strict=True))
         return Facts(
             now=now,
             pools={name: seen for name, seen in found.items() if isinstance(seen, PoolSeen)},
             problems={name: str(error) for name, error in found.items() if isinstance(error, FleetError)},
-            depths={kind: depth.active if depth else None for kind, depth in zip(self._kinds, depths, strict=True)},
-            disabled=self._disabled,
-            quota=self._quota,
-            controls=controls,
+            depths=dict(zip(self._kinds, depths, strict=True)),
+            disabled=frozenset(kind for kind in self._kinds if self._disabled.issuperset(image_subscriptions(kind))),
+            quotas=dict(self._quotas),
+            controls=self._controls.at(now) if self._controls is not None else None,
             windows=self._windows,
             open_runs=self._runs,
         )
 
+    async def close(self) -> None:
+        """End what is still being read."""
+        await self._pools.close()
+        await self._rest.close()
+
+    async def _depth(self, kind: JobKind) -> int | None:
+        """Of all its lanes; without those from which workers get nothing, unless they get nothing at all."""
+        names = image_subscriptions(kind)
+        receiving = [name for name in names if name not in self._disabled] or names
+        found = await asyncio.gather(*(self._bus.depth(TOPIC, name) for name in receiving))
+        known = [depth.active for depth in found if depth is not None]
+        return sum(known) if len(known) == len(found) else None
+
     async def _pool(self, name: str) -> PoolSeen | FleetError:
+        """A reading that takes long goes on beside the looks: the one that finds it done takes what it brought."""
+        patience = self._settings.patience_seconds
         try:
-            return await self._fleet.read(name)
+            return await self._pools.within(name, lambda: self._fleet.read(name), patience)
         except FleetError as error:
             log.warning("pool %s can't be read: %s", name, error)
             return error
+        except TimeoutError:
+            log.warning("pool %s is not read yet, the others go on without it", name)
+            return FleetError(f"Batch has not answered within {patience:g} s; still waiting")
+        except Exception as error:  # whatever it is, the other pools go on costing and working
+            log.exception("pool %s can't be read for a reason nobody foresaw", name)
+            return FleetError(f"can't be read: {type(error).__name__}")
 
-    async def _read_controls(self, now: datetime) -> Controls | None:
+    async def _patiently(self, what: str, read: Callable[[], Awaitable[None]]) -> None:
+        """What is known from before counts until it is there."""
+        try:
+            await self._rest.within(what, read, self._settings.patience_seconds)
+        except TimeoutError:
+            log.warning("%s are not read yet, the last ones known count", what)
+
+    async def _read_controls(self, now: datetime) -> None:
         """People's orders; the last known ones where they can't be read, None before the first time."""
         try:
             self._controls = await self._ledger.controls(now)
         except LedgerError as error:
             log.warning("pins and pauses can't be read, the last ones known count: %s", error)
-            self._controls = self._controls.at(now) if self._controls is not None else None
         except Exception:  # such as a row that can't be decoded: it must not stop every look
             log.exception("pins and pauses can't be understood, the last ones known count")
-            self._controls = self._controls.at(now) if self._controls is not None else None
-        return self._controls
 
-    async def _read_quota(self) -> None:
-        if self._clock() < self._quota_until:
+    async def _read_quota(self, account: str) -> None:
+        if self._clock() < self._quota_until[account]:
             return
         try:
-            self._quota = await self._fleet.quota()
-            self._quota_until = self._clock() + self._settings.quota_seconds
+            self._quotas[account] = await self._fleet.quota(account)
+            self._quota_until[account] = self._clock() + self._settings.quota_seconds
         except FleetError as error:
-            log.warning("the quota can't be read, the last one known counts: %s", error)
+            log.warning("the quota of %s can't be read, the last one known counts: %s", account, error)
 
     async def _read_work(self, now: datetime) -> None:
         """What changes slowly: announced windows, deliveries that are not over, disabled subscriptions."""
@@ -105,7 +138,7 @@ class Eyes:
         try:
             ahead = timedelta(seconds=self._settings.window_ahead_seconds)
             self._windows = tuple(await self._ledger.windows(now - timedelta(seconds=LATE_WINDOW), now + ahead))
-            self._runs = await self._open_runs()
+            self._runs = await self._open_runs(now)
         except LedgerError as error:
             log.warning("windows and open runs can't be read: %s", error)
             self._windows = self._runs = None
@@ -118,22 +151,33 @@ class Eyes:
 
     async def _read_disabled(self) -> None:
         """A state that can't be read stays as it was."""
-        states = await asyncio.gather(*(self._bus.receiving(TOPIC, kind.value) for kind in self._kinds))
+        names = [name for kind in self._kinds for name in image_subscriptions(kind)]
+        states = await asyncio.gather(*(self._bus.receiving(TOPIC, name) for name in names))
         self._disabled = frozenset(
-            kind
-            for kind, state in zip(self._kinds, states, strict=True)
-            if state is False or (state is None and kind in self._disabled)
+            name
+            for name, state in zip(names, states, strict=True)
+            if state is False or (state is None and name in self._disabled)
         )
 
-    async def _open_runs(self) -> tuple[OpenRun, ...]:
+    async def _open_runs(self, now: datetime) -> tuple[OpenRun, ...]:
         runs = [run for run in await self._ledger.runs() if run.state is not RunState.COMPLETE]
-        uploads = await asyncio.gather(*(self._ledger.uploads(run.run_id) for run in runs))
+        found = await asyncio.gather(*(self._ledger.uploads(run.run_id) for run in runs))
+        uploads = [begun(run, rows, now) for run, rows in zip(runs, found, strict=True)]
         kind, allowed = self._settings.default_job_kind, self._settings.deadline_seconds
         return tuple(
             part
             for run, rows in zip(runs, uploads, strict=True)
             for part in open_parts(run.run_id, rows, kind, allowed)
         )
+
+
+def begun(run: RunRow, uploads: Sequence[UploadRow], now: datetime) -> list[UploadRow]:
+    """Those that a queue may hold, as if they had arrived when they were released.
+
+    What waits for a window, or for people's word, is in no queue yet; `Facts.windows` says when it will be.
+    """
+    times = [(row, row.begins_at(run)) for row in uploads if not row.waits(run, now)]
+    return [msgspec.structs.replace(row, entered_at=begins or row.entered_at) for row, begins in times]
 
 
 def open_parts(

@@ -10,6 +10,7 @@ import msgspec
 from fusebus.contracts.messages import JobKind
 from fusebus.dispatcher.quota import Quota
 from fusebus.dispatcher.seen import PoolSeen
+from fusebus.dispatcher.settings import PoolSettings
 from fusebus.ledger import Controls, Window
 
 
@@ -40,13 +41,25 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     """Messages by job kind, locked ones included."""
     disabled: frozenset[JobKind] = frozenset()
     """Kinds whose subscription somebody has disabled: workers would get nothing."""
-    quota: Quota = Quota()
+    quotas: Mapping[str, Quota] = {}
+    """By Batch account; of those that were read at least once."""
     controls: Controls | None = None
     """Pins and pauses; None where they were never read."""
     windows: tuple[Window, ...] | None = None
     """Announced work; None where it could not be read."""
     open_runs: tuple[OpenRun, ...] | None = None
     """Deliveries that are not over; None where they could not be read."""
+
+    def quota_of(self, pool: PoolSettings) -> Quota:
+        """Of the account that the pool is in; everything unknown where it could not be read."""
+        return self.quotas.get(pool.batch, Quota())
+
+    def place_of(self, pool: PoolSettings) -> str:
+        """Where its quotas and its market are: the region, with the account where there are several."""
+        region = self.quota_of(pool).region or pool.region
+        if len(self.quotas) < 2:
+            return region
+        return f"{region} ({pool.batch})" if region else pool.batch
 
     def runs_of(self, kind: JobKind) -> tuple[OpenRun, ...]:
         """Deliveries of one kind that are not over; none where they could not be read."""

@@ -51,15 +51,16 @@ class Boots(msgspec.Struct, frozen=True, kw_only=True):
 class Evictions(msgspec.Struct, frozen=True, kw_only=True):
     """Spot nodes that one pool lost."""
 
-    gone: frozenset[str] = frozenset()
-    """Without a machine at the last look."""
+    gone: frozenset[str] | None = frozenset()
+    """Without a machine at the last look; None: not known, so none of them was lost just now."""
     times: tuple[datetime, ...] = ()
 
     def observe(self, seen: PoolSeen, now: datetime, storm_seconds: float) -> Evictions:
         """After a look; what is older than a storm lasts is forgotten."""
         gone = frozenset(node.id for node in seen.nodes if node.state == "preempted")
         kept = tuple(at for at in self.times if now - at < timedelta(seconds=storm_seconds))
-        return Evictions(gone=gone, times=kept + (now,) * len(gone - self.gone))
+        lost = frozenset() if self.gone is None else gone - self.gone
+        return Evictions(gone=gone, times=kept + (now,) * len(lost))
 
 
 class Progress(msgspec.Struct, frozen=True, kw_only=True):
@@ -87,14 +88,25 @@ def at_it(pools: Iterable[PoolSeen]) -> bool:
 
 
 def refusals(before: Mapping[bool, Refusal], seen: PoolSeen, now: datetime) -> dict[bool, Refusal]:
-    """The newest refusal of each price class (by Spot).
+    """The newest refusal of each price class (by Spot), and how many it was in a row.
 
-    Batch forgets its errors with the next resize, which may be our own taking back of the target: so they are kept.
+    Batch forgets its errors with the next resize, which may be our own taking back of the target: so they are kept,
+    until a node of that class has come since.
     """
-    found = dict(before)
+    found = {spot: one for spot, one in before.items() if not _came_since(one, seen)}
     if seen.shortfall:
         at = (seen.resized_at or now).timestamp()
         for spot, target in ((True, seen.target_spot), (False, seen.target_dedicated)):
             if target > len(seen.staying(not spot)):
-                found[spot] = Refusal(spot=spot, at=at, reason=seen.shortfall)
+                last = before.get(spot)
+                times = 1 if last is None else last.times + (at > last.at)
+                found[spot] = Refusal(spot=spot, at=at, reason=seen.shortfall, times=times)
     return found
+
+
+def _came_since(refusal: Refusal, seen: PoolSeen) -> bool:
+    """Whether a later resize has brought a node; what the refused one brought says nothing."""
+    if seen.resized_at is None or seen.resized_at.timestamp() <= refusal.at:
+        return False
+    came = [node.allocated_at for node in seen.nodes if node.dedicated is not refusal.spot and node.allocated_at]
+    return any(at >= seen.resized_at for at in came)

@@ -5,20 +5,25 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
+from functools import partial
 
 import msgspec
 
 from fusebus.bus import BusError
+from fusebus.contracts.messages import JobKind, WorkLate
 from fusebus.costs import Verdict, Waiting
 from fusebus.dispatcher import planner, telemetry
 from fusebus.dispatcher.accounts import Accounts, PoolCosts
+from fusebus.dispatcher.beside import Beside
 from fusebus.dispatcher.ceilings import ceilings
-from fusebus.dispatcher.errors import FleetError, LostLeadership, PoolBusy, PoolChanged, Throttled
+from fusebus.dispatcher.errors import FleetError, LaterTerm, LostLeadership, PoolBusy, PoolChanged, Throttled
 from fusebus.dispatcher.eyes import Eyes
 from fusebus.dispatcher.facts import Facts
+from fusebus.dispatcher.keeping import Keeper
 from fusebus.dispatcher.memory import Memory
 from fusebus.dispatcher.orders import Orders, obey
 from fusebus.dispatcher.ports import Announcer, Books, Depths, Leader, Nodes
@@ -28,6 +33,7 @@ from fusebus.dispatcher.settings import DispatcherSettings, PoolSettings
 from fusebus.dispatcher.steps import AddWorkers, Resize, Step, Target, overdue, steps
 from fusebus.dispatcher.voice import Voice
 from fusebus.ledger import LedgerError
+from fusebus.planning import Late
 
 SHADOW_SUFFIX = ":shadow"
 """Onto a pool's name in the ledger: what a shadow would have done stands beside what was done."""
@@ -58,7 +64,8 @@ class Dispatcher:
         self._ledger, self._fleet, self._leader = ledger, fleet, leader
         self._clock = clock
         self._eyes = Eyes(settings, bus, ledger, fleet)
-        self._memory = Memory(settings)
+        self._memory, self._keeper = Memory(settings), Keeper(ledger)
+        self._acting: Beside[str] = Beside()
         self._voice = Voice(ledger, publisher, SHADOW_SUFFIX if settings.shadow else "")
         self._accounts = Accounts(
             settings.costs,
@@ -85,6 +92,8 @@ class Dispatcher:
                 await look
             self._looked = time.monotonic()
             await asyncio.wait({stopping}, timeout=self._settings.interval_seconds)
+        await self._eyes.close()
+        await self._acting.close()
         await self._leave_office()
 
     async def _look_and_log(self) -> None:
@@ -112,7 +121,7 @@ class Dispatcher:
         return time.monotonic() - self._looked < LIVENESS_LOOKS * one
 
     async def begin(self) -> None:
-        """Make what is missing. Raises FleetError."""
+        """Make what is missing, as far as it can be reached: what is not made now is made once it can be read."""
         if not self._settings.shadow:
             await self._fleet.ensure()
 
@@ -132,7 +141,8 @@ class Dispatcher:
         self._memory.observe(facts, time.monotonic())
         budget = await self._count(facts)
         await self._listen(facts)
-        targets = self._decide(facts, budget)
+        targets, late = self._decide(facts, budget)
+        await self._keep(term, facts.now)  # before the first step: who takes over must know why there was none
         self._gauges.show(facts, targets, self._memory, self._accounts)
         problems = dict(facts.problems)
         try:
@@ -140,14 +150,16 @@ class Dispatcher:
         finally:
             await self._show(term, facts, targets, problems)
             await self._voice.say()
+        await self._alert(late)
         return targets
 
     def _term(self) -> int | None:
         return 0 if self._settings.shadow else self._leader.term()
 
     async def _take_office(self, term: int, now: datetime) -> None:
-        """Once in a term: what the leader before decided is what stands, and its accounts go on."""
+        """Once in a term: what the leader before decided stands, what it learnt is known, its accounts go on."""
         if self._office != term:
+            self._memory = Memory(self._settings)  # of an earlier term of ours: it may be out of date
             try:
                 await self._voice.remember(list(self._pools))
             except LedgerError as error:
@@ -155,6 +167,8 @@ class Dispatcher:
                 log.warning("the last decisions can't be read: %s", error)
             await self._accounts.begin(now)
             self._office = term
+        if not self._settings.shadow:
+            await self._keeper.recall(self._memory, term, now, time.monotonic())
 
     async def _leave_office(self) -> None:
         """Write what is counted; whoever leads next counts on from there."""
@@ -163,11 +177,39 @@ class Dispatcher:
         self._office = None
         self._gauges.clear()
 
-    def _decide(self, facts: Facts, budget: Verdict) -> dict[str, Target]:
+    async def _keep(self, term: int, now: datetime) -> None:
+        """Write down what was learnt. Raises LostLeadership where a later leader has done so already."""
+        if self._settings.shadow:
+            return
+        try:
+            await self._keeper.keep(self._memory, term, now, time.monotonic())
+        except LaterTerm as error:
+            self._leader.step_down(error.term)
+            raise
+
+    async def _alert(self, late: Sequence[Late]) -> None:
+        """Tell once that work will be late. Raises BusError, and the next look tells it."""
+        for one in late:
+            kind = self._memory.kinds[JobKind(one.kind)]
+            if not kind.late.due or kind.late.since is None or self._settings.shadow:
+                continue
+            await self._voice.alert(
+                WorkLate(
+                    job_kind=JobKind(one.kind),
+                    since=kind.late.since,
+                    images=one.images,
+                    because=one.because,
+                    late_seconds=one.seconds if math.isfinite(one.seconds) else None,
+                )
+            )
+            kind.late = msgspec.structs.replace(kind.late, told=True)
+
+    def _decide(self, facts: Facts, budget: Verdict) -> tuple[dict[str, Target], Sequence[Late]]:
         """The policy's targets, with people's orders, the ceiling and the breaker above them."""
         plan = planner.plan(self._settings, facts, self._memory, self._accounts.rates, budget)
         for late in plan.late:
             log.warning("late: %s", late.because)
+        self._memory.observe_late([late.kind for late in plan.late], facts)
         wanted = planner.targets(self._settings, plan)
         targets: dict[str, Target] = {}
         for name, seen in facts.pools.items():
@@ -189,7 +231,7 @@ class Dispatcher:
                 )
                 if self._voice.note(name, decision):
                     log.info("pool %s: %d nodes, because %s", name, targets[name].nodes, targets[name].because)
-        return targets
+        return targets, plan.late
 
     def _orders(self, pool: PoolSettings, facts: Facts) -> Orders:
         controls = facts.controls
@@ -207,24 +249,52 @@ class Dispatcher:
         return "shadow" if self._settings.shadow else orders.mode
 
     async def _act(self, term: int, facts: Facts, targets: dict[str, Target]) -> dict[str, str]:
-        """Take every pool's steps; what went wrong, by pool. Raises LostLeadership."""
+        """Take every pool's steps, side by side; what went wrong, by pool. Raises LostLeadership.
+
+        Steps that take long go on beside the looks: until they are done their pool gets no others.
+        """
         if self._settings.shadow:
             return {}
-        problems = {}
-        for name, target in targets.items():
-            seen = facts.pools[name]
-            try:
-                if not await self._in_office(term, seen):
-                    continue
-                late = overdue(seen, facts.now, self._memory.pools[name].boot.p95)
-                await self._carry_out(term, seen, steps(target, seen, late))
-                await self._fleet.tidy(seen, facts.now)
-            except (PoolChanged, PoolBusy) as error:
-                log.info("pool %s changed meanwhile, the next look sees it: %s", name, error)
-            except FleetError as error:
-                log.warning("pool %s: %s", name, error)
-                problems[name] = str(error)
+        patience = self._settings.patience_seconds
+        found = await asyncio.gather(
+            *(
+                self._acting.within(name, partial(self._act_on, term, facts, name, target), patience)
+                for name, target in targets.items()
+            ),
+            return_exceptions=True,
+        )
+        problems, lost = {}, list[LostLeadership]()
+        for name, outcome in zip(targets, found, strict=True):
+            if isinstance(outcome, LostLeadership):
+                lost.append(outcome)
+            elif isinstance(outcome, TimeoutError):
+                problems[name] = "steps are still under way: Batch takes its time"
+            elif isinstance(outcome, Exception):  # whatever it is, the other pools' steps are taken
+                log.error("pool %s: steps failed in a way nobody foresaw", name, exc_info=outcome)
+                problems[name] = f"steps failed: {type(outcome).__name__}"
+            elif isinstance(outcome, BaseException):
+                raise outcome
+            elif outcome:
+                problems[name] = outcome
+        if lost:
+            raise lost[0]
         return problems
+
+    async def _act_on(self, term: int, facts: Facts, name: str, target: Target) -> str:
+        """One pool's steps; what went wrong, in words. Raises LostLeadership."""
+        seen = facts.pools[name]
+        try:
+            if not await self._in_office(term, seen):
+                return ""
+            late = overdue(seen, facts.now, self._memory.pools[name].boot.p95)
+            await self._carry_out(term, seen, steps(target, seen, late))
+            await self._fleet.tidy(seen, facts.now)
+        except (PoolChanged, PoolBusy) as error:
+            log.info("pool %s changed meanwhile, the next look sees it: %s", name, error)
+        except FleetError as error:
+            log.warning("pool %s: %s", name, error)
+            return str(error)
+        return ""
 
     async def _carry_out(self, term: int, seen: PoolSeen, wanted: Sequence[Step]) -> None:
         """One after the other; where one fails, what only ends workers and nodes is done all the same.
@@ -263,17 +333,20 @@ class Dispatcher:
 
     async def _listen(self, facts: Facts) -> None:
         """Fetch what broken nodes and failed workers said last, before they are gone."""
-        for pool, name, is_node in self._memory.unheard(facts)[:MOST_LOGS_PER_LOOK]:
-            fetch = self._fleet.node_log if is_node else self._fleet.worker_log
-            said = ""
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(LOG_SECONDS):
-                    said = await fetch(pool, name)
-            seen = facts.pools[pool]
-            found = [one for one in (seen.nodes if is_node else seen.workers) if one.id == name]
-            words = "; ".join(text for text in (found[0].problem, said) if text)
-            self._memory.hear(pool, name, words)
-            log.warning("pool %s: %s %s failed: %s", pool, "node" if is_node else "worker", name, words)
+        unheard = self._memory.unheard(facts)[:MOST_LOGS_PER_LOOK]
+        await asyncio.gather(*(self._hear(facts, *one) for one in unheard))
+
+    async def _hear(self, facts: Facts, pool: str, name: str, is_node: bool) -> None:
+        fetch = self._fleet.node_log if is_node else self._fleet.worker_log
+        said = ""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(LOG_SECONDS):
+                said = await fetch(pool, name)
+        seen = facts.pools[pool]
+        found = [one for one in (seen.nodes if is_node else seen.workers) if one.id == name]
+        words = "; ".join(text for text in (found[0].problem, said) if text)
+        self._memory.hear(pool, name, words)
+        log.warning("pool %s: %s %s failed: %s", pool, "node" if is_node else "worker", name, words)
 
     async def _show(self, term: int, facts: Facts, targets: dict[str, Target], problems: dict[str, str]) -> None:
         statuses = [
@@ -299,7 +372,8 @@ class Dispatcher:
         """Meter every node; without sight of a pool its last nodes go on costing. What the budget leaves."""
         if self._settings.shadow:
             return self._accounts.verdict(facts.now)
-        self._accounts.check_region(facts.quota.region)
+        for name, pool in self._pools.items():
+            self._accounts.check_region(name, facts.quota_of(pool).region)
         for name in self._pools:
             seen = facts.pools.get(name)
             self._accounts.saw(name, seen.nodes if seen else None, facts.now)

@@ -1,15 +1,18 @@
-"""What the dispatcher has learnt and may lose: rates, boots, arrivals, breakers, what broken nodes said."""
+"""What the dispatcher has learnt: rates, boots, arrivals, breakers, what broken nodes said."""
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from datetime import datetime
 
 from fusebus.contracts.messages import JobKind
 from fusebus.dispatcher.breaker import Breaker, BreakerLimits
 from fusebus.dispatcher.facts import Facts
+from fusebus.dispatcher.lateness import LateWatch
 from fusebus.dispatcher.learning import P95_OVER_P50, Boots, Evictions, Progress, at_it, quantiles, refusals
 from fusebus.dispatcher.rate import Rate
 from fusebus.dispatcher.settings import DispatcherSettings, PoolSettings
+from fusebus.dispatcher.steps import overdue
 from fusebus.dispatcher.waiting import Ages
 from fusebus.planning import Arrivals, Quantiles, Refusal
 
@@ -54,6 +57,7 @@ class KindMemory:
         self.arrivals = Arrivals()
         self.progress = Progress()
         self.ages = Ages()
+        self.late = LateWatch()
         self.depth: int | None = None
         """The last that could be read; `progress` has its own, from when all pools could be read too."""
 
@@ -81,7 +85,14 @@ class Memory:
             pool.boots = pool.boots.observe(seen)
             pool.evictions = pool.evictions.observe(seen, facts.now, self._settings.storm_seconds)
             pool.refusals = refusals(pool.refusals, seen, facts.now)
-            pool.breaker = pool.breaker.observe(seen, self._limits, facts.now)
+            late = overdue(seen, facts.now, pool.boot.p95, only_starting=True)
+            pool.breaker = pool.breaker.observe(seen, self._limits, facts.now, late)
+
+    def observe_late(self, late: Collection[str], facts: Facts) -> None:
+        """Learn which job kinds the policy says will be late; of one whose depth is unknown it says nothing."""
+        for kind, memory in self.kinds.items():
+            known = facts.depths.get(kind) is not None
+            memory.late = memory.late.observe(kind.value in late if known else None, facts.now)
 
     def _observe_kind(self, kind: JobKind, facts: Facts, monotonic: float) -> None:
         memory, depth = self.kinds[kind], facts.depths.get(kind)

@@ -10,8 +10,9 @@ from fusebus.costs import Rates, Verdict, same_family
 from fusebus.dispatcher.breaker import Breaker
 from fusebus.dispatcher.facts import Facts
 from fusebus.dispatcher.memory import Memory
+from fusebus.dispatcher.quota import Quota as QuotaRead
 from fusebus.dispatcher.seen import BROKEN, IDLE, LEAVING, RUNNING, STARTING, WITHOUT_MACHINE, PoolSeen
-from fusebus.dispatcher.settings import DispatcherSettings, PoolSettings
+from fusebus.dispatcher.settings import DispatcherSettings
 from fusebus.dispatcher.steps import Target
 from fusebus.planning import (
     Demand,
@@ -167,14 +168,15 @@ def _limits(settings: DispatcherSettings, facts: Facts, budget: Verdict) -> Limi
 
 
 def _quotas(settings: DispatcherSettings, facts: Facts) -> tuple[Quota, ...]:
-    """What could be read: the account's total of each price class, and the families' own."""
-    quota, found = facts.quota, list[Quota]()
-    regions = {region_of(pool, facts) for pool in settings.all_pools}
-    for region in sorted(regions):
+    """What could be read: each account's total of each price class, and the families' own."""
+    found = list[Quota]()
+    places = {pool.batch: facts.place_of(pool) for pool in settings.all_pools}
+    for account, region in sorted(places.items()):
+        quota = facts.quotas.get(account, QuotaRead())
         for spot, cores in ((True, quota.spot), (False, quota.dedicated)):
             if cores is not None:
                 found.append(Quota(vcpus=cores, region=region, spot=spot))
-        families = {pool.quota_family for pool in settings.all_pools if region_of(pool, facts) == region}
+        families = {pool.quota_family for pool in settings.all_pools if pool.batch == account}
         for family in sorted(families if quota.per_family is not None else ()):
             known = [cores for name, cores in (quota.per_family or {}).items() if same_family(name, family)]
             found.append(Quota(vcpus=known[0] if known else 0, family=family, region=region))
@@ -192,15 +194,10 @@ def _prices(settings: DispatcherSettings, facts: Facts, rates: Mapping[str, Rate
             images_per_second=1.0 / pool.seconds_per_image,
             dedicated_per_hour=rates[pool.name].dedicated if pool.may_dedicated else None,
             spot_per_hour=rates[pool.name].spot if pool.may_spot else None,
-            region=region_of(pool, facts),
+            region=facts.place_of(pool),
             max_nodes=pool.max_nodes,
         )
         for pool in settings.all_pools
     ]
     currencies = {rate.currency for rate in rates.values()}
     return Prices(offers=tuple(offers), currency=min(currencies, default=""))
-
-
-def region_of(pool: PoolSettings, facts: Facts) -> str:
-    """Its own, else that of the Batch account."""
-    return pool.region or facts.quota.region

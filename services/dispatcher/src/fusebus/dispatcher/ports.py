@@ -9,6 +9,7 @@ from typing import Protocol
 from fusebus.bus import Depth
 from fusebus.contracts.outcomes import Outgoing
 from fusebus.dispatcher.accounts import AccountBooks
+from fusebus.dispatcher.keeping import NoteBooks
 from fusebus.dispatcher.quota import Quota
 from fusebus.dispatcher.seen import PoolSeen
 from fusebus.dispatcher.steps import Step
@@ -32,7 +33,7 @@ class Announcer(Protocol):
         """Send all, or raise BusError."""
 
 
-class Books(AccountBooks, Protocol):
+class Books(AccountBooks, NoteBooks, Protocol):
     """The ledger, as far as it is needed here; raises LedgerError."""
 
     async def write_decision(self, decision: Decision) -> None:
@@ -75,8 +76,8 @@ class Nodes(Protocol):
     async def tidy(self, seen: PoolSeen, now: datetime) -> None:
         """Delete old worker tasks."""
 
-    async def quota(self) -> Quota:
-        """What the account may have."""
+    async def quota(self, account: str) -> Quota:
+        """What one Batch account may have."""
 
     async def node_log(self, name: str, node_id: str) -> str:
         """The end of a node's start task log."""

@@ -31,15 +31,13 @@ class Quota(msgspec.Struct, frozen=True, kw_only=True):
         known = [cores for name, cores in self.per_family.items() if same_family(name, family)]
         return known[0] if known else 0
 
-    def lines(self, pools: Iterable[PoolSettings], used: Mapping[tuple[str, bool], int]) -> list[QuotaLine]:
-        """What concerns these pools; `used`: cores by family and Spot."""
+    def lines(self, pools: Iterable[PoolSettings], used: Mapping[tuple[str, bool], int], place: str) -> list[QuotaLine]:
+        """What concerns these pools; `used`: cores by family and Spot; `place`: what people call where they are."""
         found: dict[tuple[str, bool], QuotaLine] = {}
         for pool in pools:
             for spot in (kind for kind in (True, False) if (pool.may_spot if kind else pool.may_dedicated)):
                 family = "" if spot or self.per_family is None else pool.quota_family
                 cores = self.cores(pool.quota_family, spot)
                 taken = sum(n for (name, kind), n in used.items() if kind is spot and family in ("", name))
-                found[family, spot] = QuotaLine(
-                    region=pool.region or self.region, family=family, spot=spot, cores=cores, used=taken
-                )
+                found[family, spot] = QuotaLine(region=place, family=family, spot=spot, cores=cores, used=taken)
         return list(found.values())

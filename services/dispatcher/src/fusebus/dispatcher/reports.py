@@ -57,7 +57,8 @@ def status_of(
 ) -> PoolStatus:
     """The pool at this look."""
     used: dict[tuple[str, bool], int] = {}
-    for name, found in facts.pools.items():
+    alike = {name: found for name, found in facts.pools.items() if pools[name].batch == pool.batch}
+    for name, found in alike.items():
         for node in found.nodes:
             key = (pools[name].quota_family, not node.dedicated)
             used[key] = used.get(key, 0) + pools[name].cores
@@ -66,7 +67,7 @@ def status_of(
         looked_at=facts.now,
         job_kind=pool.job_kind.value,
         vm_size=pool.vm_size,
-        region=pool.region or facts.quota.region,
+        region=facts.place_of(pool),
         mode=mode,
         leader=leader,
         term=term,
@@ -84,7 +85,7 @@ def status_of(
         because=target.because,
         problem=problem or seen.shortfall,
         breaker=memory.breaker_words(pool.name, facts.now),
-        quota=facts.quota.lines([pool], used),
+        quota=facts.quota_of(pool).lines([pool], used, facts.place_of(pool)),
     )
 
 
@@ -92,7 +93,7 @@ def _facts(
     pool: PoolSettings, seen: PoolSeen, facts: Facts, memory: Memory
 ) -> dict[str, str | int | float | bool | None]:
     found = memory.pools[pool.name]
-    rate = found.rate
+    rate, quota = found.rate, facts.quota_of(pool)
     runs = facts.runs_of(pool.job_kind)
     oldest = min((run.oldest_at for run in runs), default=None)
     ahead = [window for window in facts.windows or () if window.opens_at > facts.now]
@@ -111,8 +112,8 @@ def _facts(
         "running": seen.running,
         "waiting": len(seen.waiting),
         "max_nodes": pool.max_nodes,
-        "quota_cores_spot": facts.quota.cores(pool.quota_family, spot=True) if pool.may_spot else None,
-        "quota_cores_dedicated": facts.quota.cores(pool.quota_family, spot=False) if pool.may_dedicated else None,
+        "quota_cores_spot": quota.cores(pool.quota_family, spot=True) if pool.may_spot else None,
+        "quota_cores_dedicated": quota.cores(pool.quota_family, spot=False) if pool.may_dedicated else None,
         "oldest_seconds": None if oldest is None else round((facts.now - oldest).total_seconds()),
         "open_runs": None if facts.open_runs is None else len({run.run_id for run in runs}),
         "next_window_seconds": round((soon[0].opens_at - facts.now).total_seconds()) if soon else None,

@@ -19,10 +19,30 @@ Name = Annotated[str, Meta(pattern="^[A-Za-z0-9_-]{1,64}$")]
 """Batch's rule for ids."""
 
 
+class BatchAccount(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A Batch account: one region, quotas of its own."""
+
+    name: Name
+    """By which pools and the status name it."""
+    batch_url: str = ""
+    batch_endpoint: str = ""
+    subscription_id: str = ""
+    resource_group: str = "local"
+    account: str = "local"
+    region: str = ""
+    """For the prices of its pools; empty: that of the cost settings."""
+
+    @property
+    def reachable(self) -> bool:
+        return bool(self.batch_url or (self.batch_endpoint and self.subscription_id))
+
+
 class PoolSettings(msgspec.Struct, frozen=True, kw_only=True):
     """One pool with everything that is to be known of it."""
 
     name: Name
+    batch: str = ""
+    """The Batch account it is in."""
     job_kind: JobKind = JobKind.DETECT
     vm_size: str
     family: str = ""
@@ -31,7 +51,7 @@ class PoolSettings(msgspec.Struct, frozen=True, kw_only=True):
     """vCPUs of one node."""
     buy: Literal["spot", "dedicated", "both"] = "spot"
     region: str = ""
-    """For prices and quotas; empty: where the Batch account is."""
+    """For prices; empty: that of the cost settings."""
     max_nodes: Annotated[int, Meta(ge=0)]
     boot_seconds: Annotated[float, Meta(ge=0)]
     seconds_per_image: Annotated[float, Meta(gt=0)]
@@ -68,6 +88,7 @@ class PoolEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     """A pool as it stands in the settings: what is left out is as in the single-pool settings."""
 
     name: Name
+    batch: str = ""
     job_kind: JobKind = JobKind.DETECT
     vm_size: str | None = None
     family: str = ""
@@ -99,6 +120,14 @@ class DispatcherSettings(msgspec.Struct, frozen=True, kw_only=True):
     subscription_id: Annotated[str, Meta(description="Azure subscription of the Batch account.")] = ""
     resource_group: Annotated[str, Meta(description="Resource group of the Batch account.")] = "local"
     account: Annotated[str, Meta(description="Name of the Batch account.")] = "local"
+    accounts: Annotated[
+        list[BatchAccount],
+        Meta(
+            description="Further Batch accounts, in other regions, say: objects with name, region, and batch_url or "
+            "batch_endpoint, subscription_id, resource_group, account. A pool names its own by batch; those that "
+            "don't are in the account above, or in the first of these where none is set above."
+        ),
+    ] = []
     pool: Annotated[
         str, Meta(pattern="^[A-Za-z0-9_-]{1,64}$", description="The pool of worker nodes, where `pools` is empty.")
     ] = "gpu"
@@ -111,7 +140,7 @@ class DispatcherSettings(msgspec.Struct, frozen=True, kw_only=True):
     pools: Annotated[
         list[PoolEntry],
         Meta(
-            description="Several pools: objects with name, job_kind, vm_size, cores, family, region, buy (spot, "
+            description="Several pools: objects with name, batch, job_kind, vm_size, cores, family, region, buy (spot, "
             "dedicated, both), max_nodes, boot_seconds, seconds_per_image, worker_command, worker_environment, job."
         ),
     ] = []
@@ -124,9 +153,15 @@ class DispatcherSettings(msgspec.Struct, frozen=True, kw_only=True):
     ] = {}
 
     interval_seconds: Annotated[float, Meta(gt=0, description="Pause between two looks.")] = 15.0
-    request_seconds: Annotated[
-        float, Meta(gt=0, description="Limit for reading a pool, and for each step; after it the look goes on without.")
-    ] = 60.0
+    request_seconds: Annotated[float, Meta(gt=0, description="Limit for reading a pool, and for each step.")] = 60.0
+    patience_seconds: Annotated[
+        float,
+        Meta(
+            gt=0,
+            description="How long a look waits for one pool, or the ledger; what takes longer goes on beside the looks "
+            "and holds up no other pool.",
+        ),
+    ] = 10.0
     max_nodes: Annotated[int, Meta(ge=0, description="Most nodes, whatever waits; 0 lets nothing start.")] = 4
     deadline_seconds: Annotated[
         float,
@@ -216,12 +251,37 @@ class DispatcherSettings(msgspec.Struct, frozen=True, kw_only=True):
     cost_sample_seconds: Annotated[float, Meta(gt=0, description="Length of one cost sample.")] = 60.0
 
     def __post_init__(self) -> None:
-        if not self.batch_url and not (self.batch_endpoint and self.subscription_id):
+        unreachable = [one.name for one in self.accounts if not one.reachable]
+        if unreachable:
+            found = ", ".join(unreachable)
+            needed = "need batch_endpoint and subscription_id, or batch_url"
+            raise SettingsError([f"FUSEBUS_DISPATCHER_ACCOUNTS: {found}: {needed}"])
+        if not self.all_accounts:
             needed = "FUSEBUS_DISPATCHER_BATCH_ENDPOINT and FUSEBUS_DISPATCHER_SUBSCRIPTION_ID are not set; they must "
             raise SettingsError([needed + "name the Batch account, or FUSEBUS_DISPATCHER_BATCH_URL a local Batch"])
         names = [pool.name for pool in self.pools]
         if len(set(names)) < len(names):
             raise SettingsError([f"FUSEBUS_DISPATCHER_POOLS names a pool twice: {', '.join(names)}"])
+        known = [account.name for account in self.all_accounts]
+        if len(set(known)) < len(known):
+            raise SettingsError([f"FUSEBUS_DISPATCHER_ACCOUNTS names an account twice: {', '.join(known)}"])
+        for pool in self.pools:
+            if pool.batch and pool.batch not in known:
+                problem = f"pool {pool.name} is in account {pool.batch}, which is none of {', '.join(known)}"
+                raise SettingsError([f"FUSEBUS_DISPATCHER_POOLS: {problem}"])
+
+    @property
+    def all_accounts(self) -> tuple[BatchAccount, ...]:
+        """The one of the single settings, named as in Azure, first."""
+        own = BatchAccount(
+            name=self.account,
+            batch_url=self.batch_url,
+            batch_endpoint=self.batch_endpoint,
+            subscription_id=self.subscription_id,
+            resource_group=self.resource_group,
+            account=self.account,
+        )
+        return (*((own,) if own.reachable else ()), *self.accounts)
 
     @property
     def all_pools(self) -> tuple[PoolSettings, ...]:
@@ -231,14 +291,17 @@ class DispatcherSettings(msgspec.Struct, frozen=True, kw_only=True):
         return (self._filled(PoolEntry(name=self.pool, job=self.job)),)
 
     def _filled(self, entry: PoolEntry) -> PoolSettings:
+        accounts = {account.name: account for account in self.all_accounts}
+        account = accounts[entry.batch] if entry.batch else self.all_accounts[0]
         return PoolSettings(
             name=entry.name,
+            batch=account.name,
             job_kind=entry.job_kind,
             vm_size=entry.vm_size or self.vm_size,
             family=entry.family,
             cores=entry.cores or (_known_cores(entry.vm_size) if entry.vm_size else None) or self.cores_per_node,
             buy=entry.buy or ("spot" if self.spot else "dedicated"),
-            region=entry.region,
+            region=entry.region or account.region,
             max_nodes=self.max_nodes if entry.max_nodes is None else entry.max_nodes,
             boot_seconds=self.boot_seconds if entry.boot_seconds is None else entry.boot_seconds,
             seconds_per_image=entry.seconds_per_image or self.assumed_seconds_per_image,

@@ -7,7 +7,17 @@ from datetime import datetime, timedelta
 
 import msgspec
 
-from fusebus.dispatcher.seen import BROKEN, IDLE, LEAVING, RUNNING, WITHOUT_MACHINE, NodeSeen, PoolSeen, WorkerState
+from fusebus.dispatcher.seen import (
+    BROKEN,
+    IDLE,
+    LEAVING,
+    RUNNING,
+    STARTING,
+    WITHOUT_MACHINE,
+    NodeSeen,
+    PoolSeen,
+    WorkerState,
+)
 from fusebus.planning.lines import GIVEN_UP, OVERDUE
 
 MOST_REMOVED_AT_ONCE = 100  # Batch's limit of one remove request
@@ -66,11 +76,13 @@ class DrainWorkers(msgspec.Struct, frozen=True):
 Step = Resize | RemoveNodes | AddWorkers | StopWaiting | DrainWorkers
 
 
-def overdue(seen: PoolSeen, now: datetime, boot_p95_seconds: float) -> frozenset[str]:
+def overdue(seen: PoolSeen, now: datetime, boot_p95_seconds: float, only_starting: bool = False) -> frozenset[str]:
     """Nodes without a worker that start, are offline or unknown for longer than the policy counts on a coming node."""
     limit = timedelta(seconds=GIVEN_UP * boot_p95_seconds + OVERDUE)
     return frozenset(
-        node.id for node in _unready(seen.nodes, seen) if node.since is not None and now - node.since > limit
+        node.id
+        for node in _unready(seen.nodes, seen)
+        if node.since is not None and now - node.since > limit and (node.state in STARTING or not only_starting)
     )
 
 

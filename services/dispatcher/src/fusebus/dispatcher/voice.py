@@ -8,7 +8,7 @@ from datetime import datetime
 
 import msgspec
 
-from fusebus.contracts.messages import FleetChanged
+from fusebus.contracts.messages import FleetChanged, WorkLate
 from fusebus.contracts.outcomes import Outgoing
 from fusebus.dispatcher.ports import Announcer, Books
 from fusebus.ledger import Decision, LedgerError, PoolStatus
@@ -66,6 +66,10 @@ class Voice:
                 )
                 await self._publisher.publish([Outgoing(message=changed)])
             self._unsaid.pop(pool, None)
+
+    async def alert(self, message: WorkLate) -> None:
+        """Publish it; a repeat is recognised. Raises BusError."""
+        await self._publisher.publish([Outgoing(message=message)])
 
     async def regret(self, pool: str, problem: str, now: datetime) -> None:
         """A pool that can't be read keeps its last known status, with what is wrong."""

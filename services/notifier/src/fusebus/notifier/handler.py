@@ -23,6 +23,7 @@ from fusebus.contracts.messages import (
     ModelRefused,
     RunCheck,
     UploadsHeld,
+    WorkLate,
     work_id,
 )
 from fusebus.contracts.outcomes import Done, Outcome, Outgoing, Reject, Retry, done, retry
@@ -31,7 +32,7 @@ from fusebus.ledger import LedgerError, RunRow
 from fusebus.notifier import finals, policy
 from fusebus.notifier.completion import Completion, envelope_of
 from fusebus.notifier.dead_letters import DeadLetterWatch
-from fusebus.notifier.mail import budget_key, budget_mail, held_key, held_mail, message_id
+from fusebus.notifier.mail import budget_key, budget_mail, held_key, held_mail, late_key, late_mail, message_id
 from fusebus.notifier.policy import Look, Phase
 from fusebus.notifier.ports import Ports
 from fusebus.notifier.send_once import send_once
@@ -62,6 +63,8 @@ class Handler:
                     return await self._close(message, context)
                 case BudgetCrossed():
                     return await self._alert(message, context)
+                case WorkLate():
+                    return await self._late(message, context)
                 case UploadsHeld():
                     return await self._held(message, context)
                 case FleetChanged() | ModelChanged() | ModelRefused():
@@ -175,6 +178,16 @@ class Handler:
             return budget_mail(message, envelope, self._ports.clock())
 
         return await self._mail_once(budget_key(message), write, message.crossed_at, context)
+
+    async def _late(self, message: WorkLate, context: Context) -> Outcome:
+        """One mail for each time that a job kind's work turns late."""
+        envelope = envelope_of(self._ports)
+        _log.warning("work will be late", extra={"job_kind": message.job_kind.value, "because": message.because})
+
+        async def write() -> EmailMessage:
+            return late_mail(message, envelope, self._ports.clock())
+
+        return await self._mail_once(late_key(message), write, message.since, context)
 
     async def _held(self, message: UploadsHeld, context: Context) -> Outcome:
         """One mail for each supplier, day and reason: to the supplier, or to ops where it has no address."""

@@ -15,11 +15,12 @@ from msgspec import Struct
 from fusebus.blobs import layout
 from fusebus.contracts import display
 from fusebus.contracts.identity import digest
-from fusebus.contracts.messages import BudgetCrossed, UploadsHeld
+from fusebus.contracts.messages import BudgetCrossed, UploadsHeld, WorkLate
 from fusebus.notifier.report import environment, findings, next_steps, parts, period, reason, title, verdict
 from fusebus.notifier.summary import Summary, presentable
 
 SUBJECT_LENGTH = 120  # characters
+LONGEST_REASON = 1_000  # characters
 MOST_PROBLEMS = 12  # told one by one; the report has all
 MOST_PICTURE_BYTES = 600_000  # of all pictures together; well under what relays take, 1.35 times that in base64
 
@@ -107,6 +108,33 @@ def budget_mail(message: BudgetCrossed, envelope: Envelope, now: datetime) -> Em
     ]
     mail.set_content(f"{first}\n\n" + "\n".join(lines) + "\n" + _what_follows(message), cte="quoted-printable")
     return mail
+
+
+def late_mail(message: WorkLate, envelope: Envelope, now: datetime) -> EmailMessage:
+    """The alert that work of one job kind will not be done in time, and why."""
+    kind, count = message.job_kind.value, f"{message.images:,} image{'s' * (message.images != 1)}"
+    span = "for good, nothing may be bought"
+    if message.late_seconds is not None:
+        span = f"by up to {max(1, round(message.late_seconds / 60)):,} min"
+    mail = _mail(f"{count} ({kind}) will be late", late_key(message), envelope, now)
+    lines = [
+        f"{count} of job kind {kind} can't be done by the deadline with all that may be bought.",
+        "",
+        f"  Late   {span}",
+        f"  Seen   {period(message.since, message.since)}",
+        f"  Why    {display.one_line(message.because, LONGEST_REASON)}",
+        "",
+        "Nothing is lost: the work goes on with what there is. `fusebus why` tells the numbers of now; what helps is",
+        "more nodes (max_nodes, quota, another VM size), a raised budget, or later deadlines. This alert is not",
+        "repeated while work stays late.",
+    ]
+    mail.set_content("\n".join(lines) + "\n", cte="quoted-printable")
+    return mail
+
+
+def late_key(message: WorkLate) -> str:
+    """What this mail is about: once for each time that a job kind's work turns late."""
+    return f"late-{message.job_kind.value}-{message.since:%Y%m%dT%H%M%S}"
 
 
 def held_mail(message: UploadsHeld, envelope: Envelope, now: datetime) -> EmailMessage:

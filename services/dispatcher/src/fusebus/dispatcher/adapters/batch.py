@@ -21,7 +21,7 @@ from fusebus.dispatcher.adapters.translation import Plane, code_of
 from fusebus.dispatcher.errors import FleetError, PoolChanged
 from fusebus.dispatcher.quota import Quota
 from fusebus.dispatcher.seen import PoolSeen, WorkerState
-from fusebus.dispatcher.settings import DispatcherSettings, PoolSettings
+from fusebus.dispatcher.settings import BatchAccount, DispatcherSettings, PoolSettings
 from fusebus.dispatcher.steps import AddWorkers, DrainWorkers, RemoveNodes, Resize, Step, StopWaiting
 
 MOST_DELETED_AT_ONCE = 20  # old tasks per look, so that a look stays short
@@ -34,18 +34,23 @@ WORKER_LOG = "stderr.txt"
 
 
 class BatchFleet:
-    """All pools, each with one job of finite worker tasks. Every method raises FleetError and nothing of azure's."""
+    """The pools of one account, each with one job of finite worker tasks; without an account, of the first.
 
-    def __init__(self, settings: DispatcherSettings) -> None:
+    Every method raises FleetError and nothing of azure's.
+    """
+
+    def __init__(self, settings: DispatcherSettings, account: BatchAccount | None = None) -> None:
         self._settings = settings
-        self._pools = {pool.name: pool for pool in settings.all_pools}
-        self._place = (settings.resource_group, settings.account)
+        self._account = account or settings.all_accounts[0]
+        self._pools = {pool.name: pool for pool in settings.all_pools if pool.batch == self._account.name}
+        self._place = (self._account.resource_group, self._account.account)
+        self._ensured: set[str] = set()
         self._resized_at: dict[str, datetime] = {}
         self._stopped: dict[tuple[str, str], None] = {}  # pool and task, the latest last
         self._closing = contextlib.AsyncExitStack()
-        self._arm, self._data = open_clients(settings, self._closing)
-        self._management = Plane("Batch management", settings.request_seconds)
-        self._nodes = Plane("Batch", settings.request_seconds)
+        self._arm, self._data = open_clients(self._account, self._closing)
+        self._management = Plane(f"Batch management of {self._account.name}", settings.request_seconds)
+        self._nodes = Plane(f"Batch of {self._account.name}", settings.request_seconds)
 
     async def __aenter__(self) -> Self:
         await self._closing.enter_async_context(self._arm)
@@ -59,17 +64,14 @@ class BatchFleet:
 
     async def ensure(self) -> None:
         """Make each pool's job, and on a local Batch the pools, if they are missing."""
-        for pool in self._pools.values():
-            if self._settings.batch_url:
-                await self._ensure_pool(pool)
-            async with self._nodes.requests():
-                try:
-                    await self._data.get_job(pool.job_id)
-                except ResourceNotFoundError:
-                    await self._make_job(pool)
+        for name in self._pools:
+            await self._ensure(name)
 
     async def read(self, name: str) -> PoolSeen:
-        """Pool, nodes and tasks as they are; a job that was deleted meanwhile is made anew."""
+        """Pool, nodes and tasks as they are; a job that was deleted meanwhile is made anew, and what `ensure` could
+        not make yet is made now."""
+        if not self._settings.shadow:
+            await self._ensure(name)
         async with self._management.requests():
             pool = await self._arm.pool.get(*self._place, name)
         async with self._nodes.requests():
@@ -248,6 +250,20 @@ class BatchFleet:
         self._stopped[pool.name, task_id] = None
         while len(self._stopped) > MOST_REMEMBERED:
             self._stopped.pop(next(iter(self._stopped)))
+
+    async def _ensure(self, name: str) -> None:
+        """Once in a life: a pool's job, and on a local Batch the pool."""
+        pool = self._pools[name]
+        if name in self._ensured:
+            return
+        if self._account.batch_url:
+            await self._ensure_pool(pool)
+        async with self._nodes.requests():
+            try:
+                await self._data.get_job(pool.job_id)
+            except ResourceNotFoundError:
+                await self._make_job(pool)
+        self._ensured.add(name)
 
     async def _ensure_pool(self, pool: PoolSettings) -> None:
         async with self._management.requests():

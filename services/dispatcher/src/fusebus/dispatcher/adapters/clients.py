@@ -12,7 +12,7 @@ from azure.core.pipeline.policies import SansIOHTTPPolicy
 from azure.identity.aio import DefaultAzureCredential
 from azure.mgmt.batch.aio import BatchManagementClient
 
-from fusebus.dispatcher.settings import DispatcherSettings
+from fusebus.dispatcher.settings import BatchAccount
 
 # A connection that breaks is tried again within the look. An answer, 429 included, is the look's business: the SDK
 # would sleep through the look for as long as the server says.
@@ -20,21 +20,21 @@ PATIENCE: dict[str, Any] = {"retry_total": 2, "retry_status": 0}
 LOCAL_KEY = AzureNamedKeyCredential("local", "bG9jYWw=")  # the local Batch takes any
 
 
-def open_clients(settings: DispatcherSettings, closing: AsyncExitStack) -> tuple[BatchManagementClient, BatchClient]:
+def open_clients(account: BatchAccount, closing: AsyncExitStack) -> tuple[BatchManagementClient, BatchClient]:
     """Both clients, not connected yet; what must be closed besides them goes onto `closing`."""
-    if settings.batch_url:
+    if account.batch_url:
         arm = BatchManagementClient(
             _NoToken(),
-            settings.subscription_id or "00000000-0000-0000-0000-000000000000",
-            base_url=settings.batch_url,
+            account.subscription_id or "00000000-0000-0000-0000-000000000000",
+            base_url=account.batch_url,
             authentication_policy=SansIOHTTPPolicy[Any, Any](),
             **PATIENCE,
         )
-        return arm, BatchClient(settings.batch_url, LOCAL_KEY, **PATIENCE)
+        return arm, BatchClient(account.batch_url, LOCAL_KEY, **PATIENCE)
     credential = DefaultAzureCredential()
     closing.push_async_callback(credential.close)
-    arm = BatchManagementClient(credential, settings.subscription_id, **PATIENCE)
-    return arm, BatchClient(settings.batch_endpoint, credential, **PATIENCE)
+    arm = BatchManagementClient(credential, account.subscription_id, **PATIENCE)
+    return arm, BatchClient(account.batch_endpoint, credential, **PATIENCE)
 
 
 class _NoToken:

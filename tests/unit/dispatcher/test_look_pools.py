@@ -1,0 +1,95 @@
+"""Several pools in one look: each gets its own, and none waits for another's trouble."""
+
+import asyncio
+import time
+
+import pytest
+from dispatcher_world import TWO, World, dispatcher_in, empty
+
+from fusebus.dispatcher.steps import AddWorkers, Resize
+
+
+async def test_each_pool_gets_its_own_kinds_work_and_buys_what_it_may() -> None:
+    world = World(pools={"gpu": empty("gpu"), "cpu": empty("cpu")})
+    targets = await dispatcher_in(world, **TWO).look()
+    assert [(name, target.dedicated, target.spot) for name, target in targets.items()] == [("gpu", 0, 1), ("cpu", 1, 0)]
+    assert world.steps == [AddWorkers(1), Resize(0, 1), AddWorkers(1), Resize(1, 0)]
+    assert {found.pool for found in world.told} == {"gpu", "cpu"}
+
+
+@pytest.mark.parametrize("broken", ["batch gpu", "step gpu"])
+async def test_one_pools_trouble_leaves_the_other_alone(broken: str) -> None:
+    world = World(pools={"gpu": empty("gpu"), "cpu": empty("cpu")}, broken={broken})
+    await dispatcher_in(world, **TWO).look()
+    assert world.steps == [AddWorkers(1), Resize(1, 0)]
+
+
+def two() -> World:
+    return World(pools={"gpu": empty("gpu"), "cpu": empty("cpu")})
+
+
+@pytest.mark.parametrize("slow", ["read gpu", "step gpu"])
+async def test_a_slow_pool_holds_up_no_other_and_is_gone_on_with_once_it_answers(slow: str) -> None:
+    world = two()
+    world.slow[slow] = asyncio.Event()
+    dispatcher = dispatcher_in(world, patience_seconds=0.05, **TWO)
+    for _ in range(2):
+        began = time.monotonic()
+        await dispatcher.look()
+        assert time.monotonic() - began < 1.0
+    assert world.steps[:2] == [AddWorkers(1), Resize(1, 0)], "the other pool's"
+    world.steps.clear()
+    world.slow.pop(slow).set()
+    await asyncio.sleep(0)
+    await dispatcher.look()
+    assert {AddWorkers(1), Resize(0, 1)} <= set(world.steps)
+
+
+async def test_a_pool_whose_steps_are_under_way_gets_no_others(world: World) -> None:
+    world.slow["step gpu"] = asyncio.Event()
+    dispatcher = dispatcher_in(world, patience_seconds=0.02)
+    for _ in range(3):
+        await dispatcher.look()
+    assert "still under way" in world.statuses["gpu"].problem
+    world.slow.pop("step gpu").set()
+    await dispatcher.look()
+    assert world.steps == [AddWorkers(1), Resize(0, 1)], "once, although four looks wanted them"
+
+
+async def test_steps_that_come_to_their_turn_after_the_term_are_not_taken(world: World) -> None:
+    world.slow["step gpu"] = asyncio.Event()
+    dispatcher = dispatcher_in(world, patience_seconds=0.02)
+    await dispatcher.look()
+    world.leads = None
+    assert await dispatcher.look() == {}
+    world.slow.pop("step gpu").set()
+    await asyncio.sleep(0.01)
+    assert world.steps == [AddWorkers(1)], "what was on its way; Batch judges it by its ETag or name"
+
+
+async def test_orders_that_take_long_to_read_hold_up_nothing_and_the_last_known_ones_count(world: World) -> None:
+    dispatcher = dispatcher_in(world, patience_seconds=0.02)
+    await dispatcher.look()
+    world.slow["controls"] = asyncio.Event()
+    world.steps.clear()
+    await dispatcher.look()
+    assert world.steps == [AddWorkers(1), Resize(0, 1)]
+    world.slow["controls"].set()
+
+
+async def test_an_error_nobody_foresaw_in_one_pool_leaves_the_other_alone() -> None:
+    world = two()
+    world.broken = {"surprise gpu"}
+    await dispatcher_in(world, **TWO).look()
+    assert world.steps == [AddWorkers(1), Resize(1, 0)]
+
+
+async def test_what_is_read_beside_the_looks_ends_with_the_process(world: World) -> None:
+    world.slow["read gpu"] = asyncio.Event()
+    dispatcher, stop = dispatcher_in(world, patience_seconds=0.02, interval_seconds=0.01), asyncio.Event()
+    running = asyncio.create_task(dispatcher.run(stop))
+    await asyncio.sleep(0.1)
+    stop.set()
+    async with asyncio.timeout(5):
+        await running
+    assert not [task for task in asyncio.all_tasks() if task.get_name() == "gpu"]
