@@ -2,6 +2,7 @@
 
 import math
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -54,17 +55,46 @@ def test_work_in_a_storm_is_counted_at_the_price_of_dedicated_nodes():
     assert node_seconds(stormy) == pytest.approx(1300 * T4.dedicated_per_hour / T4.spot_per_hour)
 
 
-@settings(max_examples=12, deadline=None)
+def test_a_gap_without_work_is_paid_by_a_node_that_idles_or_by_another_boot():
+    # Between the first's deadline and the second's arrival are 200 s: cheaper than a boot of 300, but not for nothing.
+    near = scenario_of(Lump(0.0, 1000), Lump(2000.0, 1000))
+    assert 2000 + 300 + 180 < node_seconds(near) <= 2000 + 300 + 200
+    assert node_seconds(scenario_of(Lump(0.0, 1000), Lump(9000.0, 1000))) == pytest.approx(2600)
+
+
+def test_nobody_orders_before_second_0_so_one_node_is_too_few_where_its_boot_leaves_too_little_time():
+    assert node_seconds(scenario_of(Lump(0.0, 1500))) == pytest.approx(1500 + 300)
+    assert node_seconds(scenario_of(Lump(0.0, 1501))) == pytest.approx(1501 + 2 * 300)
+    assert node_seconds(scenario_of(Lump(5000.0, 1501))) == pytest.approx(1501 + 300)
+
+
+def test_work_before_a_storm_takes_as_many_spot_nodes_as_can_do_it_until_then():
+    # Of 880 s until the last Spot node is gone at least 150 go into its boot: 730 s are left, and 10 nodes are needed.
+    stormy = scenario_of(Lump(0.0, 7300), deadline=7200.0, storms=((760.0, 90_000.0),))
+    assert node_seconds(stormy) == pytest.approx(7300 + 10 * 300)
+
+
+def test_a_region_without_storms_keeps_its_price():
+    home, far = (msgspec.structs.replace(T4, pool=name, region=name) for name in ("home", "far"))
+    more = {"deadline": 7200.0, "storms": ((0.0, 90_000.0),), "storm_regions": ("home",)}
+    assert node_seconds(scenario_of(Lump(5000.0, 1000), offers=(home, far), **more)) == pytest.approx(1300)
+
+
+@settings(max_examples=20, deadline=None)
 @given(
     st.lists(st.tuples(st.floats(0, 20_000), st.integers(1, 3000)), min_size=1, max_size=6),
     st.sampled_from([1200.0, 3600.0, 14_400.0]),
     st.integers(0, 1000),
+    st.none() | st.tuples(st.floats(0, 20_000), st.floats(600, 20_000)),
+    st.sampled_from([0.0, 3.0]),
 )
-def test_whoever_is_in_time_pays_at_least_the_bound(arrivals, deadline, seed):
-    lumps = tuple(Lump(at, images) for at, images in sorted(arrivals))
+def test_whoever_is_in_time_pays_at_least_the_bound(arrivals, deadline, seed, storm, insured):
+    first = min(at for at, _ in arrivals)
+    lumps = tuple(Lump(at - first, images) for at, images in sorted(arrivals))
     scenario = Scenario(
-        name="t", says="", lumps=lumps, deadline=deadline, offers=GPUS, service=Quantiles(1.5, 2.0), seed=seed
-    )
+        name="t", says="", lumps=lumps, deadline=deadline, offers=GPUS, service=Quantiles(1.5, 2.0), seed=seed,
+        storms=() if storm is None else ((storm[0], storm[0] + storm[1]),), storms_per_hour=insured,
+    )  # fmt: skip
     for outcome in simulate(scenario):
         assert math.isfinite(outcome.bound)
         assert outcome.hits < outcome.images or outcome.cost >= outcome.bound * (1 - 1e-9), outcome.policy

@@ -11,7 +11,7 @@ import click
 from fusebus.planning.simulation import POLICIES, Outcome, Scenario, scenarios
 from fusebus.planning.simulation import simulate as run
 from fusebus.planning.simulation.plots import PlotsUnavailable, plot
-from fusebus.planning.simulation.report import as_json, known, missed, table
+from fusebus.planning.simulation.report import as_json, missed, table, verdict
 from fusebus.planning.simulation.trace import TraceError, read_trace
 
 EXIT_MISSED = 3
@@ -52,8 +52,8 @@ def simulate(
 
     \b
     Example: fusebus simulate --scenario spot-storm --policy ours,keda --plots out/plots
-    Exit codes: 0 all marks met but known misses, 3 another was missed (all are named), 2 usage, 1 a file could not be
-    read or written.
+    Exit codes: 0 no mark missed but known ones (the last lines say which marks were checked), 3 another was missed (all
+    are named), 2 usage, 1 a file could not be read or written.
     """
     named = scenarios()
     if listing:
@@ -63,7 +63,7 @@ def simulate(
     chosen = _chosen(named, names, everything, trace, deadline)
     outcomes = [outcome for scenario in chosen for outcome in run(scenario, policies)]
     short = missed(outcomes)
-    click.echo(as_json(outcomes, timelines=why).decode() if as_text else _words(outcomes, short, why))
+    click.echo(as_json(outcomes, timelines=why).decode() if as_text else _words(outcomes, why))
     if plots is not None:
         try:
             plot(outcomes, plots)
@@ -72,8 +72,8 @@ def simulate(
     sys.exit(EXIT_MISSED if short else 0)
 
 
-def _words(outcomes: Sequence[Outcome], short: Sequence[str], why: bool) -> str:
-    """The table, decisions where they are asked for, alerts and missed marks."""
+def _words(outcomes: Sequence[Outcome], why: bool) -> str:
+    """The table, decisions where they are asked for, alerts, and what came of the marks."""
     lines = [table(outcomes)]
     for outcome in outcomes:
         if why and outcome.reasons:
@@ -81,8 +81,7 @@ def _words(outcomes: Sequence[Outcome], short: Sequence[str], why: bool) -> str:
             lines += [f"{at / 60:9.2f} min  {because}" for at, because in outcome.reasons]
         if outcome.late:
             lines.append(f"alert in {outcome.scenario}: {outcome.late}")
-    lines += [f"missed, as is known: {words}" for words in known(outcomes)]
-    return "\n".join([*lines, *(f"missed: {words}" for words in short)])
+    return "\n".join([*lines, *verdict(outcomes)])
 
 
 def _policies(text: str) -> list[str]:

@@ -26,7 +26,7 @@ def buy(view: View) -> Verdict | None:
     if is_covered(view.lines, view.work, view.limits.margin / 2, view.now):
         return None
     wish = Wish(work=view.work, limits=view.limits, start=view.now, now=view.now)
-    choice = choose(_sure(view), wish, view.room)
+    choice = choose(sure(view, view.lines), wish, view.room)
     words = _missing(view, choice)
     waits = _waits(view, choice, wish) if choice.nodes else None
     if waits:
@@ -103,20 +103,20 @@ def _in_time_for_dedicated(view: View, line: Line, longer: float) -> int:
     return crew if on_the_line(view.kind, ends, max(work / crew, limits.least_use), view.now) else 0
 
 
-def _sure(view: View) -> list[Line]:
+def sure(view: View, lines: list[Line]) -> list[Line]:
     """The lines; without Spot where it is in doubt and trying it again would leave no time for dedicated nodes.
 
     A line that has machines is tried all the same: Azure gives some.
     """
-    dedicated = next((line for line in view.lines if not line.spot and not line.why_not), None)
-    if dedicated is None or not any(line.doubt for line in view.lines):
-        return view.lines
+    dedicated = next((line for line in lines if not line.spot and not line.why_not), None)
+    if dedicated is None or not any(line.doubt for line in lines):
+        return lines
     if _in_time_for_dedicated(view, dedicated, SPOT_TRY):
-        return view.lines
+        return lines
     why = "Spot was refused or lost lately, and the deadline is near"
     return [
         msgspec.structs.replace(line, why_not=line.why_not or why) if line.spot and not line.allocated else line
-        for line in view.lines
+        for line in lines
     ]
 
 

@@ -56,6 +56,8 @@ class Refusal(msgspec.Struct, frozen=True, kw_only=True):
     """Seconds since 1970."""
     reason: str
     """Batch's words: AccountCoreQuotaReached, AllocationTimedOut, ..."""
+    times: int = 1
+    """In a row, this one included: the pause before the next try grows with it."""
 
 
 class PoolState(msgspec.Struct, frozen=True, kw_only=True):

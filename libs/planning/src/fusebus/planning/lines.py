@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import msgspec
 
@@ -17,6 +18,8 @@ SURELY_SOON = 60.0  # seconds (half a boot where that is less): what a node that
 GIVEN_UP, OVERDUE = 2.0, 120.0  # p95 of a boot, and seconds more: then a node that still starts is not counted on
 LONG_RESIZE = 180.0  # seconds: a pool that resizes longer than this is not waited for
 STORM_SHARE = 0.5  # of Spot nodes that work, so much is counted on in a storm
+MOST_DOUBLINGS = 3  # of the pause after a refusal
+FORGOTTEN = 4 * 3600.0  # seconds after which a refusal says nothing any more
 
 Key = tuple[str, bool]  # pool, Spot
 
@@ -90,16 +93,37 @@ class Line(msgspec.Struct, frozen=True, kw_only=True):
 
 def lines_of(kind: KindDemand, states: dict[str, PoolState], prices: Prices, limits: Limits, now: float) -> list[Line]:
     """Every line that does this kind, of pools that could be read; among equals the first offered comes first."""
+    offers = [offer for offer in prices.offers if offer.kind == kind.kind and offer.pool in states]
     found: list[Line] = []
-    for offer in prices.offers:
-        state = states.get(offer.pool)
-        if offer.kind != kind.kind or state is None:
-            continue
+    for offer in offers:
+        state = states[offer.pool]
+        nearby = [states[other.pool] for other in offers if other.region == offer.region]
         for spot in (True, False):
             price = _price(offer, spot, prices, now)
             if price is not None or state.counts(spot).billed:
-                found.append(_line(offer, spot, price, state, kind, limits, now))
+                without = _without_spot(nearby, limits, now) if spot else 0.0
+                found.append(_line(offer, spot, price, state, kind, limits, now, without))
     return sorted(found, key=lambda line: line.cost_per_image)
+
+
+def _without_spot(nearby: Sequence[PoolState], limits: Limits, now: float) -> float:
+    """Until when no Spot at all is asked for in a region, in seconds since 1970; 0: it may be.
+
+    After the first refusal or storm another size is tried at once. After the second Spot is short there, whatever the
+    size: one try, then a pause that doubles. Spot nodes with a machine show that there is some.
+    """
+    if any(state.spot.ready + state.spot.starting and not in_storm(state, limits, now) for state in nearby):
+        return 0.0
+    refused = [one for state in nearby for one in state.refusals if one.spot and now - one.at < FORGOTTEN]
+    bad = sum(one.times for one in refused) + sum(in_storm(state, limits, now) for state in nearby)
+    if bad < 2 or not refused:
+        return 0.0
+    return max(one.at for one in refused) + _pause(bad - 1, limits)
+
+
+def _pause(times: int, limits: Limits) -> float:
+    """Seconds after so many refusals in a row."""
+    return limits.retry_refused * 2.0 ** min(times - 1, MOST_DOUBLINGS)
 
 
 def _price(offer: PoolOffer, spot: bool, prices: Prices, now: float) -> float | None:
@@ -112,7 +136,14 @@ def _price(offer: PoolOffer, spot: bool, prices: Prices, now: float) -> float | 
 
 
 def _line(
-    offer: PoolOffer, spot: bool, price: float | None, state: PoolState, kind: KindDemand, limits: Limits, now: float
+    offer: PoolOffer,
+    spot: bool,
+    price: float | None,
+    state: PoolState,
+    kind: KindDemand,
+    limits: Limits,
+    now: float,
+    without: float,
 ) -> Line:
     counts, storm = state.counts(spot), spot and in_storm(state, limits, now)
     elapsed = 0.0 if state.ordered_at is None else now - state.ordered_at
@@ -136,8 +167,8 @@ def _line(
         kept=kept,
         steady=state.steady,
         storm=storm,
-        doubt=spot and (storm or any(_recent(refusal, limits, now) for refusal in state.refusals)),
-        why_not=_why_not(spot, price, state, limits, now, storm),
+        doubt=spot and (storm or without > now or any(_recent(refusal, limits, now) for refusal in state.refusals)),
+        why_not=_why_not(spot, price, state, limits, now, storm) or _short(without, offer, now),
     )
 
 
@@ -151,8 +182,13 @@ def _spare_workers(state: PoolState, spot: bool) -> int:
     return state.waiting if spot else max(0, state.waiting - state.spot.idle)
 
 
+def _short(without: float, offer: PoolOffer, now: float) -> str:
+    where = f" in {offer.region}" if offer.region else ""
+    return f"Spot of several sizes is short{where}: no try for {without - now:.0f} s" if without > now else ""
+
+
 def _recent(refusal: Refusal, limits: Limits, now: float) -> bool:
-    return refusal.spot and now - refusal.at < limits.storm_seconds
+    return refusal.spot and now - refusal.at < max(limits.storm_seconds, 2 * _pause(refusal.times, limits))
 
 
 def in_storm(state: PoolState, limits: Limits, now: float) -> bool:
@@ -176,7 +212,7 @@ def _why_not(spot: bool, price: float | None, state: PoolState, limits: Limits, 
     if storm:
         return f"{state.evicted} Spot nodes were lost within {limits.storm_seconds:.0f} s"
     for refusal in state.refusals:
-        if refusal.spot == spot and now - refusal.at < limits.retry_refused:
+        if refusal.spot == spot and now - refusal.at < _pause(refusal.times, limits):
             return f"refused {now - refusal.at:.0f} s ago: {refusal.reason}"
     if not state.steady and state.ordered_at is not None and now - state.ordered_at > LONG_RESIZE:
         return f"resizing for {now - state.ordered_at:.0f} s"

@@ -78,7 +78,7 @@ class _Autoscale:
         wanted = min(wanted, pool.offer.max_nodes, world.scenario.max_nodes)
         surplus = len(pool.nodes) + pool.preempted - wanted
         if surplus < 0:
-            world.grows += world.grow(pool, self._spot, -surplus) > 0
+            world.count(world.grow(pool, self._spot, -surplus))
         elif surplus > 0:
             lost = min(surplus, pool.preempted)
             pool.preempted -= lost

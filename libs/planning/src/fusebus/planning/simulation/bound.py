@@ -28,12 +28,14 @@ from itertools import accumulate
 import msgspec
 
 from fusebus.planning.prices import PoolOffer
-from fusebus.planning.simulation.scenario import LEAST_BOOT, Draws, Lump, Scenario
+from fusebus.planning.simulation.scenario import LEAST_BOOT, MOST_BOOT, Draws, Lump, Scenario
 
 SECONDS_PER_HOUR = 3600.0
 MOST_GROUPS = 1200
 MOST_BOOTS = 400  # schedules with up to so many boots are told apart
 BOOT_PRICES = (0.8, 1.0, 1.4)  # times the usual boot
+LAST_EVICTION = 120.0  # seconds after the beginning of a storm until the last node is gone (`World`)
+MOST_FIRST = 60  # boots of the first period that are looked at one by one
 HOPELESS = 4.0  # boots: a period that idles longer than this and twice its work is never best
 
 
@@ -62,7 +64,7 @@ def _of_kind(scenario: Scenario, draws: Draws, kind: str) -> float:
     drawn = [draws.boot(kind, number) for number in range(MOST_BOOTS)]
     usual, low = sum(drawn) / len(drawn), min(group.per_second for group in groups)
     prices = [scenario.boot.p50 * LEAST_BOOT, *(share * usual for share in BOOT_PRICES)]
-    values = [(price, _cheapest_partition(groups, scenario, offers, price)) for price in prices]
+    values = [(price, _cheapest_partition(groups, scenario, offers, price, drawn)) for price in prices]
     sums = list(accumulate(drawn, initial=0.0))
     high = max(group.per_second for group in groups)
     told_apart = [
@@ -121,15 +123,17 @@ def _group(members: Sequence[tuple[Lump, float]], scenario: Scenario, offers: Se
     )
 
 
-def _lowest(scenario: Scenario, offer: PoolOffer, begin: float, end: float) -> float:
+def _lowest(
+    scenario: Scenario, offer: PoolOffer, begin: float, end: float, classes: Sequence[bool] = (True, False)
+) -> float:
     """Price per hour at the best moment between two: at the beginning, after a change or after a storm."""
     moments = [begin, *(change.at for change in scenario.changes), *(until for _, until in scenario.storms)]
     prices = [
         scenario.price(offer, spot, at)
         for at in moments
         if begin <= at < end
-        for spot in (True, False)
-        if not spot or scenario.has_spot(at)
+        for spot in classes
+        if not spot or scenario.has_spot(at, offer.region)
     ]
     return min((price for price in prices if price is not None), default=math.inf)
 
@@ -141,26 +145,39 @@ def _share(scenario: Scenario, offer: PoolOffer, offers: Sequence[PoolOffer]) ->
     return min(own / min(others) for own, *others in prices)
 
 
-def _cheapest_partition(groups: list[Group], scenario: Scenario, offers: Sequence[PoolOffer], boot: float) -> float:
+def _cheapest_partition(
+    groups: list[Group], scenario: Scenario, offers: Sequence[PoolOffer], boot: float, drawn: Sequence[float]
+) -> float:
     """Backwards: best[i] is the least cost of groups i and later."""
     count = len(groups)
     best, densest = [0.0] * (count + 1), [0.0] * count
-    boots = _BootCosts(scenario, offers, boot)
+    boots = _BootCosts(scenario, offers, boot, drawn)
+    spells = _Spells(scenario, offers, boot) if scenario.storms else None
     for i in range(count - 1, -1, -1):
-        best[i] = _from(i, groups, scenario, best, densest, boots)
+        best[i] = _from(i, groups, scenario, best, densest, boots, spells)
     return best[0]
 
 
 def _from(
-    i: int, groups: list[Group], scenario: Scenario, best: list[float], densest: list[float], boots: _BootCosts
+    i: int,
+    groups: list[Group],
+    scenario: Scenario,
+    best: list[float],
+    densest: list[float],
+    boots: _BootCosts,
+    spells: _Spells | None,
 ) -> float:
     """The cheapest first period that begins with group i."""
     # The innermost loop of a month: comparisons instead of min and max.
     deadline, start = scenario.deadline, groups[i]
-    work = money = 0.0
+    work = money = gaps = 0.0
     lowest = least = math.inf
+    until = start.last + deadline
     for j in range(i, len(groups)):
         group = groups[j]
+        if group.first > until:
+            gaps += group.first - until
+        until = group.last + deadline
         work += group.work
         money += group.work * group.per_image
         if group.per_second < lowest:
@@ -168,7 +185,14 @@ def _from(
         dense = work / (group.last + deadline - start.first)
         if dense > densest[j]:
             densest[j] = dense
-        busy = money + boots.cost(densest[j], lowest)
+        nodes = boots.cost(densest[j])
+        if not i:
+            nodes = max(nodes, boots.cost_of_first(work, group.last + deadline))
+        busy = money + lowest * (nodes * boots.boot + (boots.idle(gaps, nodes) if gaps else 0.0))
+        if spells:
+            stormy = work * spells.per_image(start.first, group.last + deadline)
+            if stormy > busy:
+                busy = stormy
         waits = group.first - start.last - deadline
         idle = lowest * ((waits if waits > 0 else 0.0) + boots.boot)
         cost = (busy if busy > idle else idle) + best[j + 1]
@@ -179,22 +203,89 @@ def _from(
     return least
 
 
+class _Spells:
+    """What an image costs at least where Spot comes and goes: a dedicated node's price, or Spot's and its share of a
+    boot, for a Spot node works at most as long as Spot is there at a stretch, its boot taken off."""
+
+    def __init__(self, scenario: Scenario, offers: Sequence[PoolOffer], boot: float) -> None:
+        self._scenario, self._offers, self._boot = scenario, offers, boot
+        self._least_boot = scenario.boot.p50 * LEAST_BOOT
+
+    def per_image(self, begin: float, end: float) -> float:
+        """Money, of the work of one period; images arrive from `begin` on and are due by `end`."""
+        found = math.inf
+        for offer in self._offers:
+            longest = max((self._useful(spell, begin, end) for spell in self._spells(offer.region)), default=0.0)
+            seconds = self._scenario.service.p50 / offer.images_per_second
+            dedicated = _lowest(self._scenario, offer, begin, end, (False,))
+            spot = _lowest(self._scenario, offer, begin - self._scenario.boot.p95 * 1.5, end, (True,))
+            share = 1.0 + self._boot / longest if longest > 0 else math.inf
+            found = min(found, seconds * dedicated, seconds * spot * share if spot < math.inf else math.inf)
+        return found / SECONDS_PER_HOUR
+
+    def _spells(self, region: str) -> list[tuple[float, float]]:
+        """From when to when a Spot node may live there."""
+        storms = sorted(self._scenario.storms_in(region))
+        begins = [0.0, *(end for _, end in storms)]
+        ends = [*(begin + LAST_EVICTION for begin, _ in storms), math.inf]
+        return [(begin, end) for begin, end in zip(begins, ends, strict=True) if begin < end]
+
+    def _useful(self, spell: tuple[float, float], begin: float, end: float) -> float:
+        """Seconds that one node can work in one spell of Spot."""
+        since, until = spell[0], min(spell[1], end)
+        return min(until - max(since, begin), until - since - self._least_boot)
+
+
 class _BootCosts:
     """The cheapest boots of whole nodes that together do so many images a second."""
 
-    def __init__(self, scenario: Scenario, offers: Sequence[PoolOffer], boot: float) -> None:
+    def __init__(
+        self, scenario: Scenario, offers: Sequence[PoolOffer], boot: float, drawn: Sequence[float]
+    ) -> None:
         self.boot = boot
+        self._shortest = list(accumulate(drawn[:MOST_FIRST], min))
+        self._longest = scenario.boot.p95 * MOST_BOOT
         speeds = [(_share(scenario, offer, offers), offer.images_per_second) for offer in offers]
         self._kinds = [(share, rate / scenario.service.p50) for share, rate in sorted(speeds)]
         self._slow = self._kinds[0][1]
         self._known = {1: 1.0}
 
-    def cost(self, rate: float, per_second: float) -> float:
-        """Money for the boots; `per_second`: of the cheapest node."""
+    def cost(self, rate: float) -> float:
+        """In boots of the cheapest node."""
         least = math.ceil(rate / self._slow - 1e-9) or 1
         if least not in self._known:
             self._known[least] = self._nodes((least - 1 + 1e-6) * self._slow)
-        return self._known[least] * self.boot * per_second
+        return self._known[least]
+
+    def cost_of_first(self, work: float, until: float) -> float:
+        """Of the first period, in boots of the cheapest node: its boots are the first ones drawn, none of them begins
+        before second 0, and so N nodes work from the end of the shortest of the first N on."""
+        found = math.inf
+        for count, shortest in enumerate(self._shortest, 1):
+            if count >= found:
+                return found
+            if until > shortest:
+                found = min(found, self._with(count, work / (until - shortest)))
+        return min(found, MOST_FIRST)
+
+    def _with(self, count: int, rate: float) -> float:
+        """The cheapest boots of exactly so many nodes that do so many images a second together."""
+        share, cheap = self._kinds[0]
+        found = count * share if count * cheap >= rate - 1e-9 else math.inf
+        for share, fast in self._kinds[1:]:
+            others = max(0, math.ceil((rate - count * cheap) / (fast - cheap) - 1e-9)) if fast > cheap else count + 1
+            if others <= count:
+                found = min(found, others * share + count - others)
+        return found
+
+    def idle(self, gaps: float, nodes: float) -> float:
+        """Seconds of nodes that have nothing to do in a period's gaps, or of more boots that fill these.
+
+        The first boot is in no gap; others, as many as are counted already, may fill one, no boot longer than it can
+        be. Where a boot costs less than its length, gaps are filled with boots.
+        """
+        left = gaps - (nodes - 1.0) * self._longest
+        return max(0.0, left) * min(1.0, self.boot / self._longest)
 
     def _nodes(self, rate: float) -> float:
         """In cheapest nodes: of those, or one kind of the others for a part of the rate."""

@@ -87,7 +87,7 @@ class _Scaler:
         pool.preempted = 0  # asked for again below
         missing = self.replicas - len(pool.nodes)
         if missing > 0:
-            world.grows += world.grow(pool, self._spot, missing) > 0
+            world.count(world.grow(pool, self._spot, missing))
         elif missing < 0:
             order = sorted(pool.nodes, key=lambda node: (node.ready, -node.born))
             victims: list[Node] = order[:-missing]

@@ -58,7 +58,8 @@ class Pool:
         self.steady_at = 0.0
         """When the resize under way ends."""
         self.target = {True: 0, False: 0}
-        self.refused: dict[bool, tuple[float, str]] = {}
+        self.refused: dict[bool, tuple[float, str, int]] = {}
+        """By Spot: when, why, and how often in a row."""
         self.spent = self.seconds_billed = 0.0
 
     def there(self, spot: bool) -> int:

@@ -8,6 +8,7 @@ from fusebus.planning.demand import Demand, Due, KindDemand, Window
 from fusebus.planning.fleet import Fleet, NodeCounts, PoolState, Quantiles, Refusal
 from fusebus.planning.forecast import Arrivals
 from fusebus.planning.limits import Limits
+from fusebus.planning.lines import FORGOTTEN
 from fusebus.planning.plan import Late, Plan, PoolPlan
 from fusebus.planning.policy import decide, same
 from fusebus.planning.prices import Prices
@@ -97,7 +98,7 @@ class Ours:
             node.idle_since for node in pool.nodes if node.ready and not node.worker and node.idle_since is not None
         ]
         recent = [at for at in pool.evicted if now - at < limits.storm_seconds]
-        refusals = (Refusal(spot=spot, at=at, reason=why) for spot, (at, why) in pool.refused.items())
+        refusals = (Refusal(spot=spot, at=at, reason=why, times=n) for spot, (at, why, n) in pool.refused.items())
         return PoolState(
             name=pool.offer.pool,
             steady=pool.steady_at <= now,
@@ -117,13 +118,12 @@ class Ours:
         """A resize that got too few nodes ends with an error."""
         if pool.steady_at <= self._world.now and pool.offer.pool in self._grown:
             spot, missing = self._grown.pop(pool.offer.pool)
+            at, _, times = pool.refused.pop(spot, (-math.inf, "", 0))
             if missing:
-                why = (
-                    "AllocationTimedOut"
-                    if not self._world.scenario.has_spot(pool.steady_at)
-                    else "AccountCoreQuotaReached"
-                )
-                pool.refused[spot] = (self._world.now, why)
+                there = self._world.scenario.has_spot(pool.steady_at, pool.offer.region)
+                why = "AccountCoreQuotaReached" if there else "AllocationTimedOut"
+                again = times + 1 if self._world.now - at < FORGOTTEN else 1
+                pool.refused[spot] = (self._world.now, why, again)
 
     def _demand(self) -> Demand:
         return Demand(tuple(self._kind(kind) for kind in self._world.scenario.kinds))
@@ -214,22 +214,23 @@ class Ours:
             self._world.stop_working(node)
 
     def _grow(self, pool: Pool, wanted: PoolPlan, state: PoolState) -> bool:
-        world = self._world
-        asked = False
+        world, asked, came = self._world, False, 0
         for spot, count in ((True, wanted.spot), (False, wanted.dedicated)):
             missing = count - state.counts(spot).present
             if missing > 0:
                 given = world.grow(pool, spot, missing)
-                late = spot and not world.scenario.has_spot(world.now)
+                late = spot and not world.scenario.has_spot(world.now, pool.offer.region)
                 pool.steady_at = world.now + (RESIZE_TIMEOUT if late else ALLOCATES)
                 self._grown[pool.offer.pool] = (spot, missing - given)
                 pool.ordered_at = world.now
                 pool.target[spot], asked = count, True
-        world.grows += asked
+                came += given
+        if asked:
+            world.count(came)
         return asked
 
     def _shrink(self, pool: Pool, wanted: PoolPlan) -> None:
-        gone: list[Node] = []
+        gone, lost = list[Node](), 0
         for spot, count in ((True, wanted.spot), (False, wanted.dedicated)):
             surplus = pool.there(spot) + (pool.preempted if spot else 0) - count
             if spot and surplus > 0:
@@ -239,7 +240,7 @@ class Ours:
             idle = [n for n in pool.nodes if n.spot == spot and not n.worker]
             gone += sorted(idle, key=lambda n: n.ready)[: max(0, surplus)]
             pool.target[spot] = count
-        if gone:
+        if gone or lost:
             self._world.remove(gone)
             self._world.shrinks += 1
             pool.steady_at = self._world.now + REMOVES

@@ -45,15 +45,18 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     boots: int
     most_nodes: int
     resizes: int
+    """That changed the number of nodes."""
     grows: int
+    refused: int
+    """Resizes that were to bring nodes and brought none."""
     bursts: int | None
     busy_removed: int
     evictions: int
     p50: int
     """Age of an image when it is done."""
     p95: int
-    foresight: bool = False
-    """See `Scenario.foresight`."""
+    storms: int = 0
+    """Times without Spot."""
     late: str = ""
     """The last alert."""
     timeline: list[tuple[float, int, int, float]] = []
@@ -99,12 +102,13 @@ def _outcome(scenario: Scenario, scaler: Scaler, world: World, bound: float) -> 
         most_nodes=world.peak,
         resizes=world.grows + world.shrinks,
         grows=world.grows,
+        refused=world.refused,
         bursts=scenario.bursts,
         busy_removed=world.busy_removed,
         evictions=world.evictions,
         p50=_quantile(world, 0.5),
         p95=_quantile(world, 0.95),
-        foresight=scenario.foresight,
+        storms=len(scenario.storms),
         late="; ".join(late.because for late in alerts),
         timeline=world.timeline,
         reasons=scaler.reasons if isinstance(scaler, Ours) else [],

@@ -52,6 +52,10 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True):
     """From when which quotas hold."""
     storms: tuple[tuple[float, float], ...] = ()
     """From when to when there is no Spot at all; at its beginning those that are there vanish."""
+    storm_regions: tuple[str, ...] = ()
+    """Where there are storms; empty: everywhere."""
+    storms_per_hour: float = 0.0
+    """What our policy is told to insure itself against (`Limits.storms_per_hour`)."""
     spot_life: float | None = None
     """Mean seconds until a Spot node is lost; None: never outside of storms."""
     changes: tuple[PriceChange, ...] = ()
@@ -65,8 +69,6 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True):
     seed: int = 1
     long: bool = False
     """Wants more than a few seconds."""
-    foresight: bool = False
-    """The bound's knowledge of the future is worth more than its mark allows: it is left out of the mean."""
 
     @property
     def images(self) -> int:
@@ -80,7 +82,12 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True):
 
     def limits(self, at: float) -> Limits:
         """What the policy is given."""
-        return Limits(max_nodes=self.max_nodes, quotas=self.quotas_at(at), deadline=self.deadline)
+        return Limits(
+            max_nodes=self.max_nodes,
+            quotas=self.quotas_at(at),
+            deadline=self.deadline,
+            storms_per_hour=self.storms_per_hour,
+        )
 
     def quotas_at(self, at: float) -> tuple[Quota, ...]:
         """Those that hold then."""
@@ -89,9 +96,13 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True):
             held = quotas if since <= at else held
         return held
 
-    def has_spot(self, at: float) -> bool:
-        """Whether Azure gives Spot nodes then."""
-        return not any(begin <= at < end for begin, end in self.storms)
+    def storms_in(self, region: str) -> tuple[tuple[float, float], ...]:
+        """From when to when there is no Spot there."""
+        return self.storms if not self.storm_regions or region in self.storm_regions else ()
+
+    def has_spot(self, at: float, region: str = "") -> bool:
+        """Whether Azure gives Spot nodes there and then."""
+        return not any(begin <= at < end for begin, end in self.storms_in(region))
 
     def price(self, offer: PoolOffer, spot: bool, at: float) -> float | None:
         """Per node and hour then."""

@@ -135,7 +135,7 @@ def _trouble() -> list[Scenario]:
         ),
         _scenario(
             "storm-stays", "5,000 images due in 2 h, no Spot from minute 15 on", burst(5000), 2 * HOUR,
-            storms=((15 * MINUTE, DAY),), foresight=True, bursts=1,
+            storms=((15 * MINUTE, DAY),), bursts=1,
         ),
         _scenario(
             "no-spot", "5,000 images due in 2 h, no Spot at all", burst(5000), 2 * HOUR, storms=((-DAY, DAY),), bursts=1

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from fusebus.planning.prices import PoolOffer
+from fusebus.planning.room import applies
 from fusebus.planning.simulation.nodes import SECONDS_PER_HOUR, Batchful, Node, Pool
 from fusebus.planning.simulation.scenario import Draws, Lump, Scenario
 
@@ -62,7 +63,11 @@ class World:
         self.queues = {kind: Queue(scenario.deadline) for kind in scenario.kinds}
         self.pools = {offer.pool: Pool(offer, scenario) for offer in scenario.offers}
         self.left = scenario.images
-        self.hits = self.evictions = self.busy_removed = self.grows = self.shrinks = self.peak = 0
+        self.hits = self.evictions = self.busy_removed = self.peak = 0
+        self.grows = self.shrinks = 0
+        """Resizes that brought nodes, or let nodes go."""
+        self.refused = 0
+        """Those that brought none."""
         self._booting: Counter[str] = Counter()
         self.worked = 0.0
         self.latency: Counter[int] = Counter()
@@ -120,14 +125,17 @@ class World:
             if queue.waiting:
                 self._take(node)
 
+    def _stormy(self) -> list[Pool]:
+        return [pool for pool in self.pools.values() if self.scenario.storms_in(pool.offer.region)]
+
     def _storm(self, _: object) -> None:
-        for pool in self.pools.values():
+        for pool in self._stormy():
             for node in list(pool.nodes):
                 if node.spot:
                     self.at(self.now + self.draws.lives.uniform(0.0, 120.0), self._evict, node)
 
     def _calm(self, _: object) -> None:
-        for pool in self.pools.values():
+        for pool in self._stormy():
             lost, pool.preempted = pool.preempted, 0
             self._start(pool, True, lost)
 
@@ -138,7 +146,7 @@ class World:
         self.evictions += 1
         pool.evicted.append(self.now)
         self._drop(node)
-        if self.scenario.has_spot(self.now):
+        if self.scenario.has_spot(self.now, pool.offer.region):
             self._start(pool, True, 1)
         else:
             pool.preempted += 1
@@ -230,15 +238,18 @@ class World:
 
     def grow(self, pool: Pool, spot: bool, count: int) -> int:
         """Ask for so many more; how many Azure gives: quotas and Spot's absence keep the rest."""
-        given = count if not spot or self.scenario.has_spot(self.now) else 0
+        given = count if not spot or self.scenario.has_spot(self.now, pool.offer.region) else 0
         for quota in self.scenario.quotas_at(self.now):
-            if quota.spot == spot and quota.family in ("", pool.offer.family) and quota.region == pool.offer.region:
-                used = sum(
-                    p.offer.vcpus * p.there(spot) for p in self.pools.values() if quota.family in ("", p.offer.family)
-                )
+            if applies(quota, pool.offer, spot):
+                used = sum(p.offer.vcpus * p.there(spot) for p in self.pools.values() if applies(quota, p.offer, spot))
                 given = min(given, max(0, quota.vcpus - used) // pool.offer.vcpus)
         self._start(pool, spot, max(0, given))
         return max(0, given)
+
+    def count(self, given: int) -> None:
+        """A resize that was to bring nodes, and how many it brought."""
+        self.grows += given > 0
+        self.refused += given == 0
 
     def remove(self, nodes: list[Node]) -> None:
         """Nodes that do nothing are let go."""
