@@ -83,7 +83,10 @@ class World:
     """Steps after which the lease is lost."""
 
     async def depth(self, topic: str, subscription: str) -> Depth | None:
-        return None if self.active is None else Depth(active=self.active, dead_letter=0, scheduled=0)
+        if self.active is None:
+            return None
+        other_lane = "-" in subscription
+        return Depth(active=0 if other_lane else self.active, dead_letter=0, scheduled=0)
 
     async def receiving(self, topic: str, subscription: str) -> bool | None:
         return self.receives

@@ -2,10 +2,13 @@
 
 import asyncio
 import time
+from dataclasses import dataclass
 
 import pytest
-from dispatcher_world import TWO, World, dispatcher_in, empty
+from dispatcher_world import NOW, TWO, World, dispatcher_in, empty, nodes, workers
 
+from fusebus.dispatcher.seen import PoolSeen
+from fusebus.dispatcher.settings import PoolEntry
 from fusebus.dispatcher.steps import AddWorkers, Resize
 
 
@@ -93,3 +96,30 @@ async def test_what_is_read_beside_the_looks_ends_with_the_process(world: World)
     async with asyncio.timeout(5):
         await running
     assert not [task for task in asyncio.all_tasks() if task.get_name() == "gpu"]
+
+
+async def test_what_a_pool_that_can_not_be_read_has_is_not_bought_again_elsewhere_for_a_while() -> None:
+    pools = {"pools": [PoolEntry(name="north"), PoolEntry(name="south")]}
+    busy = PoolSeen(
+        name="north", steady=True, term=1, target_spot=1, nodes=nodes("running"), workers=workers(1), resized_at=NOW
+    )
+    world, clock = World(active=40, pools={"north": busy, "south": empty("south")}), Ticks()
+    dispatcher = dispatcher_in(world, believed_seconds=300, **pools)
+    dispatcher._eyes._clock = clock
+    await dispatcher.look()
+    assert world.steps == []
+    world.broken = {"batch north"}
+    clock.now += 200
+    targets = await dispatcher.look()
+    assert (world.steps, list(targets)) == ([], ["south"])
+    clock.now += 200
+    await dispatcher.look()
+    assert world.steps == [AddWorkers(1), Resize(0, 1)], "after a while its work is somebody else's"
+
+
+@dataclass
+class Ticks:
+    now: float = 1000.0
+
+    def __call__(self) -> float:
+        return self.now

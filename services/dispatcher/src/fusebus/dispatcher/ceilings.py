@@ -40,7 +40,7 @@ def ceilings(
 
 def _taken(name: str, spot: bool, facts: Facts, wanted: Mapping[str, Target]) -> int:
     """Nodes that a pool has or is to have, whichever is more."""
-    target, seen = wanted.get(name, Target()), facts.pools.get(name)
+    target, seen = wanted.get(name, Target()), facts.known.get(name)
     return max(target.spot if spot else target.dedicated, len(seen.staying(not spot)) if seen else 0)
 
 

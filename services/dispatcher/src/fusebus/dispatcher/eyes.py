@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from functools import partial
+
+import msgspec
 
 from fusebus.contracts.messages import JobKind
 from fusebus.contracts.topology import image_subscriptions
@@ -49,6 +51,7 @@ class Eyes:
         self._windows: tuple[Window, ...] | None = None
         self._runs: tuple[OpenRun, ...] | None = None
         self._disabled: frozenset[str] = frozenset()  # subscriptions
+        self._last: dict[str, tuple[float, PoolSeen]] = {}
         self._work_until = 0.0
 
     async def look(self, now: datetime) -> Facts:
@@ -67,7 +70,8 @@ class Eyes:
         found = dict(zip(names, pools, strict=True))
         return Facts(
             now=now,
-            pools={name: seen for name, seen in found.items() if isinstance(seen, PoolSeen)},
+            pools=self._remembered(found),
+            unread=self._unread(found),
             problems={name: str(error) for name, error in found.items() if isinstance(error, FleetError)},
             depths=dict(zip(self._kinds, depths, strict=True)),
             disabled=frozenset(kind for kind in self._kinds if self._disabled.issuperset(image_subscriptions(kind))),
@@ -76,6 +80,18 @@ class Eyes:
             windows=self._windows,
             open_runs=self._runs,
         )
+
+    def _remembered(self, found: Mapping[str, PoolSeen | FleetError]) -> dict[str, PoolSeen]:
+        """Those that were read, kept for when they can't be."""
+        pools = {name: seen for name, seen in found.items() if isinstance(seen, PoolSeen)}
+        self._last |= {name: (self._clock(), seen) for name, seen in pools.items()}
+        return pools
+
+    def _unread(self, found: Mapping[str, PoolSeen | FleetError]) -> dict[str, PoolSeen]:
+        """The last sight of the others, as long as it is believed: their nodes are not bought again elsewhere."""
+        since = self._clock() - self._settings.believed_seconds
+        missing = {name for name, seen in found.items() if isinstance(seen, FleetError)}
+        return {name: seen for name, (at, seen) in self._last.items() if name in missing and at >= since}
 
     async def close(self) -> None:
         """End what is still being read."""

@@ -35,6 +35,8 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     now: datetime
     pools: Mapping[str, PoolSeen]
     """Those that could be read."""
+    unread: Mapping[str, PoolSeen] = {}
+    """Of the others, as they were seen shortly before: they count, and get no step."""
     problems: Mapping[str, str] = {}
     """Why the others could not, by pool."""
     depths: Mapping[JobKind, int | None] = {}
@@ -49,6 +51,11 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     """Announced work; None where it could not be read."""
     open_runs: tuple[OpenRun, ...] | None = None
     """Deliveries that are not over; None where they could not be read."""
+
+    @property
+    def known(self) -> Mapping[str, PoolSeen]:
+        """Every pool of which something is known."""
+        return {**self.unread, **self.pools}
 
     def quota_of(self, pool: PoolSettings) -> Quota:
         """Of the account that the pool is in; everything unknown where it could not be read."""

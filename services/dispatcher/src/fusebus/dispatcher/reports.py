@@ -57,7 +57,7 @@ def status_of(
 ) -> PoolStatus:
     """The pool at this look."""
     used: dict[tuple[str, bool], int] = {}
-    alike = {name: found for name, found in facts.pools.items() if pools[name].batch == pool.batch}
+    alike = {name: found for name, found in facts.known.items() if pools[name].batch == pool.batch}
     for name, found in alike.items():
         for node in found.nodes:
             key = (pools[name].quota_family, not node.dedicated)

@@ -162,6 +162,14 @@ class DispatcherSettings(msgspec.Struct, frozen=True, kw_only=True):
             "and holds up no other pool.",
         ),
     ] = 10.0
+    believed_seconds: Annotated[
+        float,
+        Meta(
+            ge=0,
+            description="So long the last sight of a pool that can't be read counts; after it its work is bought for "
+            "elsewhere.",
+        ),
+    ] = 300.0
     max_nodes: Annotated[int, Meta(ge=0, description="Most nodes, whatever waits; 0 lets nothing start.")] = 4
     deadline_seconds: Annotated[
         float,
