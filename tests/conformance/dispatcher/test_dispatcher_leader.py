@@ -163,18 +163,25 @@ async def test_a_store_that_can_not_be_reached_ends_leadership_only_with_the_lea
     assert leader.term() == 1
 
 
-async def test_a_lease_blob_that_can_not_be_understood_does_not_end_the_tending(candidates: Candidates) -> None:
+async def test_a_lease_blob_that_can_not_be_understood_is_written_anew_in_a_later_term(candidates: Candidates) -> None:
     leader = await candidates.enter("one")
     async with BlobServiceClient.from_connection_string(candidates.blobs.connection.reveal()) as service:
         blob = service.get_blob_client(candidates.settings.leader_container, candidates.settings.leader_blob)
-        right = msgspec.json.encode(leader.seen)
         await blob.upload_blob(b"{", overwrite=True, lease=leader._lease)
+        other = await candidates.enter("two")
         await leader.tend()
-        candidates.clock.now += 60
-        assert leader.term() is None
-        await blob.upload_blob(right, overwrite=True, lease=leader._lease)
+        assert (leader.term(), other.term()) == (None, None), "what can't be understood is nobody's"
+        await leader.tend()
+        assert (leader.term(), other.term()) == (2, None)
+        content = await (await blob.download_blob()).readall()
+    assert msgspec.json.decode(content)["leader"] == "one"
+
+
+async def test_who_leads_from_an_empty_blob_is_told_the_right_term_by_the_pools(candidates: Candidates) -> None:
+    leader = await candidates.enter()
+    leader.step_down(41)  # what a look does that meets term 41
     await leader.tend()
-    assert leader.term() == 1
+    assert leader.term() == 42
 
 
 @pytest.mark.long

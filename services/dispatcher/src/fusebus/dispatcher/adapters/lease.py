@@ -44,6 +44,9 @@ class Leadership(msgspec.Struct, frozen=True, kw_only=True):
     """Of the process: tells a copy with the same name from ourselves."""
 
 
+NOBODY = Leadership(term=0, leader="")
+
+
 def steady_clock() -> float:
     """Seconds that no one can set back; where the system allows, those in which it slept count too."""
     boot = getattr(time, "CLOCK_BOOTTIME", None)
@@ -147,7 +150,7 @@ class BlobLeader:
     async def _give_back(self, lease: BlobLeaseClient) -> None:
         """Of a lease that was given up, so that nobody waits for its end; a copy with our name may hold it by now."""
         with contextlib.suppress(HttpResponseError):  # the blob or the lease is gone: nothing to give back
-            if (await self._read()).nonce == self._nonce:
+            if (await self._read()).nonce in (self._nonce, NOBODY.nonce):
                 await lease.release()
         self._left = None
 
@@ -175,7 +178,12 @@ class BlobLeader:
     async def _read(self) -> Leadership:
         stream = await self._there.download_blob()
         content = await stream.readall()
-        return msgspec.json.decode(content, type=Leadership) if content else Leadership(term=0, leader="")
+        try:
+            return msgspec.json.decode(content, type=Leadership) if content else NOBODY
+        except msgspec.DecodeError as error:
+            # Whoever leads next writes it anew. Should its term be too low, the pools tell the right one.
+            log.error("the lease's blob can't be understood, it counts as empty: %s", error)
+            return NOBODY
 
     async def _create(self) -> None:
         """The container and the empty blob."""
