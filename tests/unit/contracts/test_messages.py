@@ -93,6 +93,8 @@ EXAMPLES: tuple[m.Message, ...] = (
         others=("Microsoft.Storage.BlobDeleted",),
         unreadable=("event 2: it says no type",),
     ),
+    m.ReleaseRun(run_id=RUN, supplier="acme", opens_at=WHEN, requested_by="ops", lane=m.Lane.URGENT),
+    m.CancelRun(run_id=RUN, supplier="acme", requested_by="ops", asked_at=WHEN, reason="Sent by mistake."),
 )
 
 GROWN: dict[str, m.Message] = {

@@ -1,13 +1,20 @@
 import pytest
 
+from fusebus.contracts.messages import JobKind, Lane
 from fusebus.contracts.topology import (
+    ASIDE,
     TOPICS,
+    UPLOAD_LANES,
     Rule,
     Subscription,
     Topic,
     broker_configuration,
+    image_subscription,
+    image_subscriptions,
     retry_reaches_only_its_own,
     subscription,
+    upload_lane,
+    upload_subscription,
 )
 
 
@@ -21,12 +28,28 @@ def test_overlapping_subscriptions_are_found() -> None:
     assert not retry_reaches_only_its_own(Topic(name="t", carries=(), subscriptions=both))
 
 
-def test_each_job_kind_goes_to_its_own_subscription() -> None:
-    images = next(topic for topic in TOPICS if topic.name == "images")
-    admitted = [
-        found.name for found in images.subscriptions if any(rule.admits({"job_kind": "detect"}) for rule in found.rules)
-    ]
-    assert admitted == ["detect"]
+def admitting(topic: str, properties: dict[str, object]) -> list[str]:
+    found = next(one for one in TOPICS if one.name == topic)
+    return [one.name for one in found.subscriptions if any(rule.admits(properties) for rule in one.rules)]
+
+
+@pytest.mark.parametrize("kind", JobKind)
+def test_each_job_kind_and_lane_goes_to_its_own_subscription(kind: JobKind) -> None:
+    for lane in Lane:
+        properties: dict[str, object] = {"job_kind": kind.value, "lane": lane.value}
+        assert admitting("images", properties) == [image_subscription(kind, lane)]
+    assert admitting("images", {"job_kind": kind.value}) == [kind.value], "nothing is lost that names no lane"
+    assert image_subscriptions(kind) == (f"{kind}-urgent", kind.value, f"{kind}-bulk")
+
+
+def test_an_event_goes_to_its_suppliers_lane_and_one_without_a_lane_to_ingest_itself() -> None:
+    assert admitting("uploads", {}) == ["ingest"]
+    assert admitting("uploads", {"upload_lane": ASIDE}) == ["ingest-aside"]
+    lanes = [upload_lane(f"supplier-{number}") for number in range(400)]
+    for lane in set(lanes):
+        assert admitting("uploads", {"upload_lane": lane}) == [upload_subscription(lane)]
+    assert len(set(lanes)) == UPLOAD_LANES and min(map(lanes.count, set(lanes))) > 60, "they share the lanes evenly"
+    assert upload_lane("acme") == "0", "for ever: events of two releases may wait side by side"
 
 
 def test_the_brokers_configuration_names_every_subscription_once() -> None:

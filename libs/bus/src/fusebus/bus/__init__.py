@@ -5,6 +5,7 @@ from fusebus.bus.client import Bus
 from fusebus.bus.context import Context, Handler
 from fusebus.bus.dead_letters import DeadLetter
 from fusebus.bus.errors import BusError, ConsumerDead, PublishFailed
+from fusebus.bus.lanes import by_rank, evenly
 from fusebus.bus.publisher import Publisher
 from fusebus.bus.settings import BusSettings, ConsumerSettings
 from fusebus.bus.settlement import Parcel
@@ -24,4 +25,6 @@ __all__ = [
     "Parcel",
     "PublishFailed",
     "Publisher",
+    "by_rank",
+    "evenly",
 ]

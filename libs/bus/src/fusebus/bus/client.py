@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from contextlib import suppress
 from types import TracebackType
 from typing import Self
@@ -13,11 +14,13 @@ from fusebus.bus.administration import Administration, Depth
 from fusebus.bus.connection import Connection
 from fusebus.bus.context import Handler
 from fusebus.bus.dead_letters import DeadLetter, Peek
+from fusebus.bus.lanes import Lanes, Share, by_rank
 from fusebus.bus.liveness import watch_lag
 from fusebus.bus.publisher import Publisher
 from fusebus.bus.queues import QueueWatch
 from fusebus.bus.settings import BusSettings, ConsumerSettings
 from fusebus.bus.settlement import Source
+from fusebus.bus.taking_out import Instead, TakingOut
 from fusebus.bus.worker import Consumer, Limit
 from fusebus.contracts import topology
 from fusebus.host import metrics_are_read
@@ -125,6 +128,39 @@ class Bus:
         finally:
             self._consumers.discard(consumer)
 
+    async def consume_lanes(
+        self,
+        topic: str,
+        subscriptions: Sequence[str],
+        handler: Handler,
+        *,
+        share: Share = by_rank,
+        stop: asyncio.Event,
+        slots: int | None = None,
+        idle_exit: float | None = None,
+        settings: ConsumerSettings | None = None,
+        limit: Limit | None = None,
+        ready: asyncio.Event | None = None,
+    ) -> None:
+        """As `consume`, for several subscriptions of a topic that share the slots as `share` says: most urgent first.
+
+        It ends as idle when none of them had anything for `idle_exit` seconds.
+        """
+        chosen = settings or ConsumerSettings()
+        idle = chosen.idle_exit_seconds if idle_exit is None else idle_exit
+        ended = asyncio.Event()
+        consumers = [
+            self.consumer(
+                topic, one, handler, stop=ended, slots=slots, idle_exit=0, settings=chosen, limit=limit, ready=ready
+            )
+            for one in subscriptions
+        ]
+        self._consumers.update(consumers)
+        try:
+            await Lanes(consumers, share, stop=stop, ended=ended, idle_exit=idle).run()
+        finally:
+            self._consumers.difference_update(consumers)
+
     def is_alive(self) -> bool:
         """Whether every consumer's loop still comes round."""
         return all(consumer.is_alive() for consumer in self._consumers)
@@ -136,6 +172,16 @@ class Bus:
     async def receiving(self, topic: str, subscription: str) -> bool | None:
         """Whether consumers get anything: not where the subscription is disabled; None: it can't be read."""
         return await self._administration.receiving(topic, subscription)
+
+    async def take_out(self, topic: str, subscription: str, run_id: str, instead: Instead = lambda _: None) -> int:
+        """Take the run's messages out of a subscription; what `instead` makes of each is sent to the topic first.
+
+        How many; not those that workers hold. Raises BusError: a repeat takes the rest.
+        """
+        topology.subscription(topic, subscription)
+        return await TakingOut(self._connection, topic, subscription, self._settings).run(
+            run_id, instead, self._publisher
+        )
 
     async def peek_dead_letters(self, topic: str, subscription: str, after_sequence: int = 0) -> list[DeadLetter]:
         """The next dead letters after a sequence number, oldest first; empty where there are no more.

@@ -10,9 +10,9 @@ import msgspec
 
 from fusebus.bus.backoff import backoff
 from fusebus.bus.settings import ConsumerSettings
-from fusebus.contracts.envelope import Envelope
-from fusebus.contracts.outcomes import Abandon, Done, Outcome, Outgoing, Reject, Retry
-from fusebus.contracts.topology import topic_of
+from fusebus.contracts.envelope import Envelope, fresh
+from fusebus.contracts.outcomes import Abandon, Aside, Done, Outcome, Outgoing, Reject, Retry
+from fusebus.contracts.topology import ASIDE, topic_of
 from fusebus.host import redact
 
 MAX_DEAD_LETTER_TEXT = 4096  # characters; Service Bus refuses longer reasons and descriptions
@@ -87,6 +87,9 @@ def plan(outcome: Outcome, envelope: Envelope, source: Source, settings: Consume
             return Plan(parcels=parcels_of(outcome.publish), settlement=settlement)
         case Abandon():
             return Plan(settlement=GiveBack(outcome.reason))
+        case Aside():
+            copy = msgspec.structs.replace(envelope, upload_lane=ASIDE, only=None)
+            return Plan(parcels=(Parcel(envelope=copy, topic=source.topic),), settlement=Complete())
         case Retry():
             return _retry(outcome, envelope.attempt >= settings.max_passing_attempts, envelope, source, now)
     raise TypeError(f"a handler returned {type(outcome).__name__}, expected is an Outcome")
@@ -124,7 +127,7 @@ def parcels_of(outgoing: Sequence[Outgoing]) -> tuple[Parcel, ...]:
     """Each message with the topic that carries its type. Raises KeyError where none does."""
     return tuple(
         Parcel(
-            envelope=Envelope(message=one.message, replay=one.replay),
+            envelope=fresh(one.message, one.replay),
             topic=topic_of(one.message).name,
             enqueue_at=one.enqueue_at,
         )

@@ -87,6 +87,8 @@ class Consumer:
         self._rebuilt = False  # since the last message, because none came
         self._failures = 0  # of the link, in a row
         self._broken_since: float | None = None
+        self.room: Callable[[int], int] | None = None
+        """How many of so many slots may be in use, perhaps none, where others use them too."""
         self.counts = Counts(source)
         self._handling = Handling(source, handler, publisher, settings, self.counts)
 
@@ -98,6 +100,11 @@ class Consumer:
     def in_hand(self) -> int:
         """Messages held now."""
         return len(self._work)
+
+    @property
+    def idle_seconds(self) -> float:
+        """How long nothing came; 0 with work in hand, and without a link: who is cut off is blind, not idle."""
+        return time.monotonic() - self._worked if self._link.is_open and not self._work else 0.0
 
     async def run(self) -> None:
         """Consume until stopped or idle; whatever ends it, finish or give back what is in hand. Raises ConsumerDead."""
@@ -133,7 +140,9 @@ class Consumer:
 
     def _slots(self) -> int:
         most = self._settings.slots
-        return most if self._limit is None else max(1, min(most, self._limit(self._longest_lock)))
+        if self._limit is not None:
+            most = max(1, min(most, self._limit(self._longest_lock)))
+        return most if self.room is None else min(most, self.room(most))
 
     async def _receive(self, free: int) -> None:
         seconds = self._settings.busy_wait_seconds if self._work else self._settings.idle_wait_seconds
@@ -186,9 +195,8 @@ class Consumer:
         stopped.cancel()
 
     def _is_idle(self) -> bool:
-        """Whether nothing came for long enough; a consumer that can't reach the broker is not idle, it is blind."""
-        limit = self._settings.idle_exit_seconds
-        return limit > 0 and self._link.is_open and not self._work and time.monotonic() - self._worked >= limit
+        """Whether nothing came for long enough."""
+        return 0 < self._settings.idle_exit_seconds <= self.idle_seconds
 
     # Settling, by the loop: one answer of the broker for each message, all that are finished together.
 

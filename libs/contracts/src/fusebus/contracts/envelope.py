@@ -11,6 +11,7 @@ from fusebus.contracts.identity import ID_LENGTH, digest
 from fusebus.contracts.messages import (
     MESSAGE_TYPES,
     SCHEMA_VERSION,
+    SUPPLIER_CONTAINER_PREFIX,
     AnyMessage,
     BlobCreated,
     ImageAccepted,
@@ -18,6 +19,7 @@ from fusebus.contracts.messages import (
     StorageEvents,
     work_id,
 )
+from fusebus.contracts.topology import ASIDE, UPLOAD_LANE, upload_lane
 
 MAX_BODY_BYTES = 64 * 1024
 MAX_ARRAY_BYTES = 256 * 1024
@@ -63,6 +65,8 @@ class Envelope(msgspec.Struct, frozen=True, kw_only=True):
     """The one subscription that a delayed retry is for."""
     traceparent: str | None = None
     """W3C trace context."""
+    upload_lane: str | None = None
+    """Of an event: what tells its lane on the topic `uploads` (see topology)."""
 
     @property
     def message_id(self) -> str:
@@ -70,7 +74,8 @@ class Envelope(msgspec.Struct, frozen=True, kw_only=True):
         work = work_id(self.message)
         if len(work) > MAX_WORK_ID:  # the end tells works apart, so none of it may be lost
             work = f"{work[: MAX_WORK_ID - ID_LENGTH - 1]}~{digest(work)}"
-        return f"{work}/{self.attempt}/{self.replay}"
+        aside = f"/{ASIDE}" if self.upload_lane == ASIDE else ""  # or duplicate detection took it for the one it was
+        return f"{work}/{self.attempt}/{self.replay}{aside}"
 
     def properties(self) -> dict[str, str | int]:
         """Application properties: what rules and people look at without decoding the body."""
@@ -85,6 +90,8 @@ class Envelope(msgspec.Struct, frozen=True, kw_only=True):
         if isinstance(self.message, ImageAccepted):
             found["job_kind"] = self.message.job_kind.value
             found["lane"] = self.message.lane.value
+        if self.upload_lane is not None:
+            found[UPLOAD_LANE] = self.upload_lane
         if self.failures:
             found["failures"] = self.failures
         if self.only is not None:
@@ -92,6 +99,12 @@ class Envelope(msgspec.Struct, frozen=True, kw_only=True):
         if self.traceparent is not None:
             found[TRACEPARENT] = found[DIAGNOSTIC_ID] = self.traceparent
         return found
+
+
+def fresh(message: Message, replay: int = 0) -> Envelope:
+    """The envelope of a message that nobody has tried to handle yet."""
+    supplier = message.container.removeprefix(SUPPLIER_CONTAINER_PREFIX) if isinstance(message, BlobCreated) else ""
+    return Envelope(message=message, replay=replay, upload_lane=upload_lane(supplier) if supplier else None)
 
 
 def encode(message: Message) -> bytes:
@@ -163,6 +176,7 @@ def envelope(body: bytes, properties: Mapping[str, object]) -> Envelope:
         failures=counter("failures", 0),
         replay=counter("replay", 0),
         only=text("only"),
+        upload_lane=text(UPLOAD_LANE),
         traceparent=traceparent_of(properties),
     )
 

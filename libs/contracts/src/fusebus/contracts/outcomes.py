@@ -54,7 +54,13 @@ class Abandon(msgspec.Struct, frozen=True, kw_only=True):
     reason: str
 
 
-Outcome = Done | Retry | Reject | Abandon
+class Aside(msgspec.Struct, frozen=True, kw_only=True):
+    """Only of topic `uploads`: let it go on in the lane ASIDE (see topology), unchanged and uncounted."""
+
+    reason: str
+
+
+Outcome = Done | Retry | Reject | Abandon | Aside
 
 
 LONGEST_RETRY_SECONDS = 300.0

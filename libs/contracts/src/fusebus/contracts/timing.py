@@ -115,7 +115,7 @@ def _times(mode: Mode, text: str) -> tuple[time, ...]:
     if not text:
         return WINDOWS if mode is Mode.WINDOWS else OFF_PEAK
     found = [_CLOCK.fullmatch(one) for one in text.split("-" if mode is Mode.OFF_PEAK else ",")]
-    times = [time(*(int(part) for part in one.groups(default="0"))) for one in found if one]
+    times = [time(int(one[1]), int(one[2]), int(one[3] or 0)) for one in found if one]
     if len(times) < len(found):
         raise ValueError(f"{text!r}: {mode} is followed by {EXAMPLES[mode]}")
     if mode is Mode.OFF_PEAK:

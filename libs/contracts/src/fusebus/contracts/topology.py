@@ -7,9 +7,11 @@ from typing import Any
 
 import msgspec
 
+from fusebus.contracts.identity import digest
 from fusebus.contracts.messages import (
     BlobCreated,
     BudgetCrossed,
+    CancelRun,
     CloseRun,
     DuplicateFound,
     FleetChanged,
@@ -18,9 +20,11 @@ from fusebus.contracts.messages import (
     ImageFailed,
     ImageRejected,
     JobKind,
+    Lane,
     Message,
     ModelChanged,
     ModelRefused,
+    ReleaseRun,
     RunCheck,
     StorageEvents,
     UploadsHeld,
@@ -31,14 +35,25 @@ DAY = 86_400.0  # seconds
 
 
 class Rule(msgspec.Struct, frozen=True, kw_only=True):
-    """A correlation filter: admits messages that have all of these application properties; empty admits all."""
+    """A filter: admits messages that have all of these application properties; empty admits all."""
 
     name: str
     properties: Mapping[str, str] = msgspec.field(default_factory=dict)
+    absent: str = ""
+    """A property that admitted messages don't have, for what others send without it; it takes an SQL filter to say."""
 
     def admits(self, properties: Mapping[str, object]) -> bool:
         """What Service Bus decides for a message with these application properties."""
-        return all(properties.get(key) == value for key, value in self.properties.items())
+        has_all = all(properties.get(key) == value for key, value in self.properties.items())
+        return has_all and (not self.absent or properties.get(self.absent) is None)
+
+    @property
+    def filter(self) -> dict[str, Any]:
+        """As the broker's configuration says it."""
+        if self.absent:
+            tests = [f"{key} = '{value}'" for key, value in self.properties.items()]
+            return {"sql": " AND ".join((*tests, f"{self.absent} IS NULL"))}
+        return {"correlation": dict(self.properties)} if self.properties else {"true": True}
 
 
 class Subscription(msgspec.Struct, frozen=True, kw_only=True):
@@ -65,19 +80,66 @@ class Topic(msgspec.Struct, frozen=True, kw_only=True):
     ttl_seconds: float = 14 * DAY
 
 
+UPLOAD_LANE = "upload_lane"
+"""The application property of `uploads` by which suppliers are kept apart."""
+UPLOAD_LANES = 4
+"""Suppliers share them by a digest of their names; each is one more subscription and one more link of each ingest."""
+ASIDE = "aside"
+"""The lane of what a supplier sends faster than the others' lanes bear: it goes where the others are not."""
+
+
+def upload_lane(supplier: str) -> str:
+    """The lane of a supplier's uploads, the same everywhere and for ever: `0`, `1` and so on."""
+    return str(int(digest("lane", supplier), 16) % UPLOAD_LANES)
+
+
+def upload_subscription(lane: str) -> str:
+    """Where a lane's events wait; what comes without a lane waits in `ingest`."""
+    return f"ingest-{lane}"
+
+
+UPLOAD_SUBSCRIPTIONS = ("ingest", *(upload_subscription(str(lane)) for lane in range(UPLOAD_LANES)))
+"""Without that of ASIDE."""
+
+
+def _upload_subscriptions() -> tuple[Subscription, ...]:
+    lanes = [*map(str, range(UPLOAD_LANES)), ASIDE]
+    return (
+        Subscription(name="ingest", rules=(Rule(name="unmarked", absent=UPLOAD_LANE),)),
+        *(
+            Subscription(name=upload_subscription(lane), rules=(Rule(name="lane", properties={UPLOAD_LANE: lane}),))
+            for lane in lanes
+        ),
+    )
+
+
+def image_subscription(kind: JobKind, lane: Lane) -> str:
+    """Where accepted images of a job kind and lane wait; each lane has its own, so that none waits behind another."""
+    return kind.value if lane is Lane.NORMAL else f"{kind.value}-{lane.value}"
+
+
+def image_subscriptions(kind: JobKind) -> tuple[str, ...]:
+    """All of a job kind, the most urgent first."""
+    return tuple(image_subscription(kind, lane) for lane in Lane)
+
+
+def _images_of(kind: JobKind, lane: Lane) -> Subscription:
+    rules = [Rule(name=lane.value, properties={"job_kind": kind.value, "lane": lane.value})]
+    if lane is Lane.NORMAL:  # nothing is lost that names no lane
+        rules.append(Rule(name="unmarked", properties={"job_kind": kind.value}, absent="lane"))
+    return Subscription(name=image_subscription(kind, lane), rules=tuple(rules))
+
+
 TOPICS: tuple[Topic, ...] = (
-    Topic(name="uploads", carries=(BlobCreated, StorageEvents), subscriptions=(Subscription(name="ingest"),)),
+    Topic(name="uploads", carries=(BlobCreated, StorageEvents, ReleaseRun), subscriptions=_upload_subscriptions()),
     Topic(
         name="images",
         carries=(ImageAccepted,),
-        subscriptions=tuple(
-            Subscription(name=kind.value, rules=(Rule(name=kind.value, properties={"job_kind": kind.value}),))
-            for kind in JobKind
-        ),
+        subscriptions=tuple(_images_of(kind, lane) for kind in JobKind for lane in Lane),
     ),
     Topic(
         name="results",
-        carries=(ImageAnalysed, ImageFailed, ImageRejected, DuplicateFound, RunCheck, CloseRun),
+        carries=(ImageAnalysed, ImageFailed, ImageRejected, DuplicateFound, RunCheck, CloseRun, CancelRun),
         subscriptions=(Subscription(name="notifier"),),
     ),
     Topic(
@@ -109,12 +171,14 @@ def retry_reaches_only_its_own(topic: Topic) -> bool:
     """Whether no two subscriptions of a topic admit the same message.
 
     A delayed retry is a copy sent to the topic again; where subscriptions were to overlap, each of their rules would
-    have to test `only` as well. Rules that differ in the value of a common property can't overlap.
+    have to test `only` as well. Rules that differ in the value of a common property can't overlap, nor can one that
+    wants a property with one that wants it absent.
     """
 
     def disjoint(first: Rule, second: Rule) -> bool:
         common = first.properties.keys() & second.properties.keys()
-        return any(first.properties[key] != second.properties[key] for key in common)
+        absent = first.absent in second.properties or second.absent in first.properties
+        return absent or any(first.properties[key] != second.properties[key] for key in common)
 
     return all(
         disjoint(rule, other)
@@ -135,12 +199,7 @@ def broker_configuration(lock_seconds: float | None = None) -> dict[str, Any]:
             "max_delivery_count": found.max_delivery_count,
             "ttl_seconds": found.ttl_seconds,
             "dead_letter_on_expiry": found.dead_letter_on_expiry,
-            "rules": [
-                {"name": rule.name, "correlation": dict(rule.properties)}
-                if rule.properties
-                else {"name": rule.name, "true": True}
-                for rule in found.rules
-            ],
+            "rules": [{"name": rule.name, **rule.filter} for rule in found.rules],
         }
 
     return {

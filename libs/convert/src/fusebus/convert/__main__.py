@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from fusebus.blobs import Blobs
 from fusebus.bus import Bus
 from fusebus.contracts.messages import JobKind
+from fusebus.contracts.topology import image_subscriptions
 from fusebus.convert.conversion import Target
 from fusebus.convert.handler import Convert
 from fusebus.convert.memory import Bench
@@ -34,9 +35,9 @@ async def main(settings: ConvertSettings, life: Life) -> None:
             )
             life.health.liveness("bus", bus.is_alive)
             life.health.ready = True
-            await bus.consume(
+            await bus.consume_lanes(
                 "images",
-                JobKind.CONVERT.value,
+                image_subscriptions(JobKind.CONVERT),
                 handler,
                 stop=life.stop,
                 slots=settings.slots,

@@ -10,13 +10,16 @@ from fusebus.ledger.decisions import DecisionLedger
 from fusebus.ledger.fleet import FleetLedger
 from fusebus.ledger.images import ImageLedger
 from fusebus.ledger.mails import MailLedger
+from fusebus.ledger.orders import OrderLedger
 from fusebus.ledger.settings import LedgerSettings
 from fusebus.ledger.suppliers import SupplierLedger
 from fusebus.ledger.tables import Tables
 from fusebus.ledger.uploads import UploadLedger
 
 
-class Ledger(UploadLedger, ImageLedger, MailLedger, DecisionLedger, FleetLedger, CostLedger, SupplierLedger):
+class Ledger(
+    UploadLedger, OrderLedger, ImageLedger, MailLedger, DecisionLedger, FleetLedger, CostLedger, SupplierLedger
+):
     """An async context manager. Every method raises LedgerUnavailable (retry later) and LedgerError, never azure's."""
 
     def __init__(self, settings: LedgerSettings) -> None:

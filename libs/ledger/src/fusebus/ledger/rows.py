@@ -137,6 +137,10 @@ class UploadEntry(msgspec.Struct, frozen=True, kw_only=True):
     deadline_seconds: float | None = None
     manifest: ManifestFacts | None = None
     """Set where the upload is a manifest, taken or refused."""
+    when: str = ""
+    """The timing (see contracts.timing) that it waits for; empty: none, it is announced as soon as it is entered."""
+    release_at: datetime | None = None
+    """When it is announced; None beside a `when`: when people say so."""
 
 
 class UploadRow(UploadEntry, frozen=True, kw_only=True):
@@ -153,6 +157,18 @@ class UploadRow(UploadEntry, frozen=True, kw_only=True):
     version: str = ""
     """The row's own ETag; empty where it was not read from the table."""
 
+    def begins_at(self, run: RunRow | None) -> datetime | None:
+        """When its work may begin, by its own timing or by people's word on its run; None: when people say so."""
+        if not self.when:
+            return self.entered_at
+        known = [moment for moment in (self.release_at, run.released_at if run else None) if moment is not None]
+        return max(self.entered_at, min(known)) if known else None
+
+    def waits(self, run: RunRow | None, now: datetime) -> bool:
+        """Whether its work may not begin yet."""
+        begins = self.begins_at(run)
+        return self.final is None and self.image is not None and (begins is None or now < begins)
+
 
 class Entered(msgspec.Struct, frozen=True, kw_only=True):
     """Where an upload is, with the verdict that was entered first: a repeat publishes that one."""
@@ -160,6 +176,8 @@ class Entered(msgspec.Struct, frozen=True, kw_only=True):
     upload: UploadRow
     opened: bool
     """Whether this upload opened its run; a repeat says the same."""
+    run: RunRow | None = None
+    """The run's header of the same moment."""
 
     @property
     def run_id(self) -> str:
@@ -184,6 +202,15 @@ class RunRow(msgspec.Struct, frozen=True, kw_only=True):
     """The run whose photos are analysed again; empty for a delivery."""
     model: str = ""
     """`name@version` that they are analysed with."""
+    released_at: datetime | None = None
+    """When people said that its photos wait for nothing any more (`fusebus run-now`)."""
+    released_by: str = ""
+    lane: Lane | None = None
+    """People's word in place of its uploads' lanes."""
+    cancelled_at: datetime | None = None
+    """When people said that what has no final yet shall not be processed (`fusebus cancel`)."""
+    cancelled_by: str = ""
+    cancel_reason: str = ""
     version: str = ""
     """The row's own ETag."""
 

@@ -45,6 +45,8 @@ class SupplierRecord(msgspec.Struct, frozen=True, kw_only=True):
     """From entering the ledger to the time an image shall be done."""
     email: str = ""
     """Where the supplier is told; empty: nobody there is."""
+    when: dict[str, str] = {}
+    """When photos are announced (see contracts.timing), by job kind or `any`; empty: as ingest's settings say."""
     images_per_day: int | None = None
     """Uploads of a UTC day that are taken, whatever becomes of them."""
     bytes_per_day: int | None = None

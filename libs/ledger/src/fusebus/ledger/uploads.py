@@ -66,7 +66,7 @@ class UploadLedger(RunLedger):
             upload = await self.upload(run_id, upload_id)  # a twin of ours may have entered between the two answers
         if upload is None or header is None:
             return header, None
-        return header, Entered(upload=upload, opened=header.first_upload_id == upload_id)
+        return header, Entered(upload=upload, opened=header.first_upload_id == upload_id, run=header)
 
     async def _insert(self, entry: UploadEntry, run_id: str, header: RunRow | None, now: datetime) -> Entered | None:
         """None where the header changed meanwhile, or this is our own success whose answer got lost: look again."""
@@ -87,7 +87,7 @@ class UploadLedger(RunLedger):
             return None
         self._headers[entry.supplier] = msgspec.structs.replace(touched, version=versions[0])
         upload = msgspec.structs.replace(upload, version=versions[1])
-        return Entered(upload=upload, opened=touched.first_upload_id == entry.upload_id)
+        return Entered(upload=upload, opened=touched.first_upload_id == entry.upload_id, run=touched)
 
     async def _assigned_run(self, upload_id: str) -> str | None:
         assigned = await self._tables.get("assigned", upload_id, "upload")

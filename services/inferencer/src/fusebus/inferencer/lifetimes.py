@@ -13,6 +13,7 @@ import msgspec
 from fusebus.blobs import Blobs
 from fusebus.bus import Bus
 from fusebus.contracts.messages import JobKind
+from fusebus.contracts.topology import image_subscriptions
 from fusebus.inferencer import eviction
 from fusebus.inferencer.backends.providers import Accelerator
 from fusebus.inferencer.following import Follower
@@ -35,11 +36,11 @@ class Consuming(NamedTuple):
 async def consuming(
     settings: InferencerSettings, bus: Bus, handler: Detect, stop: asyncio.Event
 ) -> AsyncIterator[Consuming]:
-    """The consumer, whose link opens at once; it receives from `begin` on. What ends the block ends it, too."""
+    """The consumers, whose links open at once; they receive from `begin` on. What ends the block ends them, too."""
     begin = asyncio.Event()
-    consume = bus.consume(
+    consume = bus.consume_lanes(
         "images",
-        JobKind.DETECT.value,
+        image_subscriptions(JobKind.DETECT),
         handler,
         stop=stop,
         slots=settings.slots,

@@ -1,4 +1,4 @@
-"""Ingest's process: settings, real adapters, one subscription and the sweep until SIGTERM."""
+"""Ingest's process: settings, real adapters, the lanes of its topic and the sweep until SIGTERM."""
 
 from __future__ import annotations
 
@@ -7,14 +7,21 @@ import sys
 from datetime import UTC, datetime
 
 from fusebus.blobs import Blobs
-from fusebus.bus import Bus
+from fusebus.bus import Bus, evenly
+from fusebus.contracts.topology import ASIDE, UPLOAD_SUBSCRIPTIONS, upload_subscription
 from fusebus.host import Life, run_service
 from fusebus.ingest.admission import Admission
+from fusebus.ingest.coming import Coming
+from fusebus.ingest.fairness import Turns
 from fusebus.ingest.handler import Ingest
+from fusebus.ingest.schedule import Schedule
 from fusebus.ingest.settings import IngestSettings
 from fusebus.ingest.sweep import Sweep
 from fusebus.ledger import Ledger
 from fusebus.validation import Validator
+
+READ_AHEAD = 2
+"""Uploads being read and judged for each that is judged: the next one's bytes are there when a child is free."""
 
 
 def now() -> datetime:
@@ -24,12 +31,14 @@ def now() -> datetime:
 
 async def main(settings: IngestSettings, life: Life) -> None:
     """Consume uploads and sweep, until `life.stop`."""
+    settings.check_timings()
     async with Validator(settings.validators, heif=settings.heif) as validator:
         await validator.start()
         async with Bus(settings.bus) as bus, Blobs(settings.blobs) as blobs, Ledger(settings.ledger) as ledger:
             admission = Admission(
                 ledger=ledger, blobs=blobs, clock=now, refresh_seconds=settings.supplier_refresh_seconds
             )
+            coming = Coming(ledger=ledger, settings=settings)
             ingest = Ingest(
                 blobs=blobs,
                 ledger=ledger,
@@ -37,6 +46,8 @@ async def main(settings: IngestSettings, life: Life) -> None:
                 clock=now,
                 settings=settings,
                 admission=admission,
+                schedule=Schedule(ledger=ledger, clock=now, settings=settings, coming=coming),
+                turns=Turns(READ_AHEAD * settings.validators),
             )
             sweep = Sweep(
                 blobs=blobs, ledger=ledger, publisher=bus.publisher(), settings=settings, held=admission.still_holds
@@ -44,8 +55,18 @@ async def main(settings: IngestSettings, life: Life) -> None:
             life.health.liveness("bus", bus.is_alive)
             life.health.ready = True
             async with asyncio.TaskGroup() as group:
-                group.create_task(bus.consume("uploads", "ingest", ingest, stop=life.stop, settings=settings.consumer))
+                group.create_task(
+                    bus.consume_lanes(
+                        "uploads",
+                        (*UPLOAD_SUBSCRIPTIONS, upload_subscription(ASIDE)),
+                        ingest,
+                        share=evenly,
+                        stop=life.stop,
+                        settings=settings.consumer,
+                    )
+                )
                 group.create_task(sweep.run(life.stop))
+                group.create_task(coming.run(life.stop))
 
 
 if __name__ == "__main__":

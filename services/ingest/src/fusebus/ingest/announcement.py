@@ -58,7 +58,7 @@ def duplicate(upload: UploadRow, claim: ImageClaim) -> Message:
     )
 
 
-def accepted(upload: UploadRow, image: ImageFacts, job_kind: JobKind, lane: Lane, allowed: timedelta) -> Message:
+def accepted(upload: UploadRow, image: ImageFacts, job_kind: JobKind, lane: Lane, allowed: timedelta) -> ImageAccepted:
     return ImageAccepted(
         upload_id=upload.upload_id,
         run_id=upload.run_id,

@@ -8,7 +8,9 @@ from msgspec import Meta, Struct
 
 from fusebus.blobs import BlobSettings
 from fusebus.bus import BusSettings, ConsumerSettings
+from fusebus.contracts import timing
 from fusebus.contracts.messages import JobKind, Lane
+from fusebus.host import SettingsError
 from fusebus.ledger import LedgerSettings
 from fusebus.validation.limits import MAX_BYTES, MOST_BYTES
 
@@ -26,6 +28,29 @@ class IngestSettings(Struct, frozen=True, kw_only=True):
     deadline_seconds: Annotated[
         float, Meta(gt=0, description="From entering the ledger to the time an image shall be done; sizes the fleet.")
     ] = 6 * 3600.0
+    when: Annotated[
+        str,
+        Meta(
+            description="When accepted images are announced: at-once, windows 02:00,14:00 Europe/London, "
+            "off-peak 22:00-06:00 Europe/London, on-command."
+        ),
+    ] = "at-once"
+    when_detect: Annotated[str, Meta(description="The same for job kind detect; empty: as `when`.")] = ""
+    when_convert: Annotated[str, Meta(description="The same for job kind convert; empty: as `when`.")] = ""
+    time_zone: Annotated[
+        str, Meta(description="Whose clock such times mean that name no zone of their own; summer time included.")
+    ] = "Europe/London"
+    coming_seconds: Annotated[
+        float, Meta(gt=0, description="How often at most the dispatcher is told anew what a window will release.")
+    ] = 5.0
+    aside_after: Annotated[
+        int,
+        Meta(
+            ge=0,
+            description="Uploads that one supplier may send in about a minute before more of them wait where no other "
+            "supplier's do; 0: as many as it likes.",
+        ),
+    ] = 200
     run_quiet_seconds: Annotated[
         float, Meta(gt=0, description="When the first look at a new run is due; the notifier's run_quiet decides then.")
     ] = 600.0
@@ -59,3 +84,15 @@ class IngestSettings(Struct, frozen=True, kw_only=True):
     sweep_repeats: Annotated[
         int, Meta(ge=0, description="How often that happens before an upload is left to people, with an error logged.")
     ] = 8
+
+    def when_of(self, kind: JobKind) -> str:
+        """The timing of a job kind as text; of a kind without one, that of all."""
+        return {JobKind.DETECT: self.when_detect, JobKind.CONVERT: self.when_convert}[kind] or self.when
+
+    def check_timings(self) -> None:
+        """Raises SettingsError for a timing that can't be read."""
+        for kind in JobKind:
+            try:
+                timing.parse(self.when_of(kind), timing.checked_zone(self.time_zone))
+            except ValueError as error:
+                raise SettingsError([f"FUSEBUS_INGEST_WHEN, _WHEN_{kind.name} or _TIME_ZONE: {error}"]) from error

@@ -51,6 +51,11 @@ class Moment:
         """A subscription's depth; None where it could not be read."""
         return next(q.active for q in self.queues if (q.topic, q.subscription) == (topic, subscription))
 
+    def queued(self, topic: str) -> int | None:
+        """The depth of all subscriptions of a topic; None where one could not be read."""
+        depths = [q.active for q in self.queues if q.topic == topic]
+        return None if None in depths else sum(depth or 0 for depth in depths)
+
 
 @dataclass(frozen=True)
 class Delivered:

@@ -85,8 +85,7 @@ class Display:
 
 def _machinery(moment: Moment) -> str:
     runs = ", ".join(run.state.value for run in moment.runs) or "none yet"
-    shown = (("uploads", "ingest"), ("images", "detect"), ("results", "notifier"))
-    queued = ", ".join(f"{topic} {count_text(moment.queue(topic, name))}" for topic, name in shown)
+    queued = ", ".join(f"{topic} {count_text(moment.queued(topic))}" for topic in ("uploads", "images", "results"))
     return (
         f"run {runs}; queued: {queued}; "
         f"nodes {count_text(moment.nodes.present)}, workers {count_text(moment.nodes.working)}"

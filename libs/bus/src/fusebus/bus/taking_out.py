@@ -1,0 +1,119 @@
+"""Takes a run's messages out of a queue before workers have them: for runs that people cancel or hurry."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Sequence
+
+from fusebus.bus.connection import Connection, close_quietly
+from fusebus.bus.errors import BusError, LinkBroken, LockLost
+from fusebus.bus.link import ReceiveLink
+from fusebus.bus.publisher import Publisher
+from fusebus.bus.received import Received, received
+from fusebus.bus.settings import BusSettings
+from fusebus.bus.settlement import Complete, GiveBack, Parcel
+from fusebus.contracts.envelope import Envelope, Poison
+
+RECEIVE_MESSAGES = 200
+RECEIVE_SECONDS = 1.0
+MOST_PEEKS = 200
+"""Pages of a queue that are looked through: 10,000 messages with 50 a page."""
+TAKE_SECONDS = 30.0
+"""So long at most are other runs' messages held back meanwhile: half of a lock."""
+
+Instead = Callable[[Envelope], Envelope | None]
+"""What goes into the topic in a message's place; None: nothing."""
+
+log = logging.getLogger(__name__)
+
+
+class TakingOut:
+    """One subscription, once. Messages of others are held while ours are picked from between, then given back."""
+
+    def __init__(self, connection: Connection, topic: str, subscription: str, settings: BusSettings) -> None:
+        self._connection, self._settings = connection, settings
+        self._topic, self._subscription = topic, subscription
+        self._link = ReceiveLink(connection, topic, subscription, settings)
+
+    async def run(self, run_id: str, instead: Instead, publisher: Publisher) -> int:
+        """How many messages of the run were taken out, each replaced first; workers keep what they hold.
+
+        Raises BusError: some may be out already, a repeat takes the rest.
+        """
+        try:
+            last = await self._last_of(run_id)
+            return await self._take(run_id, last, instead, publisher) if last is not None else 0
+        except (LinkBroken, TimeoutError) as error:
+            raise BusError(f"{self._topic}/{self._subscription}: {error}") from error
+        finally:
+            await self._link.close()
+
+    async def _last_of(self, run_id: str) -> int | None:
+        """The highest sequence number of the run's messages; None where there are none: then nobody is disturbed."""
+        client = self._connection.client()
+        receiver = self._connection.receiver(client, self._topic, self._subscription)
+        last, after = None, 0
+        try:
+            async with asyncio.timeout(self._settings.open_seconds):
+                await receiver.__aenter__()
+            for _ in range(MOST_PEEKS):
+                async with asyncio.timeout(self._settings.peek_seconds):
+                    page = await receiver.peek_messages(
+                        max_message_count=self._settings.peek_messages, sequence_number=after + 1
+                    )
+                found = [received(raw) for raw in page]
+                if not found:
+                    break
+                last = next((one.sequence for one in reversed(found) if _is_of(one, run_id)), last)
+                after = found[-1].sequence
+        except Exception as error:
+            raise BusError(f"{self._topic}/{self._subscription} can't be looked through: {error!r}") from error
+        finally:
+            await close_quietly(receiver, self._settings.close_seconds)
+            await close_quietly(client, self._settings.close_seconds)
+        return last
+
+    async def _take(self, run_id: str, last: int, instead: Instead, publisher: Publisher) -> int:
+        await self._link.open()
+        held, taken, until = list[Received](), 0, time.monotonic() + TAKE_SECONDS
+        try:
+            while time.monotonic() < until:
+                found = await self._link.receive(RECEIVE_MESSAGES, RECEIVE_SECONDS)
+                ours = [one for one in found if _is_of(one, run_id)]
+                held += [one for one in found if not _is_of(one, run_id)]
+                taken += await self._replace(ours, instead, publisher)
+                if not found or found[-1].sequence >= last:
+                    break
+        finally:
+            await asyncio.gather(*(self._settle(one, GiveBack("not of this run")) for one in held))
+        return taken
+
+    async def _replace(self, ours: Sequence[Received], instead: Instead, publisher: Publisher) -> int:
+        parcels = [
+            Parcel(envelope=following, topic=self._topic)
+            for one in ours
+            if (envelope := _envelope(one)) is not None and (following := instead(envelope)) is not None
+        ]
+        await publisher.send(parcels)  # first: what breaks off between the two leaves one more, never one less
+        return sum(await asyncio.gather(*(self._settle(one, Complete()) for one in ours)))
+
+    async def _settle(self, message: Received, settlement: Complete | GiveBack) -> bool:
+        try:
+            await self._link.settle(message, settlement)
+        except (LockLost, LinkBroken) as error:
+            log.info("%s/%s: %s not settled: %s", self._topic, self._subscription, message.message_id, error)
+            return False
+        return True
+
+
+def _is_of(message: Received, run_id: str) -> bool:
+    return message.properties.get("run") == run_id
+
+
+def _envelope(message: Received) -> Envelope | None:
+    try:
+        return message.envelope()
+    except Poison:
+        return None

@@ -1,0 +1,112 @@
+"""Tells the dispatcher what is coming: how many images of each run every window will release, kept in the ledger."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import NamedTuple, Protocol
+
+from fusebus.contracts.messages import JobKind
+from fusebus.ingest.settings import IngestSettings
+from fusebus.ledger import LedgerError, RunRow, RunState, UploadRow, Window
+
+_log = logging.getLogger(__name__)
+
+
+class Windows(Protocol):
+    """What is read and written of the ledger."""
+
+    async def run(self, run_id: str) -> RunRow | None: ...
+
+    async def runs(self, supplier: str | None = None, limit: int = 100) -> list[RunRow]: ...
+
+    async def uploads(self, run_id: str) -> list[UploadRow]: ...
+
+    async def announce_window(self, window: Window) -> None: ...
+
+
+class _Opening(NamedTuple):
+    job_kind: JobKind
+    at: datetime
+
+
+def windows_of(run: RunRow, uploads: Iterable[UploadRow], settings: IngestSettings) -> list[Window]:
+    """Every window that the run's uploads have to do with, and how many images it releases; 0: none any more.
+
+    One that has opened is told like one to come: nodes that were warmed for it are kept some minutes.
+    """
+    counts: defaultdict[_Opening, int] = defaultdict(int)
+    allowed: dict[_Opening, float] = {}
+    for upload in uploads:
+        if upload.release_at is None or upload.image is None:
+            continue
+        opening = _Opening(upload.job_kind or settings.job_kind, upload.release_at)
+        seconds = upload.deadline_seconds or settings.deadline_seconds
+        allowed[opening] = min(seconds, allowed.get(opening, seconds))
+        is_due = upload.final is None and not upload.waits_for and run.cancelled_at is None
+        counts[opening] += is_due and upload.begins_at(run) == upload.release_at
+    return [
+        Window(
+            job_kind=opening.job_kind.value,
+            opens_at=opening.at,
+            deadline=opening.at + timedelta(seconds=seconds),
+            images=counts[opening],
+            name=run.run_id,
+        )
+        for opening, seconds in allowed.items()
+    ]
+
+
+@dataclass(kw_only=True)
+class Coming:
+    """One process's view: runs whose windows changed are counted anew, at most so often; a start counts all."""
+
+    ledger: Windows
+    settings: IngestSettings
+    _changed: set[str] = field(default_factory=set)
+
+    def changed(self, run_id: str) -> None:
+        """What the run's windows release may be more or less than before."""
+        self._changed.add(run_id)
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Until `stop`; then what changed last is told too."""
+        await self._recall()
+        while not stop.is_set():
+            await self.tell()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(stop.wait(), self.settings.coming_seconds)
+        await self.tell()
+
+    async def tell(self) -> None:
+        """Count the runs that changed and announce their windows. What fails is tried again the next time."""
+        changed, self._changed = self._changed, set()
+        for run_id in sorted(changed):
+            try:
+                await self._tell(run_id)
+            except LedgerError as error:
+                _log.warning("the windows of %s are not told yet: %s", run_id, error)
+                self._changed.add(run_id)
+            except Exception:  # one run's rows must not keep the others' windows from the dispatcher
+                _log.exception("the windows of %s can't be told", run_id)
+
+    async def _tell(self, run_id: str) -> None:
+        run = await self.ledger.run(run_id)
+        if run is None:
+            return
+        for window in windows_of(run, await self.ledger.uploads(run_id), self.settings):
+            await self.ledger.announce_window(window)
+
+    async def _recall(self) -> None:
+        """Whatever a process before this one had not told any more."""
+        try:
+            runs: Sequence[RunRow] = await self.ledger.runs()
+        except LedgerError as error:
+            _log.warning("earlier runs' windows are not told: %s", error)
+            return
+        self._changed.update(run.run_id for run in runs if run.state is not RunState.COMPLETE)
