@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Protocol
 
 from fusebus.blobs import StorageUnavailable
 from fusebus.bus import Context
-from fusebus.contracts.messages import BlobCreated, Message, StorageEvents
-from fusebus.contracts.outcomes import Done, Outcome, Outgoing, Reject, done, retry
+from fusebus.contracts.messages import BlobCreated, ReleaseRun, StorageEvents
+from fusebus.contracts.outcomes import Aside, Done, Outcome, Outgoing, Reject, done, retry
+from fusebus.contracts.topology import ASIDE
 from fusebus.host import log_fields
 from fusebus.ingest import announcement, policy, telemetry
 from fusebus.ingest.admission import Admission
 from fusebus.ingest.events import NotNow, taken_apart
+from fusebus.ingest.fairness import Served, Turns
+from fusebus.ingest.schedule import Schedule, accepted, terms_of, timing_of
 from fusebus.ingest.settings import IngestSettings
 from fusebus.ingest.validation import BlobSource, Check, examine
 from fusebus.ledger import Entered, ImageClaim, LedgerError, UploadEntry, UploadRow
@@ -23,6 +26,8 @@ from fusebus.validation import ValidatorUnavailable
 from fusebus.vision import MAX_PIXELS
 
 _log = logging.getLogger(__name__)
+
+ALONE = 1000  # places for uploads that are looked at together, where nobody limits them
 
 
 class Book(Protocol):
@@ -50,14 +55,22 @@ class Ingest:
     settings: IngestSettings
     admission: Admission | None = None
     """None: every supplier is taken, on the settings' terms."""
+    schedule: Schedule | None = None
+    """None: every image is announced at once."""
+    turns: Turns = field(default_factory=lambda: Turns(ALONE))
+    served: Served = field(default_factory=Served)
 
-    async def __call__(self, event: BlobCreated | StorageEvents, context: Context) -> Outcome:
+    async def __call__(self, event: BlobCreated | StorageEvents | ReleaseRun, context: Context) -> Outcome:
         """One upload in, its messages out. Whatever was entered first stays: a repeat publishes the same again."""
         if isinstance(event, StorageEvents):
             return taken_apart(event)
+        if isinstance(event, ReleaseRun):
+            return await self._release(event, context)
         place = policy.place_of(event)
         if isinstance(place, policy.NotOurs):
             return Reject(reason=place.reason, description=place.description)
+        if self._is_too_much(place.supplier, context):
+            return Aside(reason=f"more than {self.settings.aside_after} of this supplier lately")
         with log_fields(upload=place.upload_id):
             try:
                 entered = await self.ledger.find_upload(place.upload_id)
@@ -76,12 +89,35 @@ class Ingest:
                 first = self.settings.storage_retry_seconds
                 return retry("validator_unavailable", error, attempt=context.attempt, first_seconds=first)
             look_at = self.clock() + timedelta(seconds=self.settings.run_quiet_seconds)
-            return Done((*(Outgoing(message=one) for one in messages), *announcement.run_check(entered, look_at)))
+            return Done((*messages, *announcement.run_check(entered, look_at)))
+
+    def _is_too_much(self, supplier: str, context: Context) -> bool:
+        """Whether the event is to wait where no other supplier's events do."""
+        if context.envelope.upload_lane == ASIDE:
+            return False
+        self.served.add(supplier)
+        return 0 < self.settings.aside_after < self.served.lately(supplier)
+
+    async def _release(self, order: ReleaseRun, context: Context) -> Outcome:
+        """A window opens, or people want a run's images announced now."""
+        if self.schedule is None:
+            return Reject(reason="no_schedule", description="this ingest announces at once, nothing waits")
+        with log_fields(run=order.run_id):
+            try:
+                return await self.schedule.release(order)
+            except LedgerError as error:
+                first = self.settings.storage_retry_seconds
+                return retry("storage_unavailable", error, attempt=context.attempt, first_seconds=first)
 
     async def _enter(self, place: policy.Place, event: BlobCreated) -> Entered:
-        with telemetry.examining():
-            finding = await examine(place, self.blobs, self.check, self._limits)
+        async with self.turns.of(place.supplier):
+            with telemetry.examining():
+                finding = await examine(place, self.blobs, self.check, self._limits)
         terms = await self.admission.record(place.supplier) if self.admission else None
+        now = self.clock()
+        job_kind = terms.job_kind if terms else None
+        timing = timing_of(terms, job_kind or self.settings.job_kind, self.settings)
+        when, release_at = terms_of(timing, now) if self.schedule and finding.image else ("", None)
         entry = UploadEntry(
             upload_id=place.upload_id,
             supplier=place.supplier,
@@ -95,11 +131,13 @@ class Ingest:
             manifest=finding.manifest,
             reject_reason=finding.objection.reason if finding.objection else None,
             detail=finding.objection.detail if finding.objection else "",
-            job_kind=terms.job_kind if terms else None,
+            job_kind=job_kind,
             lane=terms.lane if terms else None,
             deadline_seconds=terms.deadline_seconds if terms else None,
+            when=when,
+            release_at=release_at,
         )
-        entered = await self.ledger.enter_upload(entry, self.clock())
+        entered = await self.ledger.enter_upload(entry, now)
         if self.admission:
             await self.admission.taken(place)
         verdict = entered.upload.reject_reason or (finding.manifest and "manifest") or "accepted"
@@ -107,23 +145,22 @@ class Ingest:
         _log.info("entered", extra={"run": entered.run_id, "verdict": str(verdict), "detail": entered.upload.detail})
         return entered
 
-    async def _tell(self, entered: Entered) -> list[Message]:
+    async def _tell(self, entered: Entered) -> list[Outgoing]:
         """What the upload's row leads to; nothing where its final is recorded already."""
         upload = entered.upload
         if upload.final is not None:
             return []
         if upload.manifest is not None:
-            return announcement.manifest(upload)
+            return [Outgoing(message=one) for one in announcement.manifest(upload)]
         if upload.reject_reason is not None:
-            return [announcement.rejected(upload, upload.reject_reason, self._limits)]
+            return [Outgoing(message=announcement.rejected(upload, upload.reject_reason, self._limits))]
         assert upload.image is not None, "what is not rejected is an image"
         claim = await self._claim(upload, upload.image.image_id)
         if claim.upload_id != upload.upload_id:
-            return [announcement.duplicate(upload, claim)]
-        settings = self.settings
-        job_kind, lane = upload.job_kind or settings.job_kind, upload.lane or settings.lane
-        allowed = timedelta(seconds=upload.deadline_seconds or settings.deadline_seconds)
-        return [announcement.accepted(upload, upload.image, job_kind, lane, allowed)]
+            return [Outgoing(message=announcement.duplicate(upload, claim))]
+        if self.schedule is None:
+            return [Outgoing(message=accepted(upload, entered.run, self.settings))]
+        return await self.schedule.announce(entered)
 
     async def _claim(self, upload: UploadRow, image_id: str) -> ImageClaim:
         """Whose image this is; an earlier upload that came to nothing gives it up."""
