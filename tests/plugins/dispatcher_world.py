@@ -72,6 +72,8 @@ class World:
     told: list[FleetChanged] = field(default_factory=list)
     alerts: list[WorkLate] = field(default_factory=list)
     notes: dict[str, Remembered] = field(default_factory=dict)
+    ends_by_reading: bool = False
+    """The lease is lost while the pools are read."""
     slow: dict[str, asyncio.Event] = field(default_factory=dict)
     """What takes until its event is set: `read POOL`, `step POOL`, `controls`."""
     orders: Controls = field(default_factory=Controls)
@@ -158,6 +160,8 @@ class World:
         self._fail(f"batch {name}", FleetError("503"))
         self._fail(f"surprise {name}", ZeroDivisionError("float division by zero"))
         await self._wait(f"read {name}")
+        if self.ends_by_reading:
+            self.leads = None
         return self.pools[name]
 
     async def claim(self, seen: PoolSeen, term: int) -> None:

@@ -7,6 +7,7 @@ import pytest
 
 from fusebus.bus import BusError
 from fusebus.contracts.messages import BudgetCrossed
+from fusebus.costs import DailyHours, DailyPrice, Term, starting_prices
 from fusebus.costs.settings import CostSettings
 from fusebus.dispatcher.accounts import Accounts, PoolCosts
 from fusebus.host import SettingsError
@@ -261,3 +262,19 @@ def test_prices_of_another_region_than_the_batch_accounts_are_warned_of_once(
         accounts.check_region("own", "uksouth")
     (record,) = caplog.records
     assert "nodes of gpu are in uksouth" in record.getMessage() and "FUSEBUS_COSTS_REGION" in record.getMessage()
+
+
+async def test_daily_prices_are_metered_and_foretold(books: Books, told: Told) -> None:
+    night = DailyPrice(
+        vm_size="Standard_NC4as_T4_v3", region="eastus", term=Term.DEDICATED, per_hour=0.1,
+        hours=DailyHours(begins="13:00", ends="14:00"),
+    )  # fmt: skip
+    prices = msgspec.structs.replace(starting_prices(), daily=(night,))
+    accounts = Accounts(SETTINGS, books, told, [PoolCosts("gpu", "NC4as_T4_v3", "detect")], prices=prices)
+    await accounts.begin(NOW)
+    ahead = [(at, rates.dedicated) for at, rates in accounts.coming(NOW)["gpu"]]
+    assert ahead == [(NOW + timedelta(hours=1), 0.1), (NOW + timedelta(hours=2), PER_HOUR)]
+    for minutes in range(0, 181, 10):
+        accounts.saw("gpu", [Seen()], NOW + timedelta(minutes=minutes))
+        await accounts.settle(NOW + timedelta(minutes=minutes))
+    assert sum(sample.cost for sample in books.samples.values()) == pytest.approx(2 * PER_HOUR + 0.1)

@@ -210,6 +210,33 @@ def test_nodes_are_warm_when_an_announced_window_opens() -> None:
     assert nodes(targets(facts_with(windows=(window,)))) >= 1
 
 
+def test_a_lower_price_of_the_night_is_waited_for_if_the_deadline_allows_it() -> None:
+    night = {"t4": [(at(3600), msgspec.structs.replace(RATES["t4"], spot=0.03))]}
+
+    def bought(allowed: float) -> int:
+        settings = settings_with()
+        facts = facts_with(depths=detect(4000), open_runs=(part(4000, -60, allowed),))
+        memory = Memory(settings)
+        memory.observe(facts, 0.0)
+        return nodes(planner.targets(settings, planner.plan(settings, facts, memory, RATES, FREE, night)))
+
+    assert bought(8 * 3600) == 0
+    assert bought(1800) > 0
+
+
+def test_a_price_that_will_rise_buys_more_nodes_before() -> None:
+    settings, facts = settings_with(), facts_with(depths=detect(8000), open_runs=(part(8000, -60, 8 * 3600),))
+    memory = Memory(settings)
+    memory.observe(facts, 0.0)
+    dear = {name: [(at(5400), Rates(dedicated=9.0, spot=3.0, currency="GBP", detail=""))] for name in RATES}
+
+    def spot(coming: Mapping[str, Any]) -> int:
+        found = planner.targets(settings, planner.plan(settings, facts, memory, RATES, FREE, coming))
+        return found["t4"].spot
+
+    assert (spot({}), spot(dear)) == (1, 2)
+
+
 def test_a_pool_whose_breaker_is_open_is_passed_over_for_another() -> None:
     memory = Memory(settings_with())
     broken = msgspec.structs.replace(memory.pools["t4"].breaker, open_until=NOW + timedelta(hours=1), because="bad")

@@ -14,7 +14,7 @@ from __future__ import annotations
 import logging
 from collections import defaultdict
 from collections.abc import AsyncIterator, Iterable, Sequence
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from typing import Protocol
 
 import msgspec
@@ -41,6 +41,7 @@ from fusebus.host import SettingsError
 from fusebus.ledger import SERVICES, CostSample, LedgerError
 
 MOST_UNWRITTEN = 10_000  # samples that wait for the ledger; a week of one pool
+PRICES_AHEAD = timedelta(days=1)  # daily prices repeat: later ones say nothing new
 LOCAL_REGION = "local"  # what a local Batch tells: its nodes cost as in the settings' region, for trying
 
 log = logging.getLogger(__name__)
@@ -108,9 +109,9 @@ class Accounts:
         self.budget, self._ledger, self._publisher = settings.budget(), ledger, publisher
         self._pools, self._sample_seconds = {pool.pool: pool for pool in pools}, sample_seconds
         self._prices = prices or settings.prices()
-        self.rates = {pool.pool: _rates(self._prices, pool, settings) for pool in pools}
-        """By pool."""
         self._region, self._regions_checked = settings.region, frozenset[tuple[str, str]]()
+        self.rates = {pool.pool: self._rates(pool) for pool in pools}
+        """By pool, as they were at the last look."""
         self._meters: dict[str, NodeMeter] = {}
         self._first_sights: dict[str, tuple[list[Node], datetime]] = {}  # by pool, while the books are not read
         self._by_day: defaultdict[date, float] | None = None  # None: not read yet
@@ -188,6 +189,17 @@ class Accounts:
             self._first_sights.setdefault(pool, (nodes, now))
             self._meters[pool] = self._meter(pool, None)
         self._keep(self._meters[pool].observe(nodes, self.rates[pool], now))
+        if self._prices.daily:
+            self.rates[pool] = self._rates(self._pools[pool], now)
+
+    def coming(self, now: datetime) -> dict[str, tuple[tuple[datetime, Rates], ...]]:
+        """By pool: the rates that are known to follow within a day, and from when on they hold."""
+        until = now + PRICES_AHEAD
+        return {
+            name: self._prices.changes(pool.vm_size, pool.region or self._region, now, until)
+            for name, pool in self._pools.items()
+            if self._prices.daily
+        }
 
     def check_region(self, pool: str, account: str) -> None:
         """Warn, once for each pool and region, where its Batch account is elsewhere than its nodes are priced."""
@@ -245,6 +257,18 @@ class Accounts:
         await self._write()
         self._meters, self._by_day = {}, None
 
+    def _rates(self, pool: PoolCosts, at: datetime | None = None) -> Rates:
+        try:
+            return self._prices.rates(pool.vm_size, pool.region or self._region, at)
+        except PriceError as error:
+            way_out = f"fusebus prices refresh --size {pool.vm_size}"
+            problem = f"FUSEBUS_COSTS_PRICE_FILE: {error}; pool {pool.pool} can't be metered; {way_out} gets it"
+            raise SettingsError([problem]) from error
+
+    def forget(self) -> None:
+        """Drop what is not written: who leads meanwhile has counted on from the last sample that is."""
+        self._meters, self._by_day, self._unwritten, self._first_sights = {}, None, [], {}
+
     def _meter(self, pool: str, counted_until: datetime | None) -> NodeMeter:
         facts = self._pools[pool]
         return NodeMeter(pool, facts.vm_size, facts.serves, self._sample_seconds, counted_until)
@@ -295,12 +319,3 @@ def _message(alert: Alert, consequence: str, now: datetime) -> BudgetCrossed:
         foretold=alert.foretold,
         consequence=consequence,
     )
-
-
-def _rates(prices: PriceList, pool: PoolCosts, settings: CostSettings) -> Rates:
-    try:
-        return prices.rates(pool.vm_size, pool.region or settings.region)
-    except PriceError as error:
-        way_out = f"fusebus prices refresh --size {pool.vm_size}"
-        problem = f"FUSEBUS_COSTS_PRICE_FILE: {error}; pool {pool.pool} can't be metered; {way_out} gets it"
-        raise SettingsError([problem]) from error

@@ -9,7 +9,6 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
-from functools import partial
 
 import msgspec
 
@@ -18,19 +17,18 @@ from fusebus.contracts.messages import JobKind, WorkLate
 from fusebus.costs import Verdict, Waiting
 from fusebus.dispatcher import planner, telemetry
 from fusebus.dispatcher.accounts import Accounts, PoolCosts
-from fusebus.dispatcher.beside import Beside
 from fusebus.dispatcher.ceilings import ceilings
-from fusebus.dispatcher.errors import FleetError, LaterTerm, LostLeadership, PoolBusy, PoolChanged, Throttled
+from fusebus.dispatcher.errors import FleetError, LaterTerm, LostLeadership
 from fusebus.dispatcher.eyes import Eyes
 from fusebus.dispatcher.facts import Facts
+from fusebus.dispatcher.hands import Hands
 from fusebus.dispatcher.keeping import Keeper
 from fusebus.dispatcher.memory import Memory
 from fusebus.dispatcher.orders import Orders, obey
 from fusebus.dispatcher.ports import Announcer, Books, Depths, Leader, Nodes
 from fusebus.dispatcher.reports import decision_on, status_of
-from fusebus.dispatcher.seen import PoolSeen
 from fusebus.dispatcher.settings import DispatcherSettings, PoolSettings
-from fusebus.dispatcher.steps import AddWorkers, Resize, Step, Target, overdue, steps
+from fusebus.dispatcher.steps import Target
 from fusebus.dispatcher.voice import Voice
 from fusebus.ledger import LedgerError
 from fusebus.planning import Late
@@ -65,7 +63,7 @@ class Dispatcher:
         self._clock = clock
         self._eyes = Eyes(settings, bus, ledger, fleet)
         self._memory, self._keeper = Memory(settings), Keeper(ledger)
-        self._acting: Beside[str] = Beside()
+        self._hands = Hands(settings, fleet, leader)
         self._voice = Voice(ledger, publisher, SHADOW_SUFFIX if settings.shadow else "")
         self._accounts = Accounts(
             settings.costs,
@@ -93,7 +91,7 @@ class Dispatcher:
             self._looked = time.monotonic()
             await asyncio.wait({stopping}, timeout=self._settings.interval_seconds)
         await self._eyes.close()
-        await self._acting.close()
+        await self._hands.close()
         await self._leave_office()
 
     async def _look_and_log(self) -> None:
@@ -139,6 +137,8 @@ class Dispatcher:
         await self._take_office(term, now)
         facts = await self._eyes.look(now)
         self._memory.observe(facts, time.monotonic())
+        if self._term() != term:
+            raise LostLeadership(f"the lease of term {term} ended during the look")
         budget = await self._count(facts)
         await self._listen(facts)
         targets, late = self._decide(facts, budget)
@@ -146,10 +146,12 @@ class Dispatcher:
         self._gauges.show(facts, targets, self._memory, self._accounts)
         problems = dict(facts.problems)
         try:
-            problems |= await self._act(term, facts, targets)
+            if not self._settings.shadow:
+                problems |= await self._hands.act(term, facts, targets, self._memory)
         finally:
-            await self._show(term, facts, targets, problems)
-            await self._voice.say()
+            if self._term() == term:  # else the one who leads now says what there is
+                await self._show(term, facts, targets, problems)
+                await self._voice.say()
         await self._alert(late)
         return targets
 
@@ -159,6 +161,8 @@ class Dispatcher:
     async def _take_office(self, term: int, now: datetime) -> None:
         """Once in a term: what the leader before decided stands, what it learnt is known, its accounts go on."""
         if self._office != term:
+            if self._office is not None:
+                self._accounts.forget()
             self._memory = Memory(self._settings)  # of an earlier term of ours: it may be out of date
             try:
                 await self._voice.remember(list(self._pools))
@@ -171,9 +175,12 @@ class Dispatcher:
             await self._keeper.recall(self._memory, term, now, time.monotonic())
 
     async def _leave_office(self) -> None:
-        """Write what is counted; whoever leads next counts on from there."""
+        """Write what is counted, and whoever leads next counts on from there; not where that one may count already."""
         if self._office is not None and not self._settings.shadow:
-            await self._accounts.close(self._clock())
+            if self._leader.term() == self._office:
+                await self._accounts.close(self._clock())
+            else:
+                self._accounts.forget()
         self._office = None
         self._gauges.clear()
 
@@ -206,7 +213,9 @@ class Dispatcher:
 
     def _decide(self, facts: Facts, budget: Verdict) -> tuple[dict[str, Target], Sequence[Late]]:
         """The policy's targets, with people's orders, the ceiling and the breaker above them."""
-        plan = planner.plan(self._settings, facts, self._memory, self._accounts.rates, budget)
+        accounts = self._accounts
+        coming = accounts.coming(facts.now)
+        plan = planner.plan(self._settings, facts, self._memory, accounts.rates, budget, coming)
         for late in plan.late:
             log.warning("late: %s", late.because)
         self._memory.observe_late([late.kind for late in plan.late], facts)
@@ -247,89 +256,6 @@ class Dispatcher:
 
     def _mode(self, orders: Orders) -> str:
         return "shadow" if self._settings.shadow else orders.mode
-
-    async def _act(self, term: int, facts: Facts, targets: dict[str, Target]) -> dict[str, str]:
-        """Take every pool's steps, side by side; what went wrong, by pool. Raises LostLeadership.
-
-        Steps that take long go on beside the looks: until they are done their pool gets no others.
-        """
-        if self._settings.shadow:
-            return {}
-        patience = self._settings.patience_seconds
-        found = await asyncio.gather(
-            *(
-                self._acting.within(name, partial(self._act_on, term, facts, name, target), patience)
-                for name, target in targets.items()
-            ),
-            return_exceptions=True,
-        )
-        problems, lost = {}, list[LostLeadership]()
-        for name, outcome in zip(targets, found, strict=True):
-            if isinstance(outcome, LostLeadership):
-                lost.append(outcome)
-            elif isinstance(outcome, TimeoutError):
-                problems[name] = "steps are still under way: Batch takes its time"
-            elif isinstance(outcome, Exception):  # whatever it is, the other pools' steps are taken
-                log.error("pool %s: steps failed in a way nobody foresaw", name, exc_info=outcome)
-                problems[name] = f"steps failed: {type(outcome).__name__}"
-            elif isinstance(outcome, BaseException):
-                raise outcome
-            elif outcome:
-                problems[name] = outcome
-        if lost:
-            raise lost[0]
-        return problems
-
-    async def _act_on(self, term: int, facts: Facts, name: str, target: Target) -> str:
-        """One pool's steps; what went wrong, in words. Raises LostLeadership."""
-        seen = facts.pools[name]
-        try:
-            if not await self._in_office(term, seen):
-                return ""
-            late = overdue(seen, facts.now, self._memory.pools[name].boot.p95)
-            await self._carry_out(term, seen, steps(target, seen, late))
-            await self._fleet.tidy(seen, facts.now)
-        except (PoolChanged, PoolBusy) as error:
-            log.info("pool %s changed meanwhile, the next look sees it: %s", name, error)
-        except FleetError as error:
-            log.warning("pool %s: %s", name, error)
-            return str(error)
-        return ""
-
-    async def _carry_out(self, term: int, seen: PoolSeen, wanted: Sequence[Step]) -> None:
-        """One after the other; where one fails, what only ends workers and nodes is done all the same.
-
-        Raises LostLeadership, and FleetError for the first that failed.
-        """
-        failed: FleetError | None = None
-        for step in wanted:
-            self._must_lead(term)
-            if failed is not None and isinstance(step, AddWorkers | Resize):
-                continue  # nodes without workers would only cost
-            log.info("pool %s: %s", seen.name, step)
-            try:
-                await self._fleet.carry_out(seen, step, f"{self._leader.name} term {term}")
-            except (PoolChanged, Throttled):
-                raise  # what was seen is not so any more, or Batch asked for a pause
-            except FleetError as error:
-                failed = failed or error
-        if failed is not None:
-            raise failed
-
-    async def _in_office(self, term: int, seen: PoolSeen) -> bool:
-        """Whether the pool carries our term already. Raises LostLeadership where it carries a later one."""
-        self._must_lead(term)
-        if seen.term > term:
-            self._leader.step_down(seen.term)
-            raise LostLeadership(f"pool {seen.name} belongs to term {seen.term}, ours is {term}")
-        if seen.term < term:
-            await self._fleet.claim(seen, term)
-            return False  # what was seen is out of date by our own claim: act on the next look
-        return True
-
-    def _must_lead(self, term: int) -> None:
-        if self._leader.term() != term:
-            raise LostLeadership(f"the lease of term {term} is not certain any more")
 
     async def _listen(self, facts: Facts) -> None:
         """Fetch what broken nodes and failed workers said last, before they are gone."""

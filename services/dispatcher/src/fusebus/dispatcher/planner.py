@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from datetime import datetime
 
 from fusebus.contracts.messages import JobKind
 from fusebus.costs import Rates, Verdict, same_family
@@ -26,22 +27,32 @@ from fusebus.planning import (
     PoolOffer,
     PoolPlan,
     PoolState,
+    PriceChange,
     Prices,
     Quota,
     Window,
     decide,
 )
 
+Coming = Mapping[str, Sequence[tuple[datetime, Rates]]]
+"""By pool: from when on which rates hold."""
+NO_CHANGES: Coming = {}
+
 
 def plan(
-    settings: DispatcherSettings, facts: Facts, memory: Memory, rates: Mapping[str, Rates], budget: Verdict
+    settings: DispatcherSettings,
+    facts: Facts,
+    memory: Memory,
+    rates: Mapping[str, Rates],
+    budget: Verdict,
+    coming: Coming = NO_CHANGES,
 ) -> Plan:
-    """The policy's plan for every pool that could be read; `rates` by pool."""
+    """The policy's plan for every pool that could be read; `rates` by pool, `coming`: those that are known to follow."""
     return decide(
-        Fleet(tuple(_state(seen, facts, memory) for seen in facts.pools.values())),
+        Fleet(tuple(_state(seen, facts, memory) for seen in facts.known.values())),
         Demand(tuple(_demand(settings, kind, facts, memory) for kind in memory.kinds)),
         _limits(settings, facts, budget),
-        _prices(settings, facts, rates),
+        _prices(settings, facts, rates, coming),
         facts.now.timestamp(),
     )
 
@@ -72,7 +83,7 @@ def _state(seen: PoolSeen, facts: Facts, memory: Memory) -> PoolState:
     idle = [node.since.timestamp() for node in seen.nodes if node.state == IDLE and node.since is not None]
     return PoolState(
         name=seen.name,
-        steady=seen.steady,
+        steady=seen.steady and seen.name in facts.pools,
         dedicated=_counts(seen, dedicated=True),
         spot=_counts(seen, dedicated=False),
         running=seen.running,
@@ -83,7 +94,7 @@ def _state(seen: PoolSeen, facts: Facts, memory: Memory) -> PoolState:
         refusals=tuple(pool.refusals.values()),
         evicted=len(pool.evictions.times),
         evicted_at=pool.evictions.times[-1].timestamp() if pool.evictions.times else None,
-        out_of_order=_out_of_order(pool.breaker, facts),
+        out_of_order=_out_of_order(pool.breaker, facts) if seen.name in facts.pools else "it can't be read",
     )
 
 
@@ -125,7 +136,7 @@ def _demand(settings: DispatcherSettings, kind: JobKind, facts: Facts, memory: M
             if window.job_kind == kind.value
         ),
         oldest_age=found.ages.oldest(unknown) if unknown > 0 else None,
-        in_flight=sum(facts.pools[name].running for name in pools if name in facts.pools),
+        in_flight=sum(facts.known[name].running for name in pools if name in facts.known),
         service={name: known for name, known in service.items() if known is not None},
         arrivals_per_second=found.arrivals.per_second(now),
         gap=found.arrivals.gap(now),
@@ -183,7 +194,7 @@ def _quotas(settings: DispatcherSettings, facts: Facts) -> tuple[Quota, ...]:
     return tuple(found)
 
 
-def _prices(settings: DispatcherSettings, facts: Facts, rates: Mapping[str, Rates]) -> Prices:
+def _prices(settings: DispatcherSettings, facts: Facts, rates: Mapping[str, Rates], coming: Coming) -> Prices:
     offers = [
         PoolOffer(
             pool=pool.name,
@@ -200,4 +211,14 @@ def _prices(settings: DispatcherSettings, facts: Facts, rates: Mapping[str, Rate
         for pool in settings.all_pools
     ]
     currencies = {rate.currency for rate in rates.values()}
-    return Prices(offers=tuple(offers), currency=min(currencies, default=""))
+    changes = tuple(
+        PriceChange(
+            pool=pool.name,
+            at=at.timestamp(),
+            dedicated_per_hour=then.dedicated if pool.may_dedicated else None,
+            spot_per_hour=then.spot if pool.may_spot else None,
+        )
+        for pool in settings.all_pools
+        for at, then in coming.get(pool.name, ())
+    )
+    return Prices(offers=tuple(offers), changes=changes, currency=min(currencies, default=""))

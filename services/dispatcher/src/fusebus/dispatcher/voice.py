@@ -31,6 +31,7 @@ class Voice:
 
     async def remember(self, pools: Sequence[str]) -> None:
         """Read each pool's last decision, so that a restart does not repeat it. Raises LedgerError."""
+        self._unsaid.clear()  # of an earlier term of ours: somebody else has decided since
         for pool in pools:
             found = await self._ledger.decisions(pool + self._suffix, 1)
             self._last.pop(pool, None)
