@@ -19,6 +19,7 @@ from click.testing import CliRunner
 from names import names
 from rich.console import Console
 
+from fusebus.arrivals import event_of
 from fusebus.blobs import BlobProperties, Blobs, BlobSettings, BlobVanished, layout
 from fusebus.console.__main__ import fusebus
 from fusebus.console.photos import Photo
@@ -29,7 +30,6 @@ from fusebus.contracts.messages import RejectReason, StoredBlob
 from fusebus.host.logs import JsonFormatter
 from fusebus.ingest import announcement
 from fusebus.ingest.policy import Limits, Place, place_of
-from fusebus.ingest.sweep import event_of
 from fusebus.ledger import Final, FinalKind, Ledger, LedgerSettings, RunRow, RunState, UploadEntry, UploadRow
 from fusebus.ledger.columns import from_columns, to_columns
 from fusebus.notifier.mail import Envelope as MailEnvelope
@@ -138,7 +138,7 @@ def test_an_event_with_any_name_finds_its_blob_again_and_the_name_leaves_the_bod
             created_at=NOW,
             modified_at=NOW,
         )
-        sent = event_of("in-acme", blob, identity.upload_id("in-acme", name, "0x1"))
+        sent = event_of("in-acme", blob)
         received = decode(encode(sent))
         assert received == sent
         place = place_of(received)  # type: ignore[arg-type]

@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 from azure.storage.blob.aio import BlobServiceClient
 
+from fusebus.arrivals import event_of
 from fusebus.blobs import Blobs, BlobSettings, layout
 from fusebus.bus import Bus, BusSettings, ConsumerSettings, Context, Publisher, PublishFailed
-from fusebus.contracts import identity
 from fusebus.contracts.envelope import Envelope
 from fusebus.contracts.messages import (
     BlobCreated,
@@ -33,7 +33,6 @@ from fusebus.host import Health, HealthSettings, Life, Secret
 from fusebus.ingest.__main__ import main
 from fusebus.ingest.handler import Ingest
 from fusebus.ingest.settings import IngestSettings
-from fusebus.ingest.sweep import event_of
 from fusebus.ledger import Final, FinalKind, Ledger, LedgerSettings
 from fusebus.stack.azurite import Azurite
 from fusebus.validation import Validator
@@ -79,7 +78,7 @@ class Bench:
     async def event(self, name: str) -> BlobCreated:
         found = await self.blobs.properties(self.container, name)
         assert found is not None
-        return event_of(self.container, found, identity.upload_id(self.container, name, found.etag))
+        return event_of(self.container, found)
 
     async def told(self, event: BlobCreated) -> list[Message]:
         outcome = await self.ingest(event, Context(envelope=Envelope(message=event)))

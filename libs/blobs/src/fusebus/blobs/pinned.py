@@ -6,8 +6,11 @@ import asyncio
 from typing import Protocol
 
 from fusebus.blobs.digest import DigestMismatch, require_digest
-from fusebus.blobs.errors import BlobChanged, BlobTooLarge
+from fusebus.blobs.errors import BlobChanged, BlobTooLarge, StorageError
 from fusebus.contracts.messages import BlobReference
+
+NO_SUCH_RANGE = 416
+"""Storage's answer where a range of an empty blob is asked for, and nothing empty was ever accepted."""
 
 
 class Readable(Protocol):
@@ -33,4 +36,8 @@ async def read_accepted(store: Readable, blob: BlobReference, max_bytes: int) ->
             await asyncio.to_thread(require_digest, data, blob.sha256)
         except (BlobTooLarge, DigestMismatch):
             raise changed from None
+        except StorageError as error:
+            if error.status == NO_SUCH_RANGE:
+                raise changed from None
+            raise
         return data

@@ -13,9 +13,10 @@ from typing import Protocol
 
 import msgspec
 
+from fusebus.arrivals import COPY_PENDING
 from fusebus.blobs import BlobProperties
 from fusebus.contracts.messages import UploadsHeld
-from fusebus.ingest.events import COPY_PENDING, copy_in_progress
+from fusebus.ingest.events import copy_in_progress
 from fusebus.ingest.policy import Place
 from fusebus.ledger import Held, HeldBecause, SupplierRecord, SupplierState, next_day
 

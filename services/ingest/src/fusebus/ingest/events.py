@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from fusebus.arrivals import event_of
 from fusebus.blobs import BlobProperties
-from fusebus.contracts import identity
-from fusebus.contracts.messages import BlobCreated, BlobCreatedData, StorageEvents
+from fusebus.contracts.messages import StorageEvents
 from fusebus.contracts.outcomes import Done, Outcome, Outgoing, Reject, done, retry
 
-COPY_PENDING = "pending"
 COPY_DONE = "success"
 COPY_API = "CopyBlob"
-SOURCE = "/fusebus/ingest/sweep"
 
 
 class NotNow(Exception):
@@ -57,20 +55,3 @@ def taken_apart(events: StorageEvents) -> Outcome:
         description = f"{len(events.unreadable)} events can't be read: {'; '.join(events.unreadable)}"
         return Reject(reason="unreadable_events", description=description, publish=publish)
     return Done(publish)
-
-
-def event_of(container: str, blob: BlobProperties) -> BlobCreated:
-    """What Event Grid would send for this blob."""
-    return BlobCreated(
-        id=f"sweep-{identity.upload_id(container, blob.name, blob.etag)}",
-        source=SOURCE,
-        subject=f"/blobServices/default/containers/{container}/blobs/{blob.name}",
-        time=blob.modified_at,
-        data=BlobCreatedData(
-            e_tag=blob.etag,
-            api="Sweep",
-            content_type=blob.content_type,
-            content_length=blob.size,
-            blob_type=blob.blob_type,
-        ),
-    )

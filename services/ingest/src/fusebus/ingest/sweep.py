@@ -11,12 +11,11 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Protocol
 
+from fusebus.arrivals import COPY_PENDING, Listing, Lists, event_of
 from fusebus.blobs import ListedBlob, StorageError
 from fusebus.bus import PublishFailed
 from fusebus.contracts import identity
 from fusebus.contracts.outcomes import Outgoing
-from fusebus.ingest.events import COPY_PENDING, event_of
-from fusebus.ingest.listing import Listing, Lists
 from fusebus.ingest.policy import is_due, old_enough, supplier_of
 from fusebus.ingest.settings import IngestSettings
 from fusebus.ledger import Entered, LedgerError
@@ -136,7 +135,7 @@ class Sweep:
     def _tell_hidden(self, listing: Listing) -> None:
         self._rests[listing.container] = self.monotonic() + AROUND_SECONDS
         _log.error(
-            "a listing fails: what else begins like these names is not seen, unless its event came",
+            "a listing fails at a name: what begins like these is not seen, unless its event comes",
             extra={"container": listing.container, "names": listing.hidden[:20], "error": listing.why},
         )
 

@@ -8,11 +8,12 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from typing import Protocol
 
+from fusebus.arrivals import COPY_PENDING
 from fusebus.blobs import BlobChanged, BlobProperties, BlobTooLarge, BlobVanished, layout
 from fusebus.contracts import identity
 from fusebus.contracts.messages import RejectReason
 from fusebus.ingest import manifest
-from fusebus.ingest.events import COPY_API, COPY_DONE, COPY_PENDING, copy_has_ended, copy_in_progress, no_container
+from fusebus.ingest.events import COPY_API, COPY_DONE, copy_has_ended, copy_in_progress, no_container
 from fusebus.ingest.manifest import BadManifest, Refusal
 from fusebus.ingest.policy import Limits, Objection, Place, objection_to
 from fusebus.ledger import ImageFacts, ManifestFacts, Working

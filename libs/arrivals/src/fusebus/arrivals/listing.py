@@ -18,7 +18,8 @@ from fusebus.blobs import BlobProperties, ListedBlob, StorageError
 MOST_LISTINGS = 3000
 """Of one container in one round; a listing takes some milliseconds."""
 CANNOT_SAY = 500  # the status of storage that is there, and fails at what it should say
-_FIRST = string.ascii_letters + string.digits + string.punctuation + " "
+_FIRST = {*string.ascii_letters, *string.digits, *string.punctuation, " ", *map(chr, range(0xC0, 0x100))}
+"""What is tried at first, ASCII and the letters of Latin-1; then also what the names hold that are found."""
 
 
 class Lists(Protocol):
@@ -36,7 +37,7 @@ class Listing:
     blobs: Lists
     container: str
     hidden: list[str] = field(default_factory=list)
-    """Beginnings of names: what begins so and goes on with an unusual character may be there, unseen."""
+    """Beginnings of names that may be there, unseen, as may what has characters that were not tried."""
     why: str = ""
     """What storage said where the listing failed; empty where it did not."""
 
