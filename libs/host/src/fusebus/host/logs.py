@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 from opentelemetry import trace
 
-from fusebus.host.redaction import redact
+from fusebus.host.redaction import redact, redacted
 
 _fields: ContextVar[dict[str, str] | None] = ContextVar("fusebus_log_fields", default=None)
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
@@ -53,7 +53,11 @@ class JsonFormatter(logging.Formatter):
         line = {**own, **(_fields.get() or {}), **extra, **own}  # own keys first, and no id takes their place
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
-        return redact(msgspec.json.encode(line, enc_hook=str).decode())
+        return msgspec.json.encode(redacted(line), enc_hook=_text).decode()
+
+
+def _text(value: object) -> str:
+    return redact(str(value))
 
 
 def set_up_logs(service: str, level: str = "INFO") -> None:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import re
-from urllib.parse import parse_qs, quote, unquote, urlsplit
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+from urllib.parse import parse_qs, quote, quote_plus, unquote, urlsplit
 
 LEAST_KNOWN_LENGTH = 6
 """Characters: a shorter secret is not looked for by its value, or every log line would lose pieces of its words."""
 
 _SHAPES = re.compile(
-    r"(?P<key>\bsig(?:=|%3D)|\b(?:AccountKey|SharedAccessKey|password|pwd|api[-_]?key)=|SharedAccessSignature[ =]"
+    r"(?P<key>(?:\b|%3F|%26)sig(?:=|%3D)|\b(?:AccountKey|SharedAccessKey|password|pwd|api[-_]?key)=|SharedAccessSignature[ =]"
     r"|\bBearer |\bBasic |\bSharedKey [^\s:]+:)[^\s;&\"',]+"
     r"|(?P<scheme>://)[^/\s:@\"']+:[^/\s@\"']+@",
     re.IGNORECASE,
@@ -61,5 +64,19 @@ def _password_of(address: str) -> str:
 
 
 def _forms(part: str) -> set[str]:
-    plain = {part, unquote(part), quote(part), quote(part, safe="")}
-    return plain | {json.dumps(one, ensure_ascii=ascii_only)[1:-1] for one in plain for ascii_only in (True, False)}
+    """As it is, and as it looks in an address, in Python's repr and in JSON."""
+    plain = {part, unquote(part)}
+    in_address = {form(one) for one in plain for form in (quote, quote_plus, partial(quote, safe=""))}
+    in_json = {json.dumps(one, ensure_ascii=ascii_only)[1:-1] for one in plain for ascii_only in (True, False)}
+    return plain | in_address | in_json | {repr(one)[1:-1] for one in plain}
+
+
+def redacted(value: Any) -> Any:
+    """The same with every text in it redacted, in mappings and lists too."""
+    if isinstance(value, str):
+        return redact(value)
+    if isinstance(value, Mapping):
+        return {redacted(key): redacted(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [redacted(inner) for inner in value]
+    return value

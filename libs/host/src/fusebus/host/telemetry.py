@@ -6,7 +6,7 @@ import importlib.metadata
 import logging
 import os
 import socket
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import msgspec
@@ -16,9 +16,8 @@ from opentelemetry.sdk.trace import Event, ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, ConsoleSpanExporter, SpanExporter, SpanExportResult
 from opentelemetry.sdk.trace.sampling import ParentBased, TraceIdRatioBased
 from opentelemetry.trace import Link, Status
-from opentelemetry.util.types import AttributeValue
 
-from fusebus.host.redaction import redact
+from fusebus.host.redaction import note_secret, redact, redacted
 from fusebus.host.settings import Secret
 
 if TYPE_CHECKING:
@@ -121,7 +120,7 @@ class Redacting(SpanExporter):
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
         """Export the redacted ones."""
-        return self._inner.export([redacted(span) for span in spans])
+        return self._inner.export([redacted_span(span) for span in spans])
 
     def shutdown(self) -> None:
         """Stop."""
@@ -132,7 +131,7 @@ class Redacting(SpanExporter):
         return self._inner.force_flush(timeout_millis)
 
 
-def redacted(span: ReadableSpan) -> ReadableSpan:
+def redacted_span(span: ReadableSpan) -> ReadableSpan:
     """The span with every text in it redacted."""
     status = span.status
     return ReadableSpan(
@@ -140,27 +139,15 @@ def redacted(span: ReadableSpan) -> ReadableSpan:
         context=span.context,
         parent=span.parent,
         resource=span.resource,
-        attributes=_clean(span.attributes),
-        events=[Event(redact(event.name), _clean(event.attributes), event.timestamp) for event in span.events],
-        links=[Link(link.context, _clean(link.attributes)) for link in span.links],
+        attributes=redacted(span.attributes or {}),
+        events=[Event(redact(event.name), redacted(event.attributes or {}), event.timestamp) for event in span.events],
+        links=[Link(link.context, redacted(link.attributes or {})) for link in span.links],
         kind=span.kind,
         status=Status(status.status_code, redact(status.description) if status.description else None),
         start_time=span.start_time,
         end_time=span.end_time,
         instrumentation_scope=span.instrumentation_scope,
     )
-
-
-def _clean(attributes: Mapping[str, AttributeValue] | None) -> dict[str, AttributeValue]:
-    return {key: _clean_value(value) for key, value in (attributes or {}).items()}
-
-
-def _clean_value(value: AttributeValue) -> AttributeValue:
-    if isinstance(value, str):
-        return redact(value)
-    if isinstance(value, Mapping):
-        return _clean(value)
-    return [_clean_value(one) for one in value] if isinstance(value, list | tuple) else value
 
 
 def _resource(service: str) -> Resource:
@@ -204,7 +191,10 @@ def _metric_reader(settings: TelemetrySettings) -> MetricReader:
 
 def _headers(settings: TelemetrySettings) -> dict[str, str]:
     pairs = (pair.partition("=") for pair in settings.headers.reveal().split(",") if "=" in pair)
-    return {name.strip().lower(): value.strip() for name, _, value in pairs}
+    found = {name.strip().lower(): value.strip() for name, _, value in pairs}
+    for value in found.values():
+        note_secret(value)
+    return found
 
 
 def _scraped() -> tuple[MetricReader, Callable[[], Page]]:
