@@ -1,4 +1,4 @@
-"""The emulator's config.json: our topology, within the limits that Microsoft publishes, the same entities on our broker."""
+"""The config.json of the emulator: our topology within the limits that Microsoft publishes, read alike by our broker."""
 
 import json
 import re
@@ -37,11 +37,15 @@ def test_the_committed_file_is_what_the_command_prints() -> None:
     printed = subprocess.run(
         [sys.executable, "-m", "fusebus.contracts", "emulator"], check=True, capture_output=True, text=True
     ).stdout
-    assert COMMITTED.read_text() == printed, "call: python -m fusebus.contracts emulator > deploy/docker/emulator/config.json"
+    assert COMMITTED.read_text() == printed, (
+        "call: python -m fusebus.contracts emulator > deploy/docker/emulator/config.json"
+    )
 
 
 def test_an_unknown_format_is_a_usage_error() -> None:
-    ended = subprocess.run([sys.executable, "-m", "fusebus.contracts", "kafka"], capture_output=True, text=True)
+    ended = subprocess.run(
+        [sys.executable, "-m", "fusebus.contracts", "kafka"], check=False, capture_output=True, text=True
+    )
     assert ended.returncode == 2 and "usage" in ended.stderr
 
 
