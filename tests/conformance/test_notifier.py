@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import email.policy
 import ssl
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from email.message import EmailMessage
@@ -32,7 +32,7 @@ from fusebus.contracts.messages import (
     StageTimings,
     StoredBlob,
 )
-from fusebus.contracts.outcomes import Done, Outcome, Retry
+from fusebus.contracts.outcomes import Done, Outcome, Outgoing, Retry
 from fusebus.host import Secret
 from fusebus.ledger import Ledger, LedgerSettings, MailState, RunState, UploadEntry
 from fusebus.notifier import adapters
@@ -110,6 +110,7 @@ class Notifier:
 
     def __init__(self, settings: NotifierSettings, ledger: Ledger, blobs: Blobs) -> None:
         self.now = NOW
+        self.published: list[Outgoing] = []
         self.ledger, self.blobs = ledger, blobs
         self._handler = Handler(
             Ports(
@@ -117,12 +118,16 @@ class Notifier:
                 ledger=ledger,
                 results=blobs,
                 dead_letters=NoDeadLetters(),
+                publish=self._publish,
                 mailer=adapters.mailer_of(settings),
                 shrink=shrink_jpeg,
                 clock=lambda: self.now,
                 life=adapters.life(),
             )
         )
+
+    async def _publish(self, outgoing: Sequence[Outgoing]) -> None:
+        self.published += outgoing
 
     async def take(self, message: Message, attempt: int = 1) -> Outcome:
         return await self._handler(message, Context(envelope=Envelope(message=message, attempt=attempt)))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import email
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from email.message import EmailMessage
@@ -11,7 +11,7 @@ from email.message import EmailMessage
 import msgspec
 import pytest
 
-from fusebus.blobs import BlobSettings, BlobVanished, layout
+from fusebus.blobs import BlobProperties, BlobSettings, BlobVanished, layout
 from fusebus.bus import BusSettings, ConsumerSettings, Context, DeadLetter
 from fusebus.contracts import identity
 from fusebus.contracts.envelope import Envelope
@@ -26,14 +26,17 @@ from fusebus.contracts.messages import (
     StageTimings,
     StoredBlob,
 )
+from fusebus.contracts.outcomes import Outgoing
 from fusebus.ledger import (
     Entered,
     Final,
     FinalRecorded,
+    Held,
     LedgerSettings,
     LedgerUnavailable,
     MailMarker,
     MailState,
+    RunContents,
     RunRow,
     RunState,
     UploadRow,
@@ -51,7 +54,8 @@ class MemoryLedger:
     """The ledger's contract for the notifier without tables; `broken` makes every call fail."""
 
     def __init__(self) -> None:
-        self.runs: dict[str, RunRow] = {}
+        self.runs_by_id: dict[str, RunRow] = {}
+        self.held: list[Held] = []
         self.rows: dict[tuple[str, str], UploadRow] = {}
         self.mails: dict[str, MailMarker] = {}
         self.broken = False
@@ -63,7 +67,7 @@ class MemoryLedger:
 
     async def run(self, run_id: str) -> RunRow | None:
         self._work()
-        return self.runs.get(run_id)
+        return self.runs_by_id.get(run_id)
 
     async def upload(self, run_id: str, upload_id: str) -> UploadRow | None:
         self._work()
@@ -72,12 +76,30 @@ class MemoryLedger:
     async def find_upload(self, upload_id: str) -> Entered | None:
         self._work()
         rows = [row for (_, upload), row in self.rows.items() if upload == upload_id]
-        return Entered(upload=rows[0], opened=self.runs[rows[0].run_id].first_upload_id == upload_id) if rows else None
+        opened = bool(rows) and self.runs_by_id[rows[0].run_id].first_upload_id == upload_id
+        return Entered(upload=rows[0], opened=opened) if rows else None
 
-    async def uploads(self, run_id: str) -> list[UploadRow]:
+    async def contents(self, run_id: str) -> RunContents:
         self._work()
         self.scans += 1
-        return [row for (run, _), row in self.rows.items() if run == run_id]
+        rows = [row for (run, _), row in self.rows.items() if run == run_id]
+        return RunContents([row for row in rows if row.manifest is None], [row for row in rows if row.manifest])
+
+    async def runs(self, supplier: str | None = None, limit: int = 100) -> list[RunRow]:
+        self._work()
+        return sorted(self.runs_by_id.values(), key=lambda run: run.opened_at, reverse=True)[:limit]
+
+    async def held_uploads(self, supplier: str) -> list[Held]:
+        self._work()
+        return self.held
+
+    async def wait_for(self, run_id: str, upload_id: str, of: str, of_run: str) -> UploadRow | None:
+        self._work()
+        row = self.rows.get((run_id, upload_id))
+        if row is None or row.final is not None:
+            return row
+        self.rows[run_id, upload_id] = msgspec.structs.replace(row, waits_for=of, waits_for_run=of_run)
+        return self.rows[run_id, upload_id]
 
     async def record_final(self, run_id: str, upload_id: str, final: Final) -> FinalRecorded:
         self._work()
@@ -93,18 +115,18 @@ class MemoryLedger:
         self, run_id: str, now: datetime, *, requested_by: str = "", unchanged: RunRow | None = None
     ) -> RunRow | None:
         self._work()
-        run = self.runs.get(run_id)
+        run = self.runs_by_id.get(run_id)
         if run is not None and run.state is RunState.OPEN and unchanged in (None, run):
             run = msgspec.structs.replace(run, state=RunState.CLOSED, closed_at=now, close_requested_by=requested_by)
-            self.runs[run_id] = run
+            self.runs_by_id[run_id] = run
         return run
 
     async def complete_run(self, run_id: str, now: datetime) -> RunRow | None:
         self._work()
-        run = self.runs[run_id]
+        run = self.runs_by_id[run_id]
         if run.state is RunState.CLOSED:
-            self.runs[run_id] = msgspec.structs.replace(run, state=RunState.COMPLETE, completed_at=now)
-        return self.runs[run_id]
+            self.runs_by_id[run_id] = msgspec.structs.replace(run, state=RunState.COMPLETE, completed_at=now)
+        return self.runs_by_id[run_id]
 
     async def mail_marker(self, run_id: str) -> MailMarker | None:
         self._work()
@@ -144,16 +166,44 @@ class MemoryLedger:
 
 
 class MemoryResults(dict[str, bytes]):
-    """The results container."""
+    """The results container; what lies in others is kept with the container before its name."""
 
     async def read(self, container: str, name: str, *, etag: str | None = None, max_bytes: int) -> bytes:
-        if name not in self:
+        if (key := self._key(container, name)) not in self:
             raise BlobVanished(name)
-        return self[name]
+        return self[key]
 
     async def write(self, container: str, name: str, data: bytes, content_type: str) -> None:
-        assert container == layout.RESULTS
-        self[name] = data
+        assert container in (layout.RESULTS, f"to-{SUPPLIER}")
+        self[self._key(container, name)] = data
+
+    async def properties(self, container: str, name: str) -> BlobProperties | None:
+        data = self.get(self._key(container, name))
+        if data is None:
+            return None
+        return BlobProperties(
+            name=name,
+            size=len(data),
+            etag=identity.digest(data),
+            blob_type="BlockBlob",
+            content_type="",
+            created_at=START,
+            modified_at=START,
+        )
+
+    async def create(self, container: str, name: str, data: bytes, content_type: str) -> str:
+        await self.write(container, name, data, content_type)
+        return identity.digest(data)
+
+    async def replace(self, container: str, name: str, data: bytes, content_type: str, etag: str) -> str:
+        assert etag == identity.digest(self[self._key(container, name)])
+        return await self.create(container, name, data, content_type)
+
+    async def create_container(self, container: str) -> None:
+        raise AssertionError("nothing is missing here")
+
+    def _key(self, container: str, name: str) -> str:
+        return name if container == layout.RESULTS else f"{container}/{name}"
 
 
 @dataclass
@@ -219,6 +269,7 @@ class World:
     results: MemoryResults = field(default_factory=MemoryResults)
     mailer: RecordingMailer = field(default_factory=RecordingMailer)
     dead: DeadLetters = field(default_factory=DeadLetters)
+    published: list[Outgoing] = field(default_factory=list)
     settings: NotifierSettings = field(
         default_factory=lambda: NotifierSettings(
             bus=BusSettings(),
@@ -243,12 +294,16 @@ class World:
                 ledger=self.ledger,
                 results=self.results,
                 dead_letters=self.dead,
+                publish=self.publish,
                 mailer=self.mailer,
                 shrink=shrink,
                 clock=lambda: self.now,
                 life="this-process",
             )
         )
+
+    async def publish(self, outgoing: Sequence[Outgoing]) -> None:
+        self.published += outgoing
 
     def configure(self, **fields: object) -> None:
         self.settings = msgspec.structs.replace(self.settings, **fields)
@@ -271,8 +326,8 @@ class World:
                 run_id=run,
                 entered_at=self.now,
             )
-        first = self.ledger.runs.get(run)
-        self.ledger.runs[run] = RunRow(
+        first = self.ledger.runs_by_id.get(run)
+        self.ledger.runs_by_id[run] = RunRow(
             run_id=run,
             supplier=SUPPLIER,
             state=RunState.OPEN,
@@ -286,7 +341,7 @@ class World:
 
     @property
     def run(self) -> RunRow:
-        return self.ledger.runs[RUN]
+        return self.ledger.runs_by_id[RUN]
 
 
 def _analysed(upload: str, run: str = RUN, detections: int = 2) -> ImageAnalysed:

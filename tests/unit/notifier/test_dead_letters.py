@@ -135,14 +135,14 @@ async def test_a_run_that_can_not_be_finished_does_not_keep_the_watch_from_the_n
     await deliver(world, make, "u1")
     world.dead.add("results/notifier", msgspec.structs.replace(make.check(), run_id=other))
     world.dead.add("results/notifier", make.check())
-    scan = world.ledger.uploads
+    scan = world.ledger.contents
 
     async def refuses_the_other(run_id):
         if run_id == other:
             raise ValueError("a row that nobody can read")
         return await scan(run_id)
 
-    world.ledger.uploads = refuses_the_other
+    world.ledger.contents = refuses_the_other
     world.pass_time(600)
     await world.handler.watch_dead_letters()
     assert world.run.state is RunState.COMPLETE

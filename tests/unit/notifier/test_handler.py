@@ -150,16 +150,16 @@ async def test_the_chain_of_checks_survives_a_mailer_that_crashes(world, make):
 async def test_a_run_whose_looks_take_long_is_looked_at_less_often(world, make):
     world.enter("u1")
     await close(world, make)
-    scan = world.ledger.uploads
+    scan = world.ledger.contents
 
     async def slow(run_id):
         world.pass_time(8)
         return await scan(run_id)
 
-    world.ledger.uploads = slow
+    world.ledger.contents = slow
     outcome = await world.take(make.check())
     assert [outgoing.enqueue_at for outgoing in outcome.publish] == [world.now + timedelta(seconds=72)]
-    world.ledger.uploads = lambda run_id: (world.pass_time(100), scan(run_id))[1]
+    world.ledger.contents = lambda run_id: (world.pass_time(100), scan(run_id))[1]
     outcome = await world.take(make.check(1))
     assert [outgoing.enqueue_at for outgoing in outcome.publish] == [world.now + timedelta(seconds=120)]
 
@@ -195,7 +195,9 @@ async def test_two_handlings_at_once_write_one_report(world, make):
 
     world.results.write = slow
     assert await asyncio.gather(world.take(make.check()), world.take(make.check(1))) == [Done(), Done()]
-    assert sorted(writes) == [f"report/{make.run_id}/index.html", f"report/{make.run_id}/summary.json"]
+    reports = [f"report/{make.run_id}/index.html", f"report/{make.run_id}/summary.json"]
+    receipts = [f"runs/{make.run_id}/receipt.{suffix}" for suffix in ("csv", "json")]
+    assert sorted(writes) == ["receipt.csv", "receipt.json", "receipts.csv", "receipts.json", *reports, *receipts]
     assert len(world.mailer.sent) == 1
 
 

@@ -26,6 +26,7 @@ async def main(settings: NotifierSettings, life: Life) -> None:
                 ledger=ledger,
                 results=blobs,
                 dead_letters=bus,
+                publish=bus.publisher().publish,
                 mailer=mailer,
                 shrink=shrink_jpeg,
                 clock=adapters.now,

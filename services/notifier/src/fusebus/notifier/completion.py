@@ -1,4 +1,4 @@
-"""Brings a closed run to its end: report, summary, one mail, complete. Each step may be repeated."""
+"""Brings a closed run to its end: report, summary, receipt, one mail, complete. Each step may be repeated."""
 
 from __future__ import annotations
 
@@ -10,14 +10,17 @@ from email.message import EmailMessage
 import msgspec
 
 from fusebus.blobs import layout
-from fusebus.ledger import FinalKind, RunRow, RunState, UploadRow
+from fusebus.ledger import FinalKind, RunContents, RunRow, RunState, UploadRow
 from fusebus.notifier import policy, telemetry
+from fusebus.notifier.listed import listed_of, searched
 from fusebus.notifier.mail import Envelope, message_id, run_key, summary_mail
 from fusebus.notifier.ports import Ports
+from fusebus.notifier.receipts import leave_receipt
 from fusebus.notifier.report import render_report
 from fusebus.notifier.send_once import send_once
 from fusebus.notifier.summary import Summary, summarise, summary_json, summary_name
 from fusebus.notifier.thumbnails import thumbnails
+from fusebus.notifier.twins import follow, is_waiting
 
 _log = logging.getLogger(__name__)
 
@@ -58,14 +61,18 @@ class Completion:
         return complete
 
     async def _finish(self, run: RunRow) -> bool:
-        uploads = await self._scan(run.run_id)
+        contents = await self._scan(run.run_id)
+        uploads = contents.uploads
         if not policy.is_complete(policy.Phase(run.state.value), policy.pending(upload.final for upload in uploads)):
             return False
         ports = self._ports
-        summary = summarise(run, uploads, await self._earlier_names(run.run_id, uploads))
+        listed = await listed_of(contents, ports.results)
+        listed = await searched(listed, run.supplier, run.run_id, ports.ledger)
+        summary = summarise(run, uploads, await self._earlier(run.run_id, uploads), listed)
         key = run_key(run.run_id)
         if await ports.ledger.mail_marker(run.run_id) is None:  # a mail is only ever meant after its report
             await self._report(summary)
+            await leave_receipt(run, uploads, summary, ports.results)
         envelope = envelope_of(ports)
         since = run.closed_at or run.last_upload_at
 
@@ -83,12 +90,15 @@ class Completion:
         _log.info("run is complete", extra={"counts": msgspec.to_builtins(summary.counts)})
         return complete is not None and complete.state is RunState.COMPLETE
 
-    async def _scan(self, run_id: str) -> list[UploadRow]:
-        """All uploads of the run, and from how many more finals on another scan can find it complete."""
+    async def _scan(self, run_id: str) -> RunContents:
+        """All of the run, with the ends of uploads that waited for others, and from how many more finals on another
+        scan can find it complete: those that wait get theirs in a scan."""
         seen = self._seen[run_id]
-        uploads = await self._ports.ledger.uploads(run_id)
-        self._worth_a_scan[run_id] = seen + policy.pending(upload.final for upload in uploads)
-        return uploads
+        contents = await self._ports.ledger.contents(run_id)
+        uploads = await follow(run_id, contents.uploads, self._ports)
+        outstanding = policy.pending(upload.final for upload in uploads if not is_waiting(upload))
+        self._worth_a_scan[run_id] = seen + max(1, outstanding)
+        return contents._replace(uploads=uploads)
 
     async def _report(self, summary: Summary) -> None:
         ports = self._ports
@@ -100,8 +110,8 @@ class Completion:
         )
         await ports.results.write(layout.RESULTS, layout.report_name(summary.run_id), page, "text/html; charset=utf-8")
 
-    async def _earlier_names(self, run_id: str, uploads: list[UploadRow]) -> dict[str, str]:
-        """Names of uploads in other runs that this run's duplicates repeat."""
+    async def _earlier(self, run_id: str, uploads: list[UploadRow]) -> dict[str, UploadRow]:
+        """Uploads in other runs that this run's duplicates repeat, by their ids."""
         wanted = {
             (final.duplicate_of_run, final.duplicate_of)
             for upload in uploads
@@ -111,12 +121,12 @@ class Completion:
         }
         room = asyncio.Semaphore(LOOKUPS_AT_ONCE)
 
-        async def name(run: str, upload: str) -> tuple[str, str]:
+        async def row(run: str, upload: str) -> UploadRow | None:
             async with room:
-                found = await self._ports.ledger.upload(run, upload)
-            return upload, found.blob_name if found else ""
+                return await self._ports.ledger.upload(run, upload)
 
-        return dict(await asyncio.gather(*(name(run, upload) for run, upload in wanted if run and upload)))
+        rows = await asyncio.gather(*(row(run, upload) for run, upload in wanted if run and upload))
+        return {found.upload_id: found for found in rows if found is not None}
 
 
 def envelope_of(ports: Ports) -> Envelope:

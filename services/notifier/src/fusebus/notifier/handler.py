@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from email.message import EmailMessage
 
 import msgspec
 
 from fusebus.bus import Context
 from fusebus.contracts.messages import (
+    MANIFEST_LOOK_SECONDS,
     BudgetCrossed,
     CloseRun,
     DuplicateFound,
@@ -24,22 +25,27 @@ from fusebus.contracts.messages import (
     RunCheck,
     UploadsHeld,
     WorkLate,
+    manifest_check,
     work_id,
 )
 from fusebus.contracts.outcomes import Done, Outcome, Outgoing, Reject, Retry, done, retry
 from fusebus.host import log_fields
-from fusebus.ledger import LedgerError, RunRow
+from fusebus.ledger import LedgerError, RunRow, RunState
 from fusebus.notifier import finals, policy
 from fusebus.notifier.completion import Completion, envelope_of
 from fusebus.notifier.dead_letters import DeadLetterWatch
+from fusebus.notifier.listed import listed_of
 from fusebus.notifier.mail import budget_key, budget_mail, held_key, held_mail, late_key, late_mail, message_id
 from fusebus.notifier.policy import Look, Phase
 from fusebus.notifier.ports import Ports
 from fusebus.notifier.send_once import send_once
+from fusebus.notifier.twins import waits
 
 _log = logging.getLogger(__name__)
 
 PAUSE_PER_LOOK = 9.0  # times as long as the look took: a run of many uploads is looked at less often
+BY_MANIFEST = "manifest"
+"""Who asked for the end of a run that closes because all that is listed has arrived."""
 LONGEST_PAUSE = timedelta(seconds=120)  # well within the time in which an uncertain mail may be repeated
 
 
@@ -58,7 +64,7 @@ class Handler:
                 case ImageAnalysed() | ImageFailed() | ImageRejected() | DuplicateFound():
                     return await self._final(message, context)
                 case RunCheck():
-                    return await self._check(message)
+                    return await (self._check_manifests(message) if message.manifest else self._check(message))
                 case CloseRun():
                     return await self._close(message, context)
                 case BudgetCrossed():
@@ -84,6 +90,8 @@ class Handler:
 
     async def _final(self, message: finals.FinalMessage, context: Context) -> Outcome:
         try:
+            if isinstance(message, DuplicateFound) and await waits(message, self._ports.ledger):
+                return done()
             outcome = await finals.record(message, self._ports.ledger)
         except LedgerError as error:
             return self._later(context, error)
@@ -119,6 +127,41 @@ class Handler:
         again_at = max(again_at, now + min((now - began) * PAUSE_PER_LOOK, LONGEST_PAUSE))
         following = msgspec.structs.replace(message, sequence=message.sequence + 1)
         return Done((Outgoing(message=following, enqueue_at=again_at),))
+
+    async def _check_manifests(self, message: RunCheck) -> Outcome:
+        """Close the run once all that its manifests list has arrived; until it is closed, look again and again."""
+        ports = self._ports
+        began = ports.clock()
+        try:
+            run = await ports.ledger.run(message.run_id)
+            if run is None:
+                return Reject(reason="unknown_run", description=f"there is no run {message.run_id}")
+            if run.state is not RunState.OPEN:
+                return done()
+            listed = await listed_of(await ports.ledger.contents(run.run_id), ports.results)
+            if not any(not manifest.reason for manifest in listed.manifests):
+                return done()
+            if listed.is_complete:
+                closed = await ports.ledger.close_run(run.run_id, began, requested_by=BY_MANIFEST, unchanged=run)
+                if closed is not None and closed.state is not RunState.OPEN:
+                    _log.info("run is closed", extra={"because": "all that is listed has arrived"})
+                    await self._finish_early(closed)
+                    return done()
+        except Exception:
+            _log.exception("the look at the manifests failed, another one follows")
+        now = ports.clock()
+        pause = max((now - began) * PAUSE_PER_LOOK, timedelta(seconds=ports.settings.recheck_seconds))
+        later = datetime.fromtimestamp((message.sequence + 1) * MANIFEST_LOOK_SECONDS, UTC)  # a number of its own
+        again_at = max(later, now + min(pause, LONGEST_PAUSE))
+        following = manifest_check(message.run_id, message.supplier, again_at)
+        return Done((Outgoing(message=following, enqueue_at=again_at),))
+
+    async def _finish_early(self, run: RunRow) -> None:
+        """Where every final is there already; else the last of them, or the run's check, completes it."""
+        try:
+            await self._completion.finish(run)
+        except Exception:
+            _log.exception("the run is left to its next check")
 
     async def _close(self, message: CloseRun, context: Context) -> Outcome:
         try:

@@ -22,6 +22,7 @@ from fusebus.notifier.summary import Summary, presentable
 SUBJECT_LENGTH = 120  # characters
 LONGEST_REASON = 1_000  # characters
 MOST_PROBLEMS = 12  # told one by one; the report has all
+MOST_MISSING = 30  # missing files that are named; the report has all
 MOST_PICTURE_BYTES = 600_000  # of all pictures together; well under what relays take, 1.35 times that in base64
 
 _TONES = {
@@ -73,6 +74,8 @@ def summary_mail(summary: Summary, thumbnails: Mapping[str, bytes], envelope: En
         "period": period(run.opened_at, run.closed_at),
         "problems": problems[:MOST_PROBLEMS],
         "more": max(0, len(problems) - MOST_PROBLEMS),
+        "missing": run.missing[:MOST_MISSING],
+        "more_missing": max(0, len(run.missing) - MOST_MISSING),
         "pictures": pictures,
         "tones": _TONES,
         "report": envelope.report_address + place if envelope.report_address else f"{layout.RESULTS}/{place}",
@@ -222,6 +225,11 @@ def _problems(run: Summary) -> list[_Problem]:
     """What went wrong, our own failures first."""
     return [
         *(_Problem("failed", found.name, reason(found.reason), found.description) for found in run.failed),
+        *(
+            _Problem("rejected", found.name, "List of files refused", found.explanation)
+            for found in run.manifests
+            if found.reason
+        ),
         *(_Problem("rejected", found.name, reason(found.reason), found.explanation) for found in run.rejected),
         *(
             _Problem("duplicate", found.name, "Duplicate", f"Same photo as {found.of_name or 'an earlier upload'}.")

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Protocol
 
+from fusebus.blobs import BlobProperties
 from fusebus.bus import DeadLetter
-from fusebus.ledger import Entered, Final, FinalRecorded, MailMarker, MailState, RunRow, UploadRow
+from fusebus.contracts.outcomes import Outgoing
+from fusebus.ledger import Entered, Final, FinalRecorded, Held, MailMarker, MailState, RunContents, RunRow, UploadRow
 from fusebus.notifier.mailers import Mailer
 from fusebus.notifier.settings import NotifierSettings
 
@@ -19,8 +21,12 @@ class RunLedger(Protocol):
     async def run(self, run_id: str) -> RunRow | None: ...
     async def upload(self, run_id: str, upload_id: str) -> UploadRow | None: ...
     async def find_upload(self, upload_id: str) -> Entered | None: ...
-    async def uploads(self, run_id: str) -> list[UploadRow]: ...
+    async def runs(self, supplier: str | None = None, limit: int = 100) -> list[RunRow]: ...
+    async def contents(self, run_id: str) -> RunContents: ...
+    async def held_uploads(self, supplier: str) -> list[Held]: ...
+    async def wait_for(self, run_id: str, upload_id: str, of: str, of_run: str) -> UploadRow | None: ...
     async def record_final(self, run_id: str, upload_id: str, final: Final) -> FinalRecorded: ...
+    async def cancel_run(self, run_id: str, now: datetime, *, by: str, reason: str = "") -> RunRow | None: ...
     async def close_run(
         self, run_id: str, now: datetime, *, requested_by: str = "", unchanged: RunRow | None = None
     ) -> RunRow | None: ...
@@ -33,10 +39,14 @@ class RunLedger(Protocol):
 
 
 class ResultStore(Protocol):
-    """The results container, by fusebus.blobs.Blobs."""
+    """The results container, and the suppliers' containers of receipts, by fusebus.blobs.Blobs."""
 
     async def read(self, container: str, name: str, *, etag: str | None = None, max_bytes: int) -> bytes: ...
     async def write(self, container: str, name: str, data: bytes, content_type: str) -> None: ...
+    async def properties(self, container: str, name: str) -> BlobProperties | None: ...
+    async def create(self, container: str, name: str, data: bytes, content_type: str) -> str: ...
+    async def replace(self, container: str, name: str, data: bytes, content_type: str, etag: str) -> str: ...
+    async def create_container(self, container: str) -> None: ...
 
 
 class DeadLetterQueues(Protocol):
@@ -44,6 +54,9 @@ class DeadLetterQueues(Protocol):
 
     async def peek_dead_letters(self, topic: str, subscription: str, after_sequence: int = 0) -> list[DeadLetter]: ...
 
+
+Publish = Callable[[Sequence[Outgoing]], Awaitable[None]]
+"""Sends what belongs to no message that is handled. Raises PublishFailed."""
 
 Shrink = Callable[[bytes], Awaitable[bytes]]
 """A picture's JPEG bytes to its thumbnail's. Raises fusebus.vision.ImageError."""
@@ -57,6 +70,7 @@ class Ports:
     ledger: RunLedger
     results: ResultStore
     dead_letters: DeadLetterQueues
+    publish: Publish
     mailer: Mailer
     shrink: Shrink
     clock: Callable[[], datetime]

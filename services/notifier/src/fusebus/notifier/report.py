@@ -14,6 +14,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from msgspec import Struct
 
+from fusebus.notifier.listed import Missing
 from fusebus.notifier.summary import Picture, Summary, presentable
 
 UP_TO_RESULTS = "../../"
@@ -86,7 +87,7 @@ def environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    found.filters |= {"counted": counted, "reason": reason, "link": link, "parted": parted}
+    found.filters |= {"counted": counted, "reason": reason, "link": link, "parted": parted, "whereabouts": whereabouts}
     return found
 
 
@@ -97,17 +98,18 @@ def _stylesheet() -> str:
 
 def title(run: Summary) -> str:
     """The run in a few words."""
-    return f"{counted(run.counts.uploads, 'photo')} from {run.supplier}"
+    again = f", analysed again with {run.model}" if run.reprocess_of else ""
+    return f"{counted(run.counts.uploads, 'photo')} from {run.supplier}{again}"
 
 
 def verdict(run: Summary) -> str:
     """What became of the photos in one line, for a subject: `20 analysed, 3 rejected, 1 duplicate`."""
     counts = run.counts
+    missing = [f"{len(run.lost)} missing"] if run.lost else []
     if counts.uploads and counts.analysed == counts.uploads:
-        return "all analysed"
-    return (
-        ", ".join(f"{part.count} {part.label.lower()}" for part in parts(run) if part.count) or "nothing was uploaded"
-    )
+        return ", ".join(["all analysed", *missing])
+    found = [f"{part.count} {part.label.lower()}" for part in parts(run) if part.count]
+    return ", ".join([*(found or ["nothing was uploaded"]), *missing])
 
 
 def findings(run: Summary) -> str:
@@ -129,6 +131,9 @@ def next_steps(run: Summary) -> str:
         sentences.append(
             f"{counted(counts.rejected, 'photo')} {'needs' if counts.rejected == 1 else 'need'} another upload."
         )
+    if run.lost:
+        one = len(run.lost) == 1
+        sentences.append(f"{counted(len(run.lost), 'listed file')} {'is' if one else 'are'} missing.")
     if counts.failed:
         sentences.append(f"{counted(counts.failed, 'photo')} failed on our side.")
     return " ".join(sentences) or ("Nothing is left to do." if counts.uploads else "Nothing was uploaded.")
@@ -164,6 +169,13 @@ def parted(name: str) -> tuple[str, str]:
     """A name's folders (with the slash) and its last part."""
     folders, slash, last = name.rpartition("/")
     return (folders + slash, last) if last else ("", name)
+
+
+def whereabouts(found: Missing) -> str:
+    """What is known of a listed file that is not in the run."""
+    if found.of_run:
+        return f"came in another run, {found.of_run}"
+    return "arrived and is held" if found.held else "did not arrive"
 
 
 def link(name: str) -> str:

@@ -12,8 +12,12 @@ import msgspec
 from fusebus.blobs import layout
 from fusebus.contracts import display
 from fusebus.ledger import Final, FinalKind, RunRow, UploadRow
+from fusebus.notifier.listed import Listed, Manifest, Missing
 
 S = TypeVar("S", bound=msgspec.Struct)
+NAMES = ("name", "of_name", "manifest")
+"""Fields that hold a file's name."""
+NOTHING_LISTED = Listed()
 
 
 class Picture(msgspec.Struct, frozen=True, kw_only=True):
@@ -52,6 +56,9 @@ class Duplicate(msgspec.Struct, frozen=True, kw_only=True):
     """Empty where the first upload's row is gone."""
     of_run: str
     """The run of the first upload; may be this one."""
+    of_annotated: str = ""
+    """The earlier result: names in the results container; empty where there is none (yet)."""
+    of_result: str = ""
 
 
 class Failure(msgspec.Struct, frozen=True, kw_only=True):
@@ -87,7 +94,22 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     rejected: tuple[Rejection, ...]
     duplicates: tuple[Duplicate, ...]
     failed: tuple[Failure, ...]
+    manifests: tuple[Manifest, ...] = ()
+    """Lists of files that came with the run."""
+    missing: tuple[Missing, ...] = ()
+    """Files that these list and that are not in the run."""
+    unlisted: tuple[str, ...] = ()
+    """Files that none of them lists, though there is one."""
+    reprocess_of: str = ""
+    """The run whose photos were analysed again; empty for a delivery."""
+    model: str = ""
+    """`name@version` that analysed them again."""
     schema_version: int = 1
+
+    @property
+    def lost(self) -> tuple[Missing, ...]:
+        """Listed files that are not here in any run."""
+        return tuple(found for found in self.missing if found.is_lost)
 
     @property
     def analysed(self) -> tuple[Picture, ...]:
@@ -113,17 +135,19 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
         )
 
 
-def summarise(run: RunRow, uploads: Sequence[UploadRow], earlier: Mapping[str, str]) -> Summary:
-    """A run whose uploads are all final, in the order of their names. `earlier`: names of uploads of other runs by id.
+def summarise(
+    run: RunRow, uploads: Sequence[UploadRow], earlier: Mapping[str, UploadRow], listed: Listed = NOTHING_LISTED
+) -> Summary:
+    """A run whose uploads are all final, in the order of their names. `earlier`: uploads of other runs by id.
 
     Raises ValueError where an upload has no final.
     """
-    names = {**earlier, **{upload.upload_id: upload.blob_name for upload in uploads}}
+    first = {**earlier, **{upload.upload_id: upload for upload in uploads}}
     found: dict[FinalKind, list[Any]] = {kind: [] for kind in FinalKind}
     for upload in sorted(uploads, key=lambda upload: (_natural(upload.blob_name), upload.upload_id)):
         if upload.final is None:
             raise ValueError(f"upload {upload.upload_id} has no final")
-        found[upload.final.kind].append(_described(upload, upload.final, names))
+        found[upload.final.kind].append(_described(upload, upload.final, first))
     return Summary(
         run_id=run.run_id,
         supplier=run.supplier,
@@ -133,17 +157,23 @@ def summarise(run: RunRow, uploads: Sequence[UploadRow], earlier: Mapping[str, s
         rejected=tuple(found[FinalKind.REJECTED]),
         duplicates=tuple(found[FinalKind.DUPLICATE]),
         failed=tuple(found[FinalKind.FAILED]),
+        manifests=listed.manifests,
+        missing=listed.missing,
+        unlisted=listed.unlisted,
+        reprocess_of=run.reprocess_of,
+        model=run.model,
     )
 
 
-def _described(upload: UploadRow, final: Final, names: Mapping[str, str]) -> Picture | Rejection | Duplicate | Failure:
+def _described(
+    upload: UploadRow, final: Final, first: Mapping[str, UploadRow]
+) -> Picture | Rejection | Duplicate | Failure:
     who = {"upload_id": upload.upload_id, "name": upload.blob_name}
     match final.kind:
         case FinalKind.REJECTED:
             return Rejection(**who, reason=final.reason, explanation=final.explanation)
         case FinalKind.DUPLICATE:
-            first = final.duplicate_of
-            return Duplicate(**who, of_upload=first, of_name=names.get(first, ""), of_run=final.duplicate_of_run)
+            return _duplicate(who, final, first.get(final.duplicate_of))
         case FinalKind.FAILED:
             return Failure(**who, reason=final.reason, description=final.explanation)
     return Picture(
@@ -156,6 +186,18 @@ def _described(upload: UploadRow, final: Final, names: Mapping[str, str]) -> Pic
         annotated=final.annotated.name if final.annotated else "",
         result=final.result.name if final.result else "",
         quality=tuple(note for note in upload.image.quality.split(",") if note) if upload.image else (),
+    )
+
+
+def _duplicate(who: Mapping[str, str], final: Final, first: UploadRow | None) -> Duplicate:
+    there = first.final if first else None
+    return Duplicate(
+        **who,
+        of_upload=final.duplicate_of,
+        of_name=first.blob_name if first else "",
+        of_run=final.duplicate_of_run,
+        of_annotated=there.annotated.name if there and there.annotated else "",
+        of_result=there.result.name if there and there.result else "",
     )
 
 
@@ -180,7 +222,7 @@ def presentable(summary: Summary) -> Summary:
 
     def shown(found: S) -> S:
         texts = {
-            field: display.name(value) if field in ("name", "of_name") and value else display.one_line(value)
+            field: display.name(value) if field in NAMES and value else display.one_line(value)
             for field in found.__struct_fields__
             if isinstance(value := getattr(found, field), str)
         }
@@ -192,4 +234,7 @@ def presentable(summary: Summary) -> Summary:
         rejected=tuple(map(shown, summary.rejected)),
         duplicates=tuple(map(shown, summary.duplicates)),
         failed=tuple(map(shown, summary.failed)),
+        manifests=tuple(map(shown, summary.manifests)),
+        missing=tuple(map(shown, summary.missing)),
+        unlisted=tuple(map(display.name, summary.unlisted)),
     )

@@ -1,0 +1,134 @@
+"""Duplicates across runs and within one: each has one end, and none before that of the photo's first upload."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+
+from fusebus.contracts import identity
+from fusebus.contracts.messages import BlobCreated, RejectReason, RunCheck
+from fusebus.contracts.outcomes import Done, Reject
+from fusebus.ledger import Final, FinalKind, RunState
+from fusebus.notifier.twins import Fate, fate
+
+
+def end(world, kind: FinalKind, reason: str = "") -> Final:
+    return Final(kind=kind, at=world.now, reason=reason, explanation="what happened", model="m@1")
+
+
+async def look(world, run: str) -> object:
+    return await world.take(RunCheck(run_id=run, supplier="northgrid"))
+
+
+@pytest.fixture
+def earlier(world) -> str:
+    """Another run of the same supplier, with the upload `first`."""
+    run = identity.run_id("northgrid", world.now, "ff" * 16)
+    world.enter("first", run=run)
+    return run
+
+
+async def test_a_duplicate_of_what_is_not_done_yet_waits_and_its_run_with_it(world, make, earlier):
+    world.enter("again")
+    assert await world.take(make.duplicate("again", "first", earlier)) == Done()
+    row = world.ledger.rows[make.run_id, "again"]
+    assert (row.final, row.waits_for, row.waits_for_run) == (None, "first", earlier)
+    world.pass_time(600)
+    await look(world, make.run_id)
+    assert world.run.state is RunState.CLOSED
+    await world.ledger.record_final(earlier, "first", end(world, FinalKind.ANALYSED))
+    assert await look(world, make.run_id) == Done()
+    row = world.ledger.rows[make.run_id, "again"]
+    assert (row.final.kind, row.final.duplicate_of, row.final.duplicate_of_run) == ("duplicate", "first", earlier)
+    assert world.run.state is RunState.COMPLETE
+    assert world.published == []
+
+
+async def test_a_duplicate_in_the_same_run_ends_with_the_last_final_of_the_run(world, make):
+    world.enter("first", "again")
+    await world.take(make.duplicate("again", "first"))
+    world.pass_time(600)
+    await look(world, make.run_id)
+    await world.take(make.analysed("first"))
+    assert world.run.state is RunState.COMPLETE, "no look is waited for"
+    assert world.ledger.rows[make.run_id, "again"].final.kind is FinalKind.DUPLICATE
+
+
+async def test_a_photo_whose_first_upload_failed_fails_with_it_and_says_why(world, make, earlier):
+    world.enter("again")
+    await world.take(make.duplicate("again", "first", earlier))
+    await world.ledger.record_final(earlier, "first", end(world, FinalKind.FAILED, "model_failed"))
+    world.pass_time(600)
+    assert await look(world, make.run_id) == Done()
+    final = world.ledger.rows[make.run_id, "again"].final
+    assert (final.kind, final.reason, final.duplicate_of) == (FinalKind.FAILED, "model_failed", "first")
+    assert "what happened" in final.explanation
+
+
+@pytest.mark.parametrize(
+    ("kind", "reason"),
+    [(FinalKind.REJECTED, RejectReason.BLOB_VANISHED.value), (FinalKind.FAILED, "storage_unavailable")],
+)
+async def test_a_sound_photo_whose_first_upload_came_to_nothing_is_analysed_after_all(
+    world, make, earlier, kind, reason
+):
+    world.enter("again")
+    await world.take(make.duplicate("again", "first", earlier))
+    await world.ledger.record_final(earlier, "first", end(world, kind, reason))
+    world.pass_time(600)
+    await look(world, make.run_id)
+    [sent] = world.published
+    assert isinstance(sent.message, BlobCreated) and sent.replay
+    event, row = sent.message, world.ledger.rows[make.run_id, "again"]
+    assert (event.container, event.blob_name, event.data.e_tag) == (row.container, row.blob_name, row.blob_etag)
+    assert (row.final, row.waits_for) == (None, ""), "an ordinary upload again"
+    await look(world, make.run_id)
+    assert len(world.published) == 1, "once"
+    await world.take(make.analysed("again"))
+    assert world.run.state is RunState.COMPLETE
+    assert world.ledger.rows[make.run_id, "again"].final.kind is FinalKind.ANALYSED
+
+
+async def test_a_release_that_could_not_be_sent_is_tried_again_under_the_same_id(world, make, earlier):
+    world.enter("again")
+    await world.take(make.duplicate("again", "first", earlier))
+    await world.ledger.record_final(earlier, "first", end(world, FinalKind.REJECTED))
+    world.pass_time(600)
+    good, world.ledger.wait_for = world.ledger.wait_for, None  # it is sent, and then the process dies
+    assert (await look(world, make.run_id)).publish, "the check follows all the same"
+    world.ledger.wait_for = good
+    await look(world, make.run_id)
+    first, second = world.published
+    assert first == second
+
+
+async def test_a_duplicate_that_nobody_entered_is_refused(world, make, earlier):
+    assert isinstance(await world.take(make.duplicate("stranger", "first", earlier)), Reject)
+
+
+async def test_many_that_wait_for_one_run_cost_one_scan_of_it(world, make, earlier):
+    names = [f"u{number}" for number in range(101)]
+    world.enter(*[f"f{number}" for number in range(101)], run=earlier)
+    world.enter(*names)
+    for number, name in enumerate(names):
+        await world.take(make.duplicate(name, f"f{number}", earlier))
+        await world.ledger.record_final(earlier, f"f{number}", end(world, FinalKind.ANALYSED))
+    world.pass_time(600)
+    assert await look(world, make.run_id) == Done()
+    assert world.ledger.scans == 2
+
+
+def test_only_failures_that_say_nothing_of_the_photo_let_its_twin_go(world):
+    row = None
+    assert fate(row) is Fate.RELEASE
+    world.enter("u")
+    [row] = world.ledger.rows.values()
+    assert fate(row) is Fate.WAIT
+    for kind, expected in (
+        (FinalKind.ANALYSED, Fate.DUPLICATE),
+        (FinalKind.CONVERTED, Fate.DUPLICATE),
+        (FinalKind.DUPLICATE, Fate.DUPLICATE),
+        (FinalKind.FAILED, Fate.SAME_FAILURE),
+        (FinalKind.REJECTED, Fate.RELEASE),
+    ):
+        assert fate(msgspec.structs.replace(row, final=end(world, kind))) is expected
