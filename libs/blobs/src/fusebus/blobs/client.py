@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import re
 from collections.abc import AsyncIterator, Callable
@@ -21,8 +22,8 @@ from fusebus.blobs import grants
 from fusebus.blobs.blocks import IF_ABSENT, upload_blocks
 from fusebus.blobs.errors import BlobChanged, BlobExists, BlobTooLarge, BlobVanished, translated
 from fusebus.blobs.grants import GrantedUrl
-from fusebus.blobs.layout import supplier_container, supplier_of
-from fusebus.blobs.sas import container_url_with_sas
+from fusebus.blobs.layout import receipt_container, supplier_container, supplier_of
+from fusebus.blobs.sas import READ_ONLY, container_url_with_sas
 from fusebus.blobs.settings import BlobSettings
 from fusebus.contracts.messages import SUPPLIER_CONTAINER_PREFIX
 from fusebus.host import SettingsError
@@ -234,13 +235,28 @@ class Blobs:
         with translated(f"grant for {container}"):
             return await grants.grant(self._service, container, grant_id, expires_at)
 
+    async def receipt_grant(self, supplier: str, grant_id: str, expires_at: datetime) -> GrantedUrl:
+        """The sibling of `supplier_grant`: it reads the supplier's receipts by name, and nothing else anywhere.
+
+        Their container is made where it is missing. Raises as `supplier_grant` does.
+        """
+        container = receipt_container(supplier)
+        await self.create_container(container)
+        with translated(f"grant for {container}"):
+            return await grants.grant(self._service, container, grant_id, expires_at, READ_ONLY)
+
     async def revoke_grants(self, supplier: str, grant_ids: set[str] | None) -> None:
-        """Refuse these grants from now on, None: all that hang on a policy. A repeat changes nothing.
+        """Refuse these grants and their siblings from now on, None: all that hang on a policy.
+
+        A repeat changes nothing.
 
         Raises StorageUnavailable, StorageError (GrantUnavailable where others change the grants all the time)."""
         container = supplier_container(supplier)
         with translated(f"revocation for {container}"):
             await grants.revoke(self._service, container, grant_ids)
+        receipts = receipt_container(supplier)
+        with contextlib.suppress(BlobVanished), translated(f"revocation for {receipts}"):  # not made yet: none is there
+            await grants.revoke(self._service, receipts, grant_ids)
 
     async def _put(self, container: str, name: str, data: bytes, content_type: str, condition: dict[str, Any]) -> str:
         with translated(f"write of {container}/{name!r}"):

@@ -1,4 +1,4 @@
-"""Owns the tokens that suppliers keep for days: create blobs in one container, revocable where storage allows it."""
+"""Owns the tokens that suppliers keep for days, each for one container and revocable where storage allows it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 from azure.core.exceptions import AzureError, HttpResponseError
-from azure.storage.blob import AccessPolicy, StorageErrorCode, generate_container_sas
+from azure.storage.blob import AccessPolicy, ContainerSasPermissions, StorageErrorCode, generate_container_sas
 from azure.storage.blob.aio import BlobLeaseClient, BlobServiceClient, ContainerClient
 
 from fusebus.blobs.errors import StorageError
@@ -42,8 +42,14 @@ class GrantedUrl(msgspec.Struct, frozen=True, kw_only=True):
     """False for a user-delegation token: storage takes back all of an account's at once, or none."""
 
 
-async def grant(service: BlobServiceClient, container: str, grant_id: str, expires_at: datetime) -> GrantedUrl:
-    """A create-only token. Where the account key signs, it hangs on a stored access policy called `grant_id`.
+async def grant(
+    service: BlobServiceClient,
+    container: str,
+    grant_id: str,
+    expires_at: datetime,
+    permission: ContainerSasPermissions = CREATE_ONLY,
+) -> GrantedUrl:
+    """A token with that permission. Where the account key signs, it hangs on a stored access policy called `grant_id`.
 
     The policy then holds permission, start and expiry, the token only its id and (outside local) https.
     Raises GrantUnavailable, and the SDK's errors.
@@ -53,14 +59,15 @@ async def grant(service: BlobServiceClient, container: str, grant_id: str, expir
     chosen: dict[str, Any] = {"protocol": "https"} if service.url.startswith("https:") else {}
     account_key = getattr(service.credential, "account_key", None)
     if account_key:
-        await _add_policy(service.get_container_client(container), grant_id, start, expires_at)
+        policy = AccessPolicy(permission, expiry=expires_at, start=start.replace(microsecond=0))
+        await _add_policy(service.get_container_client(container), grant_id, policy)
         chosen |= {"account_key": account_key, "policy_id": grant_id}
     else:
         start = max(start, expires_at - LONGEST_DELEGATION)  # the skew is no part of what was asked for
         if start > datetime.now(UTC):
             raise GrantUnavailable("with a managed identity a token lives 7 days at most: --for 7d, and grant anew")
         chosen |= {"user_delegation_key": await service.get_user_delegation_key(start, expires_at)}
-        chosen |= {"permission": CREATE_ONLY, "start": start, "expiry": expires_at}
+        chosen |= {"permission": permission, "start": start, "expiry": expires_at}
     token = generate_container_sas(str(service.account_name), container, **chosen)
     url = f"{service.get_container_client(container).url.split('?')[0]}?{token}"
     return GrantedUrl(url=url, expires_at=expires_at, revocable=bool(account_key))
@@ -81,13 +88,13 @@ async def revoke(service: BlobServiceClient, container: str, grant_ids: set[str]
         await _change_policies(client, without)
 
 
-async def _add_policy(client: ContainerClient, grant_id: str, start: datetime, expiry: datetime) -> None:
+async def _add_policy(client: ContainerClient, grant_id: str, policy: AccessPolicy) -> None:
     def with_it(policies: Policies) -> Policies:
         now = datetime.now(UTC)
         kept = {name: policy for name, policy in policies.items() if not _is_over(policy, now)}
         if len(kept) >= MAX_POLICIES:
             raise GrantUnavailable(f"the container has {MAX_POLICIES} grants already, and can't have more: revoke one")
-        return kept | {grant_id: AccessPolicy(CREATE_ONLY, expiry=expiry, start=start.replace(microsecond=0))}
+        return kept | {grant_id: policy}
 
     await _change_policies(client, with_it)
 

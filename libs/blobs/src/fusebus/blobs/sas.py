@@ -1,4 +1,4 @@
-"""Owns the one kind of token that we hand out: create blobs in one supplier's container, for a while."""
+"""Owns what the tokens admit that we hand out: create blobs in one supplier's container, or read its receipts."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ CLOCK_SKEW = timedelta(minutes=15)
 """The token starts so long before now: the supplier's, our and storage's clocks differ."""
 CREATE_ONLY = ContainerSasPermissions(create=True)
 """`sp=c` denies overwrite, list, read, delete, metadata and tags; it still admits append and page blobs, and copies."""
+READ_ONLY = ContainerSasPermissions(read=True)
+"""`sp=r` denies list, write, delete, metadata changes and tags: whoever has it must know a blob's name."""
 
 
 async def container_url_with_sas(service: BlobServiceClient, container: str, valid_for_seconds: float) -> str:

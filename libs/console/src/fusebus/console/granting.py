@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from fusebus.blobs import layout
 from fusebus.ledger import Grant
 
 
-def grant_words(grant: Grant, url: str) -> list[str]:
-    """The lines for the operator to hand on; they hold the secret."""
+def grant_words(grant: Grant, url: str, receipts_url: str) -> list[str]:
+    """The lines for the operator to hand on; they hold the secrets."""
     container, _, token = url.partition("?")
     ends = f"{grant.expires_at:%Y-%m-%d %H:%M} UTC"
     back = (
@@ -28,4 +29,15 @@ def grant_words(grant: Grant, url: str) -> list[str]:
         "3. curl, one file at a time; Azure Storage Explorer takes the link as it is (docs/suppliers.md)",
         "     curl --fail-with-body -T photo.jpg -H 'x-ms-blob-type: BlockBlob' -H 'If-None-Match: *' \\",
         f"       '{container}/photo.jpg?{token}'",
+        "",
+        "What became of each photo: these links open in a browser. They read receipts, and nothing else; they end with",
+        "the grant above. The list of all deliveries, then the newest one (.json in place of .csv: for programs):",
+        f"     {blob_url(receipts_url, layout.receipt_index_name('csv'))}",
+        f"     {blob_url(receipts_url, layout.latest_receipt_name('csv'))}",
     ]
+
+
+def blob_url(container_url: str, name: str) -> str:
+    """The address of a blob of ours under a container's URL with its token."""
+    container, _, token = container_url.partition("?")
+    return f"{container}/{name}?{token}"

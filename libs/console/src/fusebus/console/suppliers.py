@@ -239,7 +239,7 @@ def remove(name: str, reason: str, author: str | None, as_json: bool, settings_f
 @JSON_OPTION
 @SETTINGS_OPTION
 def grant(name: str, span: str, author: str | None, as_json: bool, settings_file: Path | None) -> None:
-    """Print, once, a link with which NAME can create files in its container, and nothing else.
+    """Print, once, a link with which NAME can create files in its container, and one that reads its receipts.
 
     It is kept nowhere: who loses it gets another. With a managed identity storage signs for 7 days at most, and such
     a grant can't be taken back alone; where the account key signs, `revoke` works at once.
@@ -254,11 +254,12 @@ def grant(name: str, span: str, author: str | None, as_json: bool, settings_file
         raise click.UsageError(f"--for {span} is longer than {LONGEST_GRANT_DAYS} days")
     grant_id = f"{now:%Y%m%d-%H%M%S}-{secrets.token_hex(3)}"
 
-    async def work(ledger: Ledger, blobs: Blobs) -> tuple[Grant, str]:
+    async def work(ledger: Ledger, blobs: Blobs) -> tuple[Grant, str, str]:
         record = await _known(ledger, name)
         if record.state is not SupplierState.ACTIVE:
             raise click.UsageError(f"{name} is {record.state.value}: fusebus supplier resume {name} comes first")
         made = await blobs.supplier_grant(name, grant_id, until)
+        reads = await blobs.receipt_grant(name, grant_id, until)
         noted = Grant(
             grant_id=grant_id,
             supplier=name,
@@ -268,10 +269,10 @@ def grant(name: str, span: str, author: str | None, as_json: bool, settings_file
             revocable=made.revocable,
         )
         await ledger.note_grant(noted)
-        return noted, made.url
+        return noted, made.url, reads.url
 
-    noted, url = _with_both(settings_file, work)
-    _tell(as_json, {"grant": noted, "url": url}, grant_words(noted, url))
+    noted, url, receipts = _with_both(settings_file, work)
+    _tell(as_json, {"grant": noted, "url": url, "receipts_url": receipts}, grant_words(noted, url, receipts))
 
 
 @supplier.command()
