@@ -52,7 +52,7 @@ class ToldModel:
         self.images: list[str] = []
 
     @contextlib.contextmanager
-    def lease(self, image_id: str) -> Iterator["ToldModel"]:
+    def lease(self, image_id: str, wanted: str = "") -> Iterator["ToldModel"]:
         self.images.append(image_id)
         yield self
 

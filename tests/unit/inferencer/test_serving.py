@@ -10,7 +10,7 @@ import pytest
 from fusebus.host import log_fields
 from fusebus.host.logs import JsonFormatter
 from fusebus.inferencer.backends import Outputs
-from fusebus.inferencer.model import ModelBroken, ModelThread
+from fusebus.inferencer.model import ModelBroken, ModelThread, NotServed
 from fusebus.inferencer.serving import Served, Serving
 from fusebus.models import load_manifest
 from fusebus.vision import DEMO_MODEL
@@ -92,6 +92,15 @@ async def test_images_go_to_the_version_that_was_switched_to(serving: Serving, o
     assert await score(serving) == 0.1
     serving.switch(await opened("2", Numbered(0.2)))
     assert await score(serving) == 0.2
+
+
+async def test_an_image_that_names_its_version_goes_to_no_other(serving: Serving, opened: Open) -> None:
+    serving.switch(await opened("1", Numbered(0.1)), await opened("2", Numbered(0.2)))
+    for wanted, expected in (("m@1", 0.1), ("m@2", 0.2)):
+        with serving.lease("image", wanted) as model:
+            assert round(float((await model.detect(PICTURE)).outputs.scores[0]), 3) == expected
+    with pytest.raises(NotServed, match="m@3"), serving.lease("image", "m@3"):
+        raise AssertionError("nothing may be done with it")
 
 
 async def test_the_old_version_answers_its_last_image_before_it_is_closed(

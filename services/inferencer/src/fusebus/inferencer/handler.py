@@ -36,7 +36,7 @@ from fusebus.contracts.outcomes import Abandon, Outcome, done, retry
 from fusebus.host import log_fields
 from fusebus.inferencer import telemetry
 from fusebus.inferencer.codecs import Codecs, Rendered, prepare, render
-from fusebus.inferencer.model import ModelBroken, PictureFailed
+from fusebus.inferencer.model import ModelBroken, NotServed, PictureFailed
 from fusebus.inferencer.policy import Pace
 from fusebus.inferencer.ports import Model, Models, Store
 from fusebus.inferencer.result import result_json
@@ -85,7 +85,7 @@ class Detect:
             try:
                 with self.stages.passage(urgency_of(work)) as passage:
                     await passage.into(self.stages.download)
-                    with self.models.lease(work.image_id) as model:  # one version from the first step to the last
+                    with self.models.lease(work.image_id, work.model) as model:  # one version from first step to last
                         final = await self._analyse(work, model, passage)
                 telemetry.passed(passage.laps, work.accepted_at, work.deadline)
                 return done(final)
@@ -101,6 +101,8 @@ class Detect:
                 return done(self._failed(work, "too_large", str(error)))
             except PictureFailed as error:  # the model runs on others: to try this one again would change nothing
                 return done(self._failed(work, "model_failed", str(error)))
+            except NotServed as error:  # another worker may have it, or this one after its next look at the registry
+                return retry("model_not_served", error, attempt=context.attempt, first_seconds=self.retry_seconds)
             except ModelBroken as error:
                 # The image is sound: another worker shall have it, or this one with the version that is left.
                 return Abandon(reason=str(error))

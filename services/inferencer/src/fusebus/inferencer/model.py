@@ -45,6 +45,10 @@ class ModelBroken(RuntimeError):
     """A model call failed, and so did one with a blank picture: the device is to blame, not a picture."""
 
 
+class NotServed(RuntimeError):
+    """The one version that may see an image does not serve in this worker now."""
+
+
 class PictureFailed(RuntimeError):
     """The model fails on this picture, alone in its call, and on no other."""
 

@@ -41,6 +41,6 @@ class Model(Protocol):
 class Models(Protocol):
     """What we need of serving.Serving."""
 
-    def lease(self, image_id: str) -> AbstractContextManager[Model]:
+    def lease(self, image_id: str, wanted: str = "") -> AbstractContextManager[Model]:
         """See Serving.lease."""
         ...

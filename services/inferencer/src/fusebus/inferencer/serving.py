@@ -14,7 +14,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from fusebus.inferencer.model import Answer, ModelBroken, ModelThread, PictureFailed
+from fusebus.inferencer.model import Answer, ModelBroken, ModelThread, NotServed, PictureFailed
 from fusebus.inferencer.urgency import Urgency
 from fusebus.models.manifest import ModelManifest
 
@@ -89,9 +89,12 @@ class Serving:
         self._close_idle()
 
     @contextlib.contextmanager
-    def lease(self, image_id: str) -> Iterator[Served]:
-        """The version for this image; it stays open until the block ends, whatever is promoted meanwhile."""
-        served = self._for(image_id)
+    def lease(self, image_id: str, wanted: str = "") -> Iterator[Served]:
+        """The version for this image; it stays open until the block ends, whatever is promoted meanwhile.
+
+        With `wanted` (`name@version`) that version and no other. Raises NotServed, ModelBroken.
+        """
+        served = self._wanted(wanted) if wanted else self._for(image_id)
         served.images += 1
         try:
             yield served
@@ -112,6 +115,12 @@ class Serving:
     def is_alive(self) -> bool:
         """Whether the threads of what is in service still run."""
         return all(served.thread.is_alive() for served in (self.current, self.canary) if served is not None)
+
+    def _wanted(self, ref: str) -> Served:
+        for served in (self.current, self.canary):
+            if served is not None and served.ref == ref:
+                return served
+        raise NotServed(f"{ref} does not serve here")
 
     def _for(self, image_id: str) -> Served:
         if self.current is None:
