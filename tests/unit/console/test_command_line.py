@@ -8,7 +8,7 @@ from click.testing import CliRunner
 
 from fusebus.console.__main__ import fusebus
 
-COMMANDS = ("up", "down", "run", "demo", "upload", "status", "check")
+COMMANDS = ("up", "down", "run", "demo", "upload", "status", "check", "ingest")
 FLEET_COMMANDS = ("scale", "pause", "resume", "why", "pools", "quota")
 
 
@@ -40,6 +40,8 @@ def test_other_packages_bring_their_commands_by_entry_points() -> None:
         (["run", "full", "--out", "full/a.jpg"], "is a file"),
         (["upload", "missing", "--supplier", "acme"], "missing does not exist"),
         (["run", "full"], "Missing option '--out'"),
+        (["ingest", "--since", "yesterday"], "'yesterday' is no time"),
+        (["ingest", "--supplier", "Not A Name"], "no supplier name"),
         (["nonsense"], "No such command"),
     ],
 )

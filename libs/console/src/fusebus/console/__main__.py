@@ -13,6 +13,7 @@ from fusebus.console.commands import status, upload
 from fusebus.console.costs import cost
 from fusebus.console.estimate import estimate
 from fusebus.console.fleet import pools, quota, why
+from fusebus.console.ingesting import ingest
 from fusebus.console.prices import prices
 from fusebus.console.scaling import pause, resume, scale
 from fusebus.console.simulation import simulate
@@ -60,6 +61,7 @@ def fusebus() -> None:
 fusebus.add_command(upload)
 fusebus.add_command(status)
 fusebus.add_command(check)
+fusebus.add_command(ingest)
 fusebus.add_command(simulate)
 for command in (cost, prices, estimate, scale, pause, resume, why, pools, quota, supplier):
     fusebus.add_command(command)
