@@ -26,6 +26,18 @@ def test_json_says_what_was_missed(simulated):
     assert result.exit_code == (3 if found["missed"] else 0)
 
 
+def test_no_mark_is_called_met_where_our_policy_did_not_run(simulated):
+    result = simulated("--scenario", "burst-100", "--policy", "keda")
+    assert result.exit_code == 0
+    assert "met" not in result.output.split()
+    assert result.output.splitlines()[-1] == "no mark was checked: they are our policy's, and it did not run"
+
+
+def test_the_last_line_says_which_marks_were_checked(simulated):
+    last = simulated("--scenario", "burst-100", "--policy", "ours").output.splitlines()[-1]
+    assert last.startswith("every mark that was checked is met (1 scenario, no baseline ran")
+
+
 def test_decisions_and_pictures_are_given_when_asked_for(simulated, tmp_path):
     result = simulated("--scenario", "burst-100", "--policy", "ours", "--why", "--plots", str(tmp_path / "plots"))
     assert "buys 1 Spot" in result.output

@@ -16,10 +16,16 @@ from fusebus.planning import (
     PoolOffer,
     PoolState,
     Prices,
+    Quantiles,
     Quota,
     decide,
     same,
 )
+from fusebus.planning.simulation import Lump, Scenario
+from fusebus.planning.simulation.ours import Ours
+from fusebus.planning.simulation.scenario import Draws
+from fusebus.planning.simulation.scenarios import GPUS
+from fusebus.planning.simulation.world import World
 
 NOW = 1_000_000.0
 T4 = PoolOffer(
@@ -32,6 +38,8 @@ A100 = PoolOffer(
 )  # fmt: skip
 PRICES = Prices(offers=(T4, A100))
 CHECKS = settings(max_examples=60, deadline=None)
+
+CLASSES = (True, False)
 
 small = st.integers(0, 6)
 depths = st.integers(0, 60_000)
@@ -75,82 +83,149 @@ def demand_of(depth, split, **more):
     return Demand((KindDemand(kind="detect", depth=depth, due=due, oldest_age=60.0, **more),))
 
 
+ROOMY = Limits(max_nodes=500)
+quotas_of = st.lists(
+    st.builds(Quota, vcpus=st.integers(0, 200), family=st.sampled_from(["", "T4", "A100"]), spot=st.booleans()),
+    max_size=3,
+).map(tuple)
 limits_of = st.builds(
-    Limits,
-    max_nodes=st.integers(0, 60),
-    quotas=st.lists(
-        st.builds(Quota, vcpus=st.integers(0, 200), family=st.sampled_from(["", "T4", "A100"]), spot=st.booleans()),
-        max_size=3,
-    ).map(tuple),
-    budget_left=st.none() | st.floats(0, 50),
-)
+    Limits, max_nodes=st.integers(0, 60), quotas=quotas_of, budget_left=st.none() | st.floats(0, 50),
+    storms_per_hour=st.sampled_from([0.0, 1.0]),
+)  # fmt: skip
 
 
 def after(fleet, plan):
-    """The fleet as it is at once after Batch has taken the plan's resizes."""
+    """The fleet as it is at once after Batch has taken the plan's resizes: idle nodes are gone, busy ones are not."""
     found = []
     for state in fleet.pools:
         wanted = plan.pool(state.name)
-        counts = {spot: _resized(state, spot, wanted.spot if spot else wanted.dedicated) for spot in (True, False)}
-        grown = any(counts[spot].starting > state.counts(spot).starting for spot in counts)
+        if wanted.hold or not state.steady:
+            found.append(state)
+            continue
+        counts = {spot: _resized(state.counts(spot), wanted.spot if spot else wanted.dedicated) for spot in CLASSES}
+        grown = any(counts[spot].starting > state.counts(spot).starting for spot in CLASSES)
         found.append(
             msgspec.structs.replace(
                 state,
                 spot=counts[True],
                 dedicated=counts[False],
-                steady=state.steady and not grown,
+                steady=not grown,
                 ordered_at=NOW if grown else state.ordered_at,
             )
         )
     return Fleet(tuple(found))
 
 
-def _resized(state, spot, wanted):
-    counts = state.counts(spot)
-    missing = wanted - counts.present if state.steady else 0
+def _resized(counts, wanted):
+    missing = wanted - counts.present
     if missing > 0:
         return msgspec.structs.replace(counts, target=wanted, starting=counts.starting + missing)
-    return msgspec.structs.replace(counts, target=wanted)
+    left = {"preempted": counts.preempted, "idle": counts.idle, "starting": counts.starting}
+    for name in left:
+        gone = min(left[name], -missing)
+        left[name] -= gone
+        missing += gone
+    return msgspec.structs.replace(counts, target=wanted, **left)
+
+
+def settled(fleet):
+    """The same once the resizes have ended."""
+    return Fleet(tuple(msgspec.structs.replace(state, steady=True) for state in fleet.pools))
+
+
+def sizes(plan):
+    return [(pool.pool, pool.dedicated, pool.spot) for pool in plan.pools]
+
+
+def grown(fleet, plan):
+    """Nodes bought, by pool and class (those of a pool that resizes were bought before)."""
+    found = {}
+    for state in fleet.pools:
+        pool = plan.pool(state.name)
+        for spot in CLASSES:
+            counts = state.counts(spot)
+            more = (pool.spot if spot else pool.dedicated) - (counts.present - counts.broken)
+            if state.steady and more > 0:
+                found[state.name, spot] = more
+    return found
+
+
+def offer_of(name):
+    return next(offer for offer in PRICES.offers if offer.pool == name)
 
 
 @CHECKS
 @given(fleets(), depths, dues(), limits_of)
 def test_no_plan_leaves_the_bounds(fleet, depth, split, limits):
     plan = decide(fleet, demand_of(depth, split), limits, PRICES, NOW)
-    there = {state.name: (state.dedicated, state.spot) for state in fleet.pools}
-    grown = 0
-    for pool in plan.pools:
-        assert pool.dedicated >= 0
-        assert pool.spot >= 0
-        assert pool.workers >= 0
-        most = sum(max(counts.present, counts.target) for counts in there[pool.pool])
-        offer = T4 if pool.pool == "t4" else A100
-        assert pool.nodes <= max(most, offer.max_nodes)
-        grown += max(0, pool.nodes - most)
-    used = sum(max(counts.present, counts.target) for both in there.values() for counts in both)
-    assert grown <= max(0, limits.max_nodes - used) or grown == 0
+    more, used = grown(fleet, plan), 0
+    for state in fleet.pools:
+        pool = plan.pool(state.name)
+        assert min(pool.dedicated, pool.spot, pool.workers) >= 0
+        most = sum(max(state.counts(spot).present, state.counts(spot).target) for spot in CLASSES)
+        used += most if not state.steady else sum(state.counts(spot).present for spot in CLASSES)
+        assert pool.nodes <= max(most, offer_of(state.name).max_nodes)
+    assert sum(more.values()) <= max(0, limits.max_nodes - used)
 
 
 @CHECKS
-@given(depths, st.floats(900, 30_000), st.integers(0, 400), limits_of)
-def test_quotas_hold(depth, due_in, vcpus, limits):
-    limits = msgspec.structs.replace(limits, quotas=(Quota(vcpus=vcpus, spot=True), Quota(vcpus=vcpus, family="T4")))
-    empty = Fleet((PoolState(name="t4"), PoolState(name="a100")))
-    plan = decide(empty, demand_of(depth, [(1, due_in)]), limits, PRICES, NOW)
-    assert plan.pool("t4").spot * 4 + plan.pool("a100").spot * 24 <= vcpus
-    assert plan.pool("t4").dedicated * 4 <= vcpus
+@given(fleets(), depths, dues(), limits_of)
+def test_quotas_hold_beside_what_is_there(fleet, depth, split, limits):
+    more = grown(fleet, decide(fleet, demand_of(depth, split), limits, PRICES, NOW))
+    for quota in limits.quotas:
+        used = bought = 0
+        for state in fleet.pools:
+            offer = offer_of(state.name)
+            if quota.family in ("", offer.family):
+                counts = state.counts(quota.spot)
+                used += offer.vcpus * (counts.present if state.steady else max(counts.present, counts.target))
+                bought += offer.vcpus * more.get((state.name, quota.spot), 0)
+        assert bought <= max(0, quota.vcpus - used)
 
 
 @CHECKS
-@given(pools("t4", steady=True), depths, st.integers(0, 20_000), dues())
-def test_more_work_never_asks_for_fewer_nodes(state, depth, more, split):
+@given(fleets(), depths, dues(), limits_of, st.floats(0, 20))
+def test_what_is_bought_fits_into_the_budget(fleet, depth, split, limits, left):
+    limits = msgspec.structs.replace(limits, budget_left=left)
+    more = grown(fleet, decide(fleet, demand_of(depth, split), limits, PRICES, NOW))
+    boots = {state.name: state.boot.p50 for state in fleet.pools}
+    # At least its boot and the time that every node is bought for, or what work there is.
+    cost = sum(n * offer_of(name).price(spot) * boots[name] / 3600 for (name, spot), n in more.items())
+    assert cost <= left
+
+
+@CHECKS
+@given(fleets(), depths, dues(), limits_of)
+def test_a_spent_budget_buys_nothing(fleet, depth, split, limits):
+    spent = msgspec.structs.replace(limits, budget_left=0.0)
+    assert grown(fleet, decide(fleet, demand_of(depth, split), spent, PRICES, NOW)) == {}
+
+
+@CHECKS
+@given(pools("t4", steady=True), depths, st.integers(0, 20_000), dues(), limits_of)
+def test_more_work_never_asks_for_fewer_nodes(state, depth, more, split, limits):
     calm = msgspec.structs.replace(state, evicted=0, evicted_at=None, dedicated=NodeCounts(), running=state.spot.busy)
     calm = msgspec.structs.replace(calm, spot=msgspec.structs.replace(calm.spot, preempted=0))
     found = [
-        decide(Fleet((calm,)), demand_of(d, split), Limits(), Prices(offers=(T4,)), NOW).pools[0].nodes
+        decide(Fleet((calm,)), demand_of(d, split), limits, Prices(offers=(T4,)), NOW).pools[0].nodes
         for d in (depth, depth + more)
     ]
     assert found[0] <= found[1]
+
+
+@CHECKS
+@given(depths, st.integers(0, 20_000), dues())
+def test_more_work_never_costs_less(depth, more, split):
+    empty = Fleet((PoolState(name="t4"), PoolState(name="a100")))
+
+    def cost(work):
+        plan = decide(empty, demand_of(work, split), ROOMY, PRICES, NOW)
+        images = sum(late.images for late in plan.late)
+        return images, sum(n * offer_of(name).price(spot) for (name, spot), n in grown(empty, plan).items())
+
+    less, most = cost(depth), cost(depth + more)
+    assert less[0] <= most[0] + 1
+    assert less[1] <= most[1] * 1.35, "a mix of whole nodes may be a little larger than the next one"
 
 
 @CHECKS
@@ -177,32 +252,92 @@ def test_the_same_values_give_the_same_plan(fleet, depth, split, limits):
 
 
 @CHECKS
-@given(depths, dues())
-def test_a_plan_that_was_carried_out_asks_for_nothing_more(depth, split):
-    empty = Fleet((PoolState(name="t4"), PoolState(name="a100")))
+@given(fleets(), depths, dues(), limits_of)
+def test_a_plan_that_was_carried_out_asks_for_nothing_more(fleet, depth, split, limits):
+    """Whatever there was before, whatever is wanted and allowed: only what still resizes goes on."""
     demand = demand_of(depth, split)
-    plan = decide(empty, demand, Limits(), PRICES, NOW)
-    again = decide(after(empty, plan), demand, Limits(), PRICES, NOW)
-    assert [(pool.dedicated, pool.spot) for pool in again.pools] == [(p.dedicated, p.spot) for p in plan.pools]
-
-
-@CHECKS
-@given(st.integers(10, 60_000), dues(), st.floats(0.9, 1.1))
-def test_noise_of_ten_per_cent_changes_nothing(depth, split, noise):
-    empty = Fleet((PoolState(name="t4"), PoolState(name="a100")))
-    plan = decide(empty, demand_of(depth, split), Limits(), PRICES, NOW)
-    settled = [msgspec.structs.replace(state, steady=True) for state in after(empty, plan).pools]
-    again = decide(Fleet(tuple(settled)), demand_of(int(depth * noise), split), Limits(), PRICES, NOW)
-    assert [(pool.dedicated, pool.spot) for pool in again.pools] == [(p.dedicated, p.spot) for p in plan.pools]
+    plan = decide(fleet, demand, limits, PRICES, NOW)
+    done = after(fleet, plan)
+    again = decide(done, demand, limits, PRICES, NOW)
+    for state in done.pools:
+        assert sizes(again)[done.pools.index(state)] == sizes(plan)[done.pools.index(state)]
+    assert grown(done, again) == {}
 
 
 @CHECKS
 @given(fleets(), depths, dues(), limits_of)
-def test_every_change_is_explained_with_numbers(fleet, depth, split, limits):
+def test_once_its_resizes_have_ended_a_plan_still_buys_nothing_more(fleet, depth, split, limits):
+    demand = demand_of(depth, split)
+    done = settled(after(settled(fleet), decide(settled(fleet), demand, limits, PRICES, NOW)))
+    assert grown(done, decide(done, demand, limits, PRICES, NOW)) == {}
+
+
+@CHECKS
+@given(st.integers(10, 60_000), dues(), st.floats(0.9, 1.1), limits_of)
+def test_noise_of_ten_per_cent_changes_nothing(depth, split, noise, limits):
+    limits = msgspec.structs.replace(limits, max_nodes=500, quotas=(), budget_left=None)
+    empty = Fleet((PoolState(name="t4"), PoolState(name="a100")))
+    plan = decide(empty, demand_of(depth, split), limits, PRICES, NOW)
+    again = decide(settled(after(empty, plan)), demand_of(int(depth * noise), split), limits, PRICES, NOW)
+    assert sizes(again) == sizes(plan)
+
+
+@CHECKS
+@given(st.integers(10, 60_000), dues(), st.lists(st.floats(0.95, 1.05), min_size=8, max_size=8))
+def test_a_depth_that_trembles_never_resizes(depth, split, noises):
+    """Ten per cent from the lowest to the highest reading, look after look, while nodes boot and work."""
+    fleet = Fleet((PoolState(name="t4"), PoolState(name="a100")))
+    plan = decide(fleet, demand_of(depth, split), ROOMY, PRICES, NOW)
+    fleet = settled(after(fleet, plan))
+    for look, noise in enumerate(noises):
+        again = decide(fleet, demand_of(int(depth * noise), split), ROOMY, PRICES, NOW + 15 * look)
+        assert sizes(again) == sizes(plan)
+
+
+BOUGHT = re.compile(r"(\d+) (Spot|dedicated) (NC\w+) at ([\d.]+) an hour")
+
+
+@CHECKS
+@given(fleets(), depths, dues(), limits_of)
+def test_every_purchase_is_explained_with_its_numbers(fleet, depth, split, limits):
+    demand = demand_of(depth, split)
+    plan = decide(fleet, demand, limits, PRICES, NOW)
+    more = grown(fleet, plan)
+    for (name, spot), count in more.items():
+        because, offer = plan.pool(name).because, offer_of(name)
+        assert because in plan.because
+        assert f"{depth} detect images" in because
+        assert "nodes ready and" in because or "cost" in because
+        bought = because.split("buys ", 1)[1].split(";", 1)[0]
+        told = {(words[1] == "Spot", words[2]): (int(words[0]), float(words[3])) for words in BOUGHT.findall(bought)}
+        assert told[spot, offer.vm_size] == (count, offer.price(spot))
+
+
+@CHECKS
+@given(fleets(), st.integers(0, 200) | depths, dues(), limits_of)
+def test_every_release_is_explained_with_its_numbers(fleet, depth, split, limits):
+    plan = decide(fleet, demand_of(depth, split), limits, PRICES, NOW)
+    for state in fleet.pools:
+        pool = plan.pool(state.name)
+        there = sum(state.counts(spot).present - state.counts(spot).broken for spot in CLASSES)
+        if state.steady and pool.nodes < there:
+            assert re.search(
+                r"(?:\d+ (?:nodes ready or coming|\w+ \w+ at [\d.]+|idle nodes of \w+ get no worker and)? ?can go)|0 nodes",
+                pool.because,
+            ), pool.because
+
+
+@CHECKS
+@given(fleets(), depths, dues(), limits_of)
+def test_every_plan_has_a_reason_with_numbers_and_what_is_late_has_its_own(fleet, depth, split, limits):
     plan = decide(fleet, demand_of(depth, split), limits, PRICES, NOW)
     for pool in plan.pools:
         assert pool.because in plan.because
         assert re.search(r"\d", pool.because)
+    for late in plan.late:
+        assert late.because.startswith(f"{late.images} of {depth} detect images are late")
+        assert late.images <= depth
+        assert late.seconds >= 0
 
 
 @CHECKS
@@ -213,6 +348,52 @@ def test_unknown_depth_changes_nothing(fleet, limits):
         pool = plan.pool(state.name)
         assert pool.hold
         assert pool.workers == state.live
+        for spot in CLASSES:
+            counts = state.counts(spot)
+            assert (pool.spot if spot else pool.dedicated) == (
+                counts.present - counts.broken if state.steady else counts.target
+            )
+
+
+@st.composite
+def troubled(draw):
+    """A scenario with up to three deliveries and anything that can go wrong."""
+    lumps = draw(st.lists(st.tuples(st.floats(0, 20_000), st.integers(1, 4000)), min_size=1, max_size=3))
+    storm = draw(st.none() | st.tuples(st.floats(0, 10_000), st.floats(300, 30_000)))
+    outage = draw(st.none() | st.tuples(st.floats(0, 10_000), st.floats(60, 2000)))
+    few = draw(st.none() | st.tuples(st.floats(0, 10_000), st.integers(4, 40)))
+    return Scenario(
+        name="troubled", says="", lumps=tuple(Lump(at, images) for at, images in sorted(lumps)),
+        deadline=draw(st.sampled_from([1800.0, 7200.0, 30_000.0])), offers=GPUS, service=Quantiles(1.5, 2.0, True),
+        storms=() if storm is None else ((storm[0], sum(storm)),),
+        outages=() if outage is None else ((outage[0], sum(outage)),),
+        quotas=() if few is None else ((few[0], (Quota(vcpus=few[1], spot=True), Quota(vcpus=8, family=GPUS[0].family))),),
+        spot_life=draw(st.sampled_from([None, 3600.0])), storms_per_hour=draw(st.sampled_from([0.0, 1.0])),
+        seed=draw(st.integers(0, 99)),
+    )  # fmt: skip
+
+
+@settings(max_examples=25, deadline=None)
+@given(troubled())
+def test_whatever_happens_all_work_is_done_no_busy_node_is_removed_and_none_is_left(scenario):
+    world, ours = World(scenario, Draws(scenario), self_starting=False), Ours()
+    grow, remove, resized = world.grow, world.remove, {}
+
+    def watched(pool, *rest):
+        """No pool is resized before its last resize has ended; two classes of one resize are one."""
+        assert pool.steady_at <= world.now or resized[pool] == world.now
+        resized[pool] = world.now
+        return grow(pool, *rest)
+
+    def removed(nodes):
+        for node in nodes:
+            assert node.pool.steady_at <= world.now
+        return remove(nodes)
+
+    world.grow, world.remove = watched, removed
+    ours.begin(world)
+    world.run()
+    assert (world.left, world.billed, world.busy_removed) == (0, 0, 0)
 
 
 def test_plans_are_compared_without_their_reasons():

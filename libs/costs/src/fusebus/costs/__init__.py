@@ -1,9 +1,11 @@
 """What nodes cost, may cost and did cost; exported here is what is pure: settings, refresh and bill are modules."""
 
 from fusebus.costs.budget import SHARES, Alert, Budget, MonthSoFar, Verdict, Waiting, what_happens
+from fusebus.costs.daily import DailyHours
 from fusebus.costs.forecast import forecast, month_before, month_bounds, month_of
 from fusebus.costs.prices import (
     HOURS_PER_MONTH,
+    DailyPrice,
     Price,
     PriceError,
     PriceList,
@@ -22,6 +24,8 @@ __all__ = [
     "SIZES",
     "Alert",
     "Budget",
+    "DailyHours",
+    "DailyPrice",
     "MonthSoFar",
     "Price",
     "PriceError",

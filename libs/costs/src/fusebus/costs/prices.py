@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from datetime import date
+from datetime import date, datetime
 from enum import StrEnum
 from functools import lru_cache
 from importlib.resources import files
@@ -13,6 +13,7 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
+from fusebus.costs.daily import DailyHours, edges
 from fusebus.costs.sizes import full_name
 
 HOURS_PER_MONTH = 730.0  # as Azure counts a month: 8,760 hours / 12
@@ -47,6 +48,16 @@ class Price(msgspec.Struct, frozen=True, kw_only=True):
     """In the list's currency; a reservation's price divided by the hours of its term."""
     approximate: bool = False
     """Derived or rounded, not copied from a list."""
+
+
+class DailyPrice(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A price that holds in some hours of every day in place of the usual one, as an off-peak agreement says."""
+
+    vm_size: str
+    region: str
+    term: Term
+    per_hour: Annotated[float, Meta(gt=0)]
+    hours: DailyHours
 
 
 class ServicePrices(msgspec.Struct, frozen=True, kw_only=True):
@@ -91,6 +102,8 @@ class PriceList(msgspec.Struct, frozen=True, kw_only=True):
     services: ServicePrices
     exchange_rates: dict[str, Annotated[float, Meta(gt=0)]] = {}
     """Units of another currency for one of this; approximate, as of the list's date."""
+    daily: tuple[DailyPrice, ...] = ()
+    """Azure has none in its retail prices: they are written in by people, and a refresh keeps them."""
 
     def find(self, vm_size: str, region: str, term: Term) -> Price | None:
         """The price; None where the list has none: never a zero."""
@@ -105,16 +118,17 @@ class PriceList(msgspec.Struct, frozen=True, kw_only=True):
         found = [price for price in self.prices if price.vm_size == full_name(vm_size) and price.term is term]
         return max(found, key=lambda price: price.per_hour, default=None)
 
-    def rates(self, vm_size: str, region: str) -> Rates:
-        """What a node of this size costs there. Raises PriceError where the list has no dedicated price at all.
+    def rates(self, vm_size: str, region: str, at: datetime | None = None) -> Rates:
+        """What a node of this size costs there, at that moment or outside of daily hours. Raises PriceError where the
+        list has no dedicated price at all.
 
         Another region's highest price stands in for a missing one, the dedicated price for a missing Spot price: too
         dear rather than too cheap, and said in `detail`.
         """
-        dedicated, words = self._or_dearest(vm_size, region, Term.DEDICATED)
+        dedicated, words = self._at(vm_size, region, Term.DEDICATED, at)
         if dedicated is None:
             raise PriceError(f"the price list of {self.date} has no price for {full_name(vm_size)} in any region")
-        spot, spot_words = self._or_dearest(vm_size, region, Term.SPOT)
+        spot, spot_words = self._at(vm_size, region, Term.SPOT, at)
         spot = dedicated if spot is None else min(spot, dedicated)
         return Rates(
             dedicated=dedicated,
@@ -122,6 +136,21 @@ class PriceList(msgspec.Struct, frozen=True, kw_only=True):
             currency=self.currency,
             detail=f"{words}; Spot {spot_words or 'unknown, so as dedicated'}; list of {self.date}"[:300],
         )
+
+    def changes(
+        self, vm_size: str, region: str, after: datetime, until: datetime
+    ) -> tuple[tuple[datetime, Rates], ...]:
+        """From when on which rates hold, where daily prices begin or end. Raises PriceError."""
+        hours = [one.hours for one in self.daily if (one.vm_size, one.region) == (full_name(vm_size), region)]
+        return tuple((at, self.rates(vm_size, region, at)) for at in edges(hours, after, until))
+
+    def _at(self, vm_size: str, region: str, term: Term, at: datetime | None) -> tuple[float | None, str]:
+        wanted = (full_name(vm_size), region, term)
+        for one in self.daily if at is not None else ():
+            if (one.vm_size, one.region, one.term) == wanted and at is not None and one.hours.hold(at):
+                hours = f"{one.hours.begins} to {one.hours.ends} UTC"
+                return one.per_hour, f"{one.per_hour:.4g} {self.currency}/h (from {hours})"
+        return self._or_dearest(vm_size, region, term)
 
     def _or_dearest(self, vm_size: str, region: str, term: Term) -> tuple[float | None, str]:
         if found := self.find(vm_size, region, term):
@@ -158,6 +187,7 @@ class PriceList(msgspec.Struct, frozen=True, kw_only=True):
                 for price in self.prices
             ),
             services=ServicePrices(**services),
+            daily=tuple(msgspec.structs.replace(one, per_hour=one.per_hour * rate) for one in self.daily),
             exchange_rates={
                 self.currency: 1 / rate,
                 **{name: value / rate for name, value in self.exchange_rates.items() if name != currency},

@@ -92,6 +92,7 @@ async def refresh(
         prices=tuple(found[key] for key in sorted(found)),
         services=converted.services,
         exchange_rates=converted.exchange_rates,
+        daily=converted.daily,
     )
     return Refreshed(
         prices=prices, missing=tuple(_missing(found, sizes, regions)), suspicious=tuple(_suspicious(found, converted))

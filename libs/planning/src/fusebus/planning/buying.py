@@ -9,9 +9,9 @@ import msgspec
 
 from fusebus.planning.lines import Line
 from fusebus.planning.mixes import Choice, Wish, choose
-from fusebus.planning.prices import PriceChange
+from fusebus.planning.prices import Prices
 from fusebus.planning.view import Verdict, View, said, seconds
-from fusebus.planning.work import is_covered, on_the_line
+from fusebus.planning.work import Load, is_covered, on_the_line, soonest
 
 STILL_ARRIVING = 30.0  # seconds: two looks without an arrival end a delivery
 GAPS_OF_HOPE = 10.0  # after so many usual gaps without an arrival nothing more is expected to share a node
@@ -32,8 +32,9 @@ def buy(view: View) -> Verdict | None:
     if waits:
         why, until = waits
         return Verdict(targets=view.kept, because=f"{words}; {why}", wait_until=until, waits=True)
+    choice, early = _before_rise(view, choice, wish)
     targets, done = take(view, choice)
-    return Verdict(targets=targets, because=f"{words}; {done}", said=choice.said)
+    return Verdict(targets=targets, because=f"{words}; {early}{done}", said=choice.said)
 
 
 def take(view: View, choice: Choice) -> tuple[dict[tuple[str, bool], int], str]:
@@ -159,18 +160,51 @@ def start_by(line: Line, lines: Sequence[Line], wish: Wish) -> float:
 
 def _for_price(view: View, choice: Choice) -> tuple[str, float | None] | None:
     """A price that is known to fall in time is waited for."""
-    for change in sorted(view.prices.changes, key=lambda change: change.at):
-        if change.at <= view.now or change.at >= view.work[0].deadline:
-            continue
-        lines = [_repriced(line, change) for line in view.lines]
-        wish = Wish(work=view.work, limits=view.limits, start=change.at, now=view.now)
+    for at in _changes_ahead(view):
+        lines = [_repriced(line, view.prices, at) for line in view.lines]
+        wish = Wish(work=view.work, limits=view.limits, start=at, now=view.now)
         later = choose(lines, wish, view.room)
         if later.nodes and round(later.lacking) <= 0 and later.cost < choice.cost * WORTH_WAITING:
             saved = f"{later.cost:.2f} instead of {choice.cost:.2f} {view.prices.currency}"
-            return f"a lower price comes in {seconds(change.at - view.now)}: {saved}", change.at
+            return f"a lower price comes in {seconds(at - view.now)}: {saved}", at
     return None
 
 
-def _repriced(line: Line, change: PriceChange) -> Line:
-    price = change.price(line.spot)
-    return msgspec.structs.replace(line, price=price) if price and change.pool == line.offer.pool else line
+def _before_rise(view: View, choice: Choice, wish: Wish) -> tuple[Choice, str]:
+    """Where a price is known to rise before the work ends: more nodes at once, if that is cheaper; and why."""
+    for at in _changes_ahead(view):
+        extra = _dearer(view, choice, at)
+        if extra <= 0:
+            continue
+        by = max(at + view.limits.margin, soonest(view.lines, view.limits, view.now))
+        early = [Load(min(load.deadline, by), load.images) for load in view.work]
+        sooner = choose(sure(view, view.lines), msgspec.structs.replace(wish, work=early), view.room)
+        if round(sooner.lacking) <= 0 and sooner.cost < (choice.cost + extra) * WORTH_WAITING:
+            costs = f"{sooner.cost:.2f} instead of {choice.cost + extra:.2f} {view.prices.currency}"
+            return sooner, f"a higher price comes in {seconds(at - view.now)}: {costs} with more nodes before; "
+    return choice, ""
+
+
+def _dearer(view: View, choice: Choice, at: float) -> float:
+    """What the work that these nodes have not done by then costs more from then on."""
+    crew = [*choice.adds, *((line, line.ready + line.coming) for line in view.lines)]
+    rate = sum(nodes * line.rate for line, nodes in crew)
+    boot = max((line.boot.p50 for line, _ in choice.adds), default=0.0)
+    left = view.work[-1].images - rate * max(0.0, at - view.now - boot)
+    if left <= 0 or rate <= 0:
+        return 0.0
+    then = [(_repriced(line, view.prices, at).cost_per_image - line.cost_per_image, line, n) for line, n in crew]
+    return left * sum(more * nodes * line.rate for more, line, nodes in then) / rate
+
+
+def _changes_ahead(view: View) -> list[float]:
+    """When prices are known to change before all work is due."""
+    return sorted({change.at for change in view.prices.changes if view.now < change.at < view.work[-1].deadline})
+
+
+def _repriced(line: Line, prices: Prices, at: float) -> Line:
+    """The line at the price that is known to hold then."""
+    for change in sorted(prices.changes, key=lambda change: change.at):
+        if change.pool == line.offer.pool and change.at <= at and (price := change.price(line.spot)):
+            line = msgspec.structs.replace(line, price=price)
+    return line

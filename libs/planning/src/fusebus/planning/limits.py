@@ -56,11 +56,11 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     storm_evictions: int = 2
     """So many within `storm_seconds` are a storm: no Spot is bought."""
     retry_refused: float = 600.0
-    """After a resize got too few nodes: pause before that pool and price class is asked again; doubled with each refusal
-    in a row."""
+    """After a resize got too few nodes: pause before that pool and price class is asked again; it doubles with each
+    refusal in a row."""
     storms_per_hour: float = 0.0
-    """How often Spot is expected to vanish for good: work that ends sooner is less exposed, so more Spot nodes are worth
-    their boots. An insurance, which costs on every day without a storm; 0: none."""
+    """How often Spot is expected to vanish for good: work that ends sooner is less exposed, so more Spot nodes are
+    worth their boots. An insurance, which costs on every day without a storm; 0: none."""
     stall: float = 3600.0
     """Fruitless seconds (or 20 service times, if longer) after which what is left counts as poison."""
     short_queue: float = 60.0

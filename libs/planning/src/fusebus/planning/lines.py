@@ -54,7 +54,8 @@ class Line(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def name(self) -> str:
         """For people."""
-        return f"{'Spot' if self.spot else 'dedicated'} {self.offer.vm_size}"
+        where = f" in {self.offer.region}" if self.offer.region else ""
+        return f"{'Spot' if self.spot else 'dedicated'} {self.offer.vm_size}{where}"
 
     @property
     def rate(self) -> float:

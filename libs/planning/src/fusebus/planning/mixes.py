@@ -67,9 +67,9 @@ def choose(lines: Sequence[Line], wish: Wish, room: Room) -> Choice:
 def exposure(lines: Sequence[Line], limits: Limits) -> float:
     """Seconds for which it is right to lean on the Spot nodes of the first line; infinite: for ever.
 
-    With N nodes work of W node-seconds takes W/N; if Spot vanishes for good, as it does `storms_per_hour` times an hour,
-    what is left then, half of it on average, is done by dedicated nodes at a higher price. The sum of N boots and of this
-    loss is least where W/N is sqrt(2 boots / (storms x (dedicated - Spot price))).
+    With N nodes work of W node-seconds takes W/N. If Spot vanishes for good, as it does `storms_per_hour` times an
+    hour, what is left then, half of it on average, is done by dedicated nodes at a higher price. The sum of N boots and
+    of this loss is least where W/N is sqrt(2 boots / (storms x (dedicated - Spot price))).
     """
     first = lines[0]
     dedicated = [line.cost_per_image for line in lines if not line.spot]
@@ -79,9 +79,7 @@ def exposure(lines: Sequence[Line], limits: Limits) -> float:
     return math.sqrt(2 * first.boot_cost / (limits.storms_per_hour * loss)) * SECONDS_PER_HOUR
 
 
-def _fill(
-    order: Sequence[Line], crew: Sequence[Line], wish: Wish, room: Room, exposed: float = math.inf
-) -> Choice:
+def _fill(order: Sequence[Line], crew: Sequence[Line], wish: Wish, room: Room, exposed: float = math.inf) -> Choice:
     adds: list[tuple[Line, int]] = []
     for line in order:
         wanted, seconds = nodes_for(line, adds, crew, wish)

@@ -77,7 +77,9 @@ def _moved(view: View) -> tuple[dict[Key, int], str] | None:
     dear = in_use[-1]
     gone = msgspec.structs.replace(dear, ready=0, why_not="too dear")
     lines = [gone if line is dear else line for line in view.lines]
-    choice = choose(sure(view, lines), Wish(work=view.work, limits=view.limits, start=view.now, now=view.now), view.room)
+    choice = choose(
+        sure(view, lines), Wish(work=view.work, limits=view.limits, start=view.now, now=view.now), view.room
+    )
     rate = sum(line.ready * line.rate for line in in_use)
     per_image = sum(line.ready * line.rate * line.cost_per_image for line in in_use) / rate
     before = view.work[-1].images * per_image

@@ -37,7 +37,9 @@ class Room(msgspec.Struct):
         for quota, vcpus in self.quotas:
             if applies(quota, line.offer, line.spot):
                 of = quota.family if quota.family and not quota.spot else "Spot" if quota.spot else "all families"
-                caps.append((vcpus // line.offer.vcpus, f"the quota of {of} is {quota.vcpus} vCores, {vcpus} left"))
+                where = f" in {quota.region}" if quota.region else ""
+                words = f"the quota of {of}{where} is {quota.vcpus} vCores, {vcpus} left"
+                caps.append((vcpus // line.offer.vcpus, words))
         each = line.price * (line.boot.p50 + seconds) / SECONDS_PER_HOUR
         if self.money is not None and each > 0:
             caps.append(

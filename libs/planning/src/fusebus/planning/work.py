@@ -49,9 +49,13 @@ def reachable(work: Sequence[Load], lines: Sequence[Line], limits: Limits, now: 
     What is due earlier is planned for that moment instead: no fleet is bought for the seconds before a deadline, and
     what is late already is done soon, by nodes that are not ordered again at each look.
     """
-    boot = min((line.boot.p95 for line in lines), default=0.0)
-    soonest = now + boot + limits.margin + limits.least_use
-    return [Load(max(load.deadline, soonest), load.images) for load in work]
+    first = soonest(lines, limits, now)
+    return [Load(max(load.deadline, first), load.images) for load in work]
+
+
+def soonest(lines: Sequence[Line], limits: Limits, now: float) -> float:
+    """The earliest deadline that a node which is ordered now could be of use for."""
+    return now + min((line.boot.p95 for line in lines), default=0.0) + limits.margin + limits.least_use
 
 
 def at_hand(lines: Sequence[Line], until: float, now: float) -> float:

@@ -239,9 +239,7 @@ class _Spells:
 class _BootCosts:
     """The cheapest boots of whole nodes that together do so many images a second."""
 
-    def __init__(
-        self, scenario: Scenario, offers: Sequence[PoolOffer], boot: float, drawn: Sequence[float]
-    ) -> None:
+    def __init__(self, scenario: Scenario, offers: Sequence[PoolOffer], boot: float, drawn: Sequence[float]) -> None:
         self.boot = boot
         self._shortest = list(accumulate(drawn[:MOST_FIRST], min))
         self._longest = scenario.boot.p95 * MOST_BOOT

@@ -34,6 +34,11 @@ D4 = PoolOffer(
     dedicated_per_hour=0.222, spot_per_hour=0.0444, max_nodes=20,
 )  # fmt: skip
 GPUS = (T4, A100, H100)
+HOME, FAR = "uksouth", "westeurope"
+AT_HOME = tuple(msgspec.structs.replace(offer, region=HOME) for offer in GPUS)
+T4_FAR = msgspec.structs.replace(  # its prices are assumed: a tenth dearer
+    T4, pool="t4-far", region=FAR, dedicated_per_hour=0.676, spot_per_hour=0.198
+)
 
 
 def burst(images: int, at: float = 0.0, kind: str = "detect") -> list[Lump]:
@@ -152,8 +157,26 @@ def _trouble() -> list[Scenario]:
             "two-kinds", "2,000 to detect and 20,000 to convert, due in 1 h",
             burst(2000) + burst(20_000, 5 * MINUTE, "convert"), HOUR, offers=(*GPUS, D4), bursts=2,
         ),
+        *_regions(),
         *_quotas(),
         *_prices(),
+    ]  # fmt: skip
+
+
+def _regions() -> list[Scenario]:
+    """Two Batch accounts: images stay where they are, nodes of both read them. Traffic between regions is not priced."""
+    none = (Quota(vcpus=0, region=HOME), Quota(vcpus=0, spot=True, region=HOME))
+    two = (Quota(vcpus=0, region=HOME), Quota(vcpus=8, spot=True, region=HOME), Quota(vcpus=0, region=FAR))
+    return [
+        _scenario(
+            "region-storm", "5,000 images due in 2 h, Spot ends at home in minute 15 but not in the other region",
+            burst(5000), 2 * HOUR, offers=(*AT_HOME, T4_FAR), storms=((15 * MINUTE, DAY),), storm_regions=(HOME,),
+            quotas=((0.0, two),), bursts=1,
+        ),
+        _scenario(
+            "region-quota", "2,500 at 0 and 3 h, due in 1 h; from hour 2 on no quota at home",
+            burst(2500) + burst(2500, 3 * HOUR), HOUR, offers=(*AT_HOME, T4_FAR), quotas=((2 * HOUR, none),), bursts=2,
+        ),
     ]  # fmt: skip
 
 
@@ -179,6 +202,7 @@ def _prices() -> list[Scenario]:
         PriceChange(pool="t4", at=2 * HOUR, spot_per_hour=0.09),
         PriceChange(pool="a100", at=2 * HOUR, spot_per_hour=0.48),
     )
+    day = tuple(PriceChange(pool=o.pool, at=HOUR, spot_per_hour=2 * (o.spot_per_hour or 0.0)) for o in GPUS)
     return [
         _scenario(
             "price-change", "2,000 every 30 min, 6 times, due in 1 h; Spot nearly triples after 90 min",
@@ -187,6 +211,10 @@ def _prices() -> list[Scenario]:
         _scenario(
             "off-peak", "4,000 images due in 6 h, half the price after 2 h", burst(4000), 6 * HOUR, changes=night,
             changes_known=True, bursts=1,
+        ),
+        _scenario(
+            "peak-ahead", "4,000 images due in 6 h, twice the price from hour 1 on, as is known", burst(4000), 6 * HOUR,
+            changes=day, changes_known=True, bursts=1,
         ),
     ]  # fmt: skip
 
