@@ -15,6 +15,7 @@ from fusebus.console.estimate import estimate
 from fusebus.console.fleet import pools, quota, why
 from fusebus.console.ingesting import ingest
 from fusebus.console.prices import prices
+from fusebus.console.runs import close, reprocess
 from fusebus.console.scaling import pause, resume, scale
 from fusebus.console.simulation import simulate
 from fusebus.console.suppliers import supplier
@@ -63,7 +64,7 @@ fusebus.add_command(status)
 fusebus.add_command(check)
 fusebus.add_command(ingest)
 fusebus.add_command(simulate)
-for command in (cost, prices, estimate, scale, pause, resume, why, pools, quota, supplier):
+for command in (cost, prices, estimate, scale, pause, resume, why, pools, quota, supplier, close, reprocess):
     fusebus.add_command(command)
 
 

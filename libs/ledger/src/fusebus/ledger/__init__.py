@@ -4,6 +4,7 @@ from fusebus.ledger.client import Ledger
 from fusebus.ledger.costs import SERVICES
 from fusebus.ledger.errors import LedgerError, LedgerUnavailable
 from fusebus.ledger.fleet import Controls, Pause, Pin, PoolStatus, QuotaLine, Remembered, Window
+from fusebus.ledger.reruns import Rerun, picture_of, work_again
 from fusebus.ledger.rows import (
     BilledDay,
     CostOfMonth,
@@ -56,6 +57,7 @@ __all__ = [
     "PoolStatus",
     "QuotaLine",
     "Remembered",
+    "Rerun",
     "RunContents",
     "RunRow",
     "RunState",
@@ -67,4 +69,6 @@ __all__ = [
     "Window",
     "Working",
     "next_day",
+    "picture_of",
+    "work_again",
 ]

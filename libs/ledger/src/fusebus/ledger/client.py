@@ -11,6 +11,7 @@ from fusebus.ledger.fleet import FleetLedger
 from fusebus.ledger.images import ImageLedger
 from fusebus.ledger.mails import MailLedger
 from fusebus.ledger.orders import OrderLedger
+from fusebus.ledger.reruns import RerunLedger
 from fusebus.ledger.settings import LedgerSettings
 from fusebus.ledger.suppliers import SupplierLedger
 from fusebus.ledger.tables import Tables
@@ -18,7 +19,15 @@ from fusebus.ledger.uploads import UploadLedger
 
 
 class Ledger(
-    UploadLedger, OrderLedger, ImageLedger, MailLedger, DecisionLedger, FleetLedger, CostLedger, SupplierLedger
+    UploadLedger,
+    OrderLedger,
+    RerunLedger,
+    ImageLedger,
+    MailLedger,
+    DecisionLedger,
+    FleetLedger,
+    CostLedger,
+    SupplierLedger,
 ):
     """An async context manager. Every method raises LedgerUnavailable (retry later) and LedgerError, never azure's."""
 
