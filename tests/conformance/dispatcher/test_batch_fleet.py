@@ -153,6 +153,19 @@ async def test_every_write_after_somebody_elses_is_refused(batch: LocalBatch, fl
         await fleet.carry_out(seen, step, ME)
 
 
+async def test_a_worker_that_got_a_node_since_it_was_seen_waiting_is_not_ended(
+    fleet: BatchFleet, seen_with: Any
+) -> None:
+    await do(fleet, AddWorkers(1))
+    waiting = await fleet.read("gpu")
+    await do(fleet, Resize(0, 1))
+    running = await seen_with(fleet, lambda found: found.running == 1)
+    await fleet.carry_out(waiting, StopWaiting(waiting.waiting), ME)
+    assert (await fleet.read("gpu")).running == 1
+    await fleet.carry_out(running, DrainWorkers(("worker-000000001",)), ME)
+    await seen_with(fleet, lambda found: found.live == 0)
+
+
 async def test_two_that_saw_the_same_can_not_both_queue_workers(batch: LocalBatch, fleet: BatchFleet) -> None:
     seen = await fleet.read("gpu")
     await fleet.carry_out(seen, AddWorkers(2), ME)

@@ -47,7 +47,7 @@ def plan(
     budget: Verdict,
     coming: Coming = NO_CHANGES,
 ) -> Plan:
-    """The policy's plan for every pool that could be read; `rates` by pool, `coming`: those that are known to follow."""
+    """The policy's plan for every pool that could be read; `rates` by pool, `coming`: those known to follow."""
     return decide(
         Fleet(tuple(_state(seen, facts, memory) for seen in facts.known.values())),
         Demand(tuple(_demand(settings, kind, facts, memory) for kind in memory.kinds)),

@@ -52,6 +52,8 @@ class WorkerSeen(msgspec.Struct, frozen=True, kw_only=True):
     failed: bool = False
     """Ended badly by itself: not by our own wish, and not because its node went."""
     problem: str = ""
+    version: str = ""
+    """ETag: guards its end and its deletion."""
 
 
 class PoolSeen(msgspec.Struct, frozen=True, kw_only=True):

@@ -11,7 +11,7 @@ from typing import Any, Self
 
 from azure.batch import models as batch_models
 from azure.core import MatchConditions
-from azure.core.exceptions import HttpResponseError, ResourceNotFoundError
+from azure.core.exceptions import HttpResponseError, ResourceModifiedError, ResourceNotFoundError
 from azure.mgmt.batch import models as arm_models
 
 from fusebus.dispatcher.adapters import reading
@@ -109,7 +109,7 @@ class BatchFleet:
             case StopWaiting(task_ids) | DrainWorkers(task_ids):
                 async with self._nodes.requests():
                     for task_id in task_ids:
-                        await self._stop(pool, task_id)
+                        await self._stop(pool, seen, task_id)
 
     async def tidy(self, seen: PoolSeen, now: datetime) -> None:
         """Delete ended tasks that are old, but never the newest: its name says which number comes next."""
@@ -121,8 +121,8 @@ class BatchFleet:
         ]
         async with self._nodes.requests():
             for worker in old[:MOST_DELETED_AT_ONCE]:
-                with contextlib.suppress(ResourceNotFoundError):
-                    await self._data.delete_task(self._pools[seen.name].job_id, worker.id)
+                with contextlib.suppress(ResourceNotFoundError, ResourceModifiedError):
+                    await self._data.delete_task(self._pools[seen.name].job_id, worker.id, **_guard(worker.version))
 
     async def quota(self) -> Quota:
         """What the account may have, in cores."""
@@ -180,8 +180,7 @@ class BatchFleet:
             *self._place,
             name,
             arm_models.Pool(properties=change),
-            etag=version,
-            match_condition=MatchConditions.IfNotModified,
+            **_guard(version),
         )
 
     async def _remove(self, seen: PoolSeen, node_ids: tuple[str, ...]) -> None:
@@ -190,9 +189,8 @@ class BatchFleet:
             node_ids=list(node_ids),
             node_deallocation_option=batch_models.BatchNodeDeallocationOption.TASK_COMPLETION,
         )
-        guard: dict[str, Any] = {"etag": seen.node_version, "match_condition": MatchConditions.IfNotModified}
         try:
-            await self._data.begin_remove_nodes(seen.name, options, **guard)
+            await self._data.begin_remove_nodes(seen.name, options, **_guard(seen.node_version))
         except ResourceNotFoundError as error:
             raise PoolChanged(f"pool {seen.name}: a node was gone before it could be removed") from error
 
@@ -238,12 +236,18 @@ class BatchFleet:
             constraints=batch_models.BatchTaskConstraints(max_task_retry_count=0),
         )
 
-    async def _stop(self, pool: PoolSettings, task_id: str) -> None:
-        """Terminated, not deleted: it gets SIGTERM, gives its work back and ends. Once: ending may take some looks."""
+    async def _stop(self, pool: PoolSettings, seen: PoolSeen, task_id: str) -> None:
+        """Terminated, not deleted: it gets SIGTERM, gives its work back and ends. Once: ending may take some looks.
+
+        One that has changed since it was seen (it waits no more, say) is left to the next look.
+        """
         if (pool.name, task_id) in self._stopped:
             return
+        version = next((worker.version for worker in seen.workers if worker.id == task_id), "")
         try:
-            await self._data.terminate_task(pool.job_id, task_id)
+            await self._data.terminate_task(pool.job_id, task_id, **_guard(version))
+        except ResourceModifiedError:
+            return
         except HttpResponseError as error:
             if error.status_code not in GONE_OR_PASSED:
                 raise
@@ -294,6 +298,11 @@ class BatchFleet:
         await self._data.create_job(batch_models.BatchJobCreateOptions(id=pool.job_id, pool_info=info))
         # Its tasks are numbered from 1 again: nobody told those to end.
         self._stopped = {told: None for told in self._stopped if told[0] != pool.name}
+
+
+def _guard(version: str) -> dict[str, Any]:
+    """For a request that shall be refused (412) where somebody else was there since."""
+    return {"etag": version, "match_condition": MatchConditions.IfNotModified}
 
 
 def next_number(seen: PoolSeen) -> int:

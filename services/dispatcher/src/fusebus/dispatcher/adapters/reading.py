@@ -23,7 +23,7 @@ NODE_FIELDS = [
     "errors",
     "startTaskInfo",
 ]
-TASK_FIELDS = ["id", "state", "stateTransitionTime", "executionInfo", "nodeInfo"]
+TASK_FIELDS = ["id", "eTag", "state", "stateTransitionTime", "executionInfo", "nodeInfo"]
 
 
 def pool_seen(
@@ -111,6 +111,7 @@ def _worker(task: batch_models.BatchTask) -> WorkerSeen:
         node=(task.node_info.node_id or "") if task.node_info is not None else "",
         failed=failed,
         problem=problem,
+        version=task.etag or "",
     )
 
 
