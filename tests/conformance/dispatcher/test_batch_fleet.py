@@ -139,7 +139,8 @@ async def test_a_resize_that_gets_no_nodes_is_given_up_after_the_five_minutes_th
     assert batch.state.pool("gpu").resize_timeout == 300.0
 
 
-async def test_a_resize_while_resizing_is_pool_busy(fleet: BatchFleet) -> None:
+async def test_a_resize_while_resizing_is_pool_busy(batch: LocalBatch, fleet: BatchFleet) -> None:
+    batch.inject("boot", seconds=60.0)
     await do(fleet, Resize(0, 1))
     with pytest.raises(PoolBusy):
         await do(fleet, Resize(0, 2))
