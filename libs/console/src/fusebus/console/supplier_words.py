@@ -29,6 +29,7 @@ def terms_words(record: SupplierRecord) -> str:
         "lane": record.lane and record.lane.value,
         "deadline": record.deadline_seconds and span_said(record.deadline_seconds),
         "e-mail": record.email,
+        "processed": "; ".join(f"{kind}: {said}" for kind, said in sorted(record.when.items())),
         "images a day": record.images_per_day and f"{record.images_per_day:,}",
         "bytes a day": record.bytes_per_day and f"{record.bytes_per_day:,}",
     }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import secrets
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
@@ -21,9 +21,10 @@ from fusebus.console.granting import grant_words
 from fusebus.console.moments import ahead
 from fusebus.console.scaling import BY_OPTION, JSON_OPTION, REASON_OPTION, with_ledger
 from fusebus.console.supplier_words import Shown, left_words, shown_words, terms_words
+from fusebus.contracts import timing
 from fusebus.contracts.messages import JobKind, Lane
 from fusebus.host import environment_for_people, load_settings
-from fusebus.ledger import Grant, Ledger, SupplierRecord, SupplierState
+from fusebus.ledger import ANY_KIND, Grant, Ledger, SupplierRecord, SupplierState
 
 EXIT_LEFT = 3
 """Something is left that this command can't do; it says what."""
@@ -59,6 +60,14 @@ def terms(command: Callable[..., None]) -> Callable[..., None]:
             click.option("--lane", type=click.Choice([lane.value for lane in Lane]), help="Instead of ingest's."),
             click.option("--deadline", metavar="SPAN", help="From arrival to done: 90m, 6h, 2d. Instead of ingest's."),
             click.option("--email", help="Where the supplier is told what was held and why."),
+            click.option(
+                "--when",
+                multiple=True,
+                metavar="TIMING",
+                help="When photos are processed: at-once, windows, 'windows 02:00,14:00 Europe/London', "
+                "'off-peak 22:00-06:00 Europe/London', on-command; of one job kind: 'convert=off-peak'. "
+                "Instead of ingest's.",
+            ),
             click.option("--images-per-day", type=click.IntRange(min=1), help="Uploads taken each UTC day."),
             click.option("--bytes-per-day", metavar="SIZE", help="Bytes taken each UTC day: 500MB, 20GB."),
         ]
@@ -114,6 +123,7 @@ def set_terms(
 
     \b
     Example: fusebus supplier set acme --images-per-day 20000
+             fusebus supplier set acme --when 'windows 02:00,14:00 Europe/London' --when convert=off-peak
              fusebus supplier set acme --unset images-per-day
     Exit codes: 0 changed, 1 the ledger could not be reached, 2 usage (an unknown supplier too).
     """
@@ -124,6 +134,7 @@ def set_terms(
         "lane": {"lane": None},
         "deadline": {"deadline_seconds": None},
         "email": {"email": ""},
+        "when": {"when": {}},
         "images-per-day": {"images_per_day": None},
         "bytes-per-day": {"bytes_per_day": None},
     }
@@ -369,9 +380,26 @@ def _terms(given: dict[str, Any], now: datetime) -> dict[str, Any]:
         "lane": Lane(given["lane"]) if given["lane"] else None,
         "deadline_seconds": (_span_end(deadline, now, "--deadline") - now).total_seconds() if deadline else None,
         **({"email": email} if email else {}),
+        **({"when": timings(given["when"])} if given["when"] else {}),
         "images_per_day": given["images_per_day"],
         "bytes_per_day": _size(given["bytes_per_day"]) if given["bytes_per_day"] else None,
     }
+
+
+def timings(texts: Sequence[str]) -> dict[str, str]:
+    """By job kind, or `any`, what `--when` says. Raises click.UsageError."""
+    found = {}
+    for text in texts:
+        kind, given, said = text.partition("=")
+        kind, said = (kind.strip(), said) if given else (ANY_KIND, text)
+        if kind not in {ANY_KIND, *JobKind}:
+            raise click.UsageError(f"--when {text!r}: {kind!r} is none of {ANY_KIND}, {', '.join(JobKind)}")
+        try:
+            timing.parse(said)
+        except ValueError as error:
+            raise click.UsageError(f"--when: {error}") from error
+        found[kind] = " ".join(said.split())
+    return found
 
 
 def _size(text: str) -> int:

@@ -18,6 +18,8 @@ GRANT = "grant:"
 HELD = "held:"
 USAGE = "usage"
 USED = "used"
+ANY_KIND = "any"
+"""The job kind of a timing that holds for all that have none of their own."""
 
 
 class SupplierState(StrEnum):

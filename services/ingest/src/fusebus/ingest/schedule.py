@@ -16,12 +16,10 @@ from fusebus.contracts.timing import Mode, Timing, parse
 from fusebus.ingest import announcement
 from fusebus.ingest.coming import Coming
 from fusebus.ingest.settings import IngestSettings
-from fusebus.ledger import Entered, RunRow, SupplierRecord, UploadRow
+from fusebus.ledger import ANY_KIND, Entered, RunRow, SupplierRecord, UploadRow
 
 _log = logging.getLogger(__name__)
 
-ANY_KIND = "any"
-"""The job kind of a supplier's timing that holds for all that have none of their own."""
 OPENS_SOON = timedelta(seconds=2)
 """A window so near counts as open: whoever opens it elsewhere, by a clock that is ahead of ours, may not find this
 upload any more."""
