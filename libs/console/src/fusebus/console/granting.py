@@ -22,6 +22,13 @@ def grant_words(grant: Grant, url: str, receipts_url: str) -> list[str]:
         "",
         url,
         "",
+        "What became of the photos stands in receipts. These links open in a browser, read receipts and nothing else, and",
+        "end with the grant: the list of all deliveries, and the newest one (for programs: .json in place of .csv).",
+        "",
+        f"     {blob_url(receipts_url, layout.receipt_index_name('csv'))}",
+        f"     {blob_url(receipts_url, layout.latest_receipt_name('csv'))}",
+        "",
+        "Three ways to upload:",
         "1. fusebus-upload (hand on its wheel: uv build --wheel libs/upload): resumes after a cut, keeps a receipt",
         f"     fusebus-upload photos --sas '{url}'",
         "2. azcopy (--check-length=false because the link can't read)",
@@ -29,11 +36,6 @@ def grant_words(grant: Grant, url: str, receipts_url: str) -> list[str]:
         "3. curl, one file at a time; Azure Storage Explorer takes the link as it is (docs/suppliers.md)",
         "     curl --fail-with-body -T photo.jpg -H 'x-ms-blob-type: BlockBlob' -H 'If-None-Match: *' \\",
         f"       '{container}/photo.jpg?{token}'",
-        "",
-        "What became of each photo: these links open in a browser. They read receipts, and nothing else; they end with",
-        "the grant above. The list of all deliveries, then the newest one (.json in place of .csv: for programs):",
-        f"     {blob_url(receipts_url, layout.receipt_index_name('csv'))}",
-        f"     {blob_url(receipts_url, layout.latest_receipt_name('csv'))}",
     ]
 
 

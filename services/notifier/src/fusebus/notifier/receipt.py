@@ -16,13 +16,15 @@ import msgspec
 
 from fusebus.blobs import layout
 from fusebus.contracts import display
-from fusebus.ledger import FinalKind, RunRow, UploadRow
+from fusebus.ledger import Final, FinalKind, RunRow, UploadRow
 from fusebus.notifier.listed import Manifest, Missing
 from fusebus.notifier.summary import Duplicate, Summary
 
 MOST_LISTED = 1_000
 """Receipts that the list of receipts names, newest first."""
 SHOWN = 1_024  # characters of a name in CSV: all that storage keeps
+CANCELLED = "cancelled"
+"""Reason of the finals of a run that people cancelled, whose explanation is for its supplier."""
 FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
 """With what a spreadsheet takes a cell for a formula, the full-width forms too."""
 COLUMNS = (
@@ -216,7 +218,7 @@ def _file(row: UploadRow, twins: Mapping[str, Duplicate]) -> ReceiptFile:
         name=row.blob_name,
         outcome=outcome,
         reason=final.reason if outcome is Outcome.REFUSED else "",
-        what_to_do=final.explanation if outcome is Outcome.REFUSED else _WHAT_TO_DO.get(outcome, ""),
+        what_to_do=_what_to_do(final, outcome),
         duplicate_of=twin.of_name if twin else "",
         duplicate_of_run=twin.of_run if twin else "",
         uploaded_at=row.uploaded_at,
@@ -224,6 +226,13 @@ def _file(row: UploadRow, twins: Mapping[str, Duplicate]) -> ReceiptFile:
         sha256=row.image.sha256 if row.image else "",
         warnings=tuple(note for note in row.image.quality.split(",") if note) if row.image else (),
     )
+
+
+def _what_to_do(final: Final, outcome: Outcome) -> str:
+    """A failure's own words are for operators, but for those of a cancelled run."""
+    if outcome is Outcome.REFUSED or final.reason == CANCELLED:
+        return final.explanation
+    return _WHAT_TO_DO.get(outcome, "")
 
 
 def _missing(found: Missing) -> ReceiptFile:
@@ -253,7 +262,7 @@ def _counts(files: Sequence[ReceiptFile], missing: Sequence[ReceiptFile]) -> Rec
 
 def _line(found: ReceiptFile) -> tuple[object, ...]:
     return (
-        found.name,
+        display.name(found.name, SHOWN),
         found.outcome.value,
         found.reason or (f"listed in {found.manifest}" if found.manifest else ""),
         found.what_to_do,
@@ -269,7 +278,7 @@ def _line(found: ReceiptFile) -> tuple[object, ...]:
 def _manifest_line(found: Manifest) -> tuple[object, ...]:
     outcome = Outcome.REFUSED if found.reason else Outcome.ACCEPTED
     what = found.explanation or f"This is a list of files: {found.listed}."
-    return found.name, outcome.value, found.reason, what, "", "", "", "", "", ""
+    return display.name(found.name, SHOWN), outcome.value, found.reason, what, "", "", "", "", "", ""
 
 
 def _csv(columns: Sequence[str], lines: Iterable[Sequence[object]]) -> bytes:
