@@ -14,6 +14,7 @@ from fusebus.console.costs import cost
 from fusebus.console.estimate import estimate
 from fusebus.console.fleet import pools, quota, why
 from fusebus.console.ingesting import ingest
+from fusebus.console.orders import cancel, run_now
 from fusebus.console.prices import prices
 from fusebus.console.runs import close, reprocess
 from fusebus.console.scaling import pause, resume, scale
@@ -55,6 +56,7 @@ def fusebus() -> None:
       fusebus upload photos --supplier acme
       fusebus status --watch
       fusebus check photos/*.jpg           what ingest would say of them, offline
+      fusebus run-now RUN                  don't wait for the window; fusebus cancel RUN ends it
       fusebus why                          what the dispatcher decided, and the numbers behind it
     """
 
@@ -64,7 +66,22 @@ fusebus.add_command(status)
 fusebus.add_command(check)
 fusebus.add_command(ingest)
 fusebus.add_command(simulate)
-for command in (cost, prices, estimate, scale, pause, resume, why, pools, quota, supplier, close, reprocess):
+for command in (
+    cost,
+    prices,
+    estimate,
+    scale,
+    pause,
+    resume,
+    why,
+    pools,
+    quota,
+    supplier,
+    close,
+    reprocess,
+    run_now,
+    cancel,
+):
     fusebus.add_command(command)
 
 

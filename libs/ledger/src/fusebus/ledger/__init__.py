@@ -27,9 +27,10 @@ from fusebus.ledger.rows import (
 )
 from fusebus.ledger.runs import RunContents
 from fusebus.ledger.settings import LedgerSettings
-from fusebus.ledger.suppliers import Grant, Held, HeldBecause, SupplierRecord, SupplierState, Usage, next_day
+from fusebus.ledger.suppliers import ANY_KIND, Grant, Held, HeldBecause, SupplierRecord, SupplierState, Usage, next_day
 
 __all__ = [
+    "ANY_KIND",
     "SERVICES",
     "BilledDay",
     "Controls",
