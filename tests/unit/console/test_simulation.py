@@ -35,7 +35,7 @@ def test_no_mark_is_called_met_where_our_policy_did_not_run(simulated):
 
 def test_the_last_line_says_which_marks_were_checked(simulated):
     last = simulated("--scenario", "burst-100", "--policy", "ours").output.splitlines()[-1]
-    assert last.startswith("every mark that was checked is met (1 scenario, no baseline ran")
+    assert last.startswith("every mark that was checked is met (1 scenario, no baseline ran to be compared with")
 
 
 def test_decisions_and_pictures_are_given_when_asked_for(simulated, tmp_path):

@@ -54,19 +54,23 @@ def _without(view: View, surplus: int) -> dict[Key, int]:
 
 
 def _retired(view: View) -> tuple[dict[Key, int], str] | None:
-    """The dearest nodes go once cheaper ones that are ready do all the work in time."""
-    in_use = [line for line in view.lines if line.ready]
-    if len(in_use) < 2 or in_use[-1].cost_per_image <= in_use[0].cost_per_image * 1.02:
-        return None
-    dear, rest = in_use[-1], [line for line in in_use[:-1] if not line.storm]
+    """The dearest nodes go, all in one decision, once cheaper ones that are ready do all the work in time."""
+    rest, gone = [line for line in view.lines if line.ready], list[Line]()
     flow = (view.kind.arrivals_per_second or 0.0) if view.kind.quiet < STILL_ARRIVING else 0.0
-    enough = sum(line.ready * line.rate for line in rest) >= flow
-    if not rest or not enough or not is_covered(rest, view.work, view.limits.margin, view.now, view.limits.headroom):
+    while len(rest) > 1 and rest[-1].cost_per_image > rest[0].cost_per_image * 1.02:
+        sure = [line for line in rest[:-1] if not line.storm]
+        enough = sum(line.ready * line.rate for line in sure) >= flow
+        limits = view.limits
+        if not sure or not enough or not is_covered(sure, view.work, limits.margin, view.now, limits.headroom):
+            break
+        gone.append(rest.pop())
+    if not gone:
         return None
-    targets = view.kept
-    targets[dear.key] = 0
-    words = f"{said([(line, line.ready) for line in rest])} do the {view.work[-1].images} images in time"
-    return targets, f"{words}: {dear.ready} {dear.name} at {dear.price:.3g} can go"
+    targets = view.kept | {line.key: 0 for line in gone}
+    left = [(line, line.ready) for line in rest if not line.storm]
+    words = f"{said(left)} do the {view.work[-1].images} images in time"
+    dear = " and ".join(f"{line.ready} {line.name} at {line.price:.3g}" for line in gone)
+    return targets, f"{words}: {dear} can go"
 
 
 def _moved(view: View) -> tuple[dict[Key, int], str] | None:
@@ -77,9 +81,8 @@ def _moved(view: View) -> tuple[dict[Key, int], str] | None:
     dear = in_use[-1]
     gone = msgspec.structs.replace(dear, ready=0, why_not="too dear")
     lines = [gone if line is dear else line for line in view.lines]
-    choice = choose(
-        sure(view, lines), Wish(work=view.work, limits=view.limits, start=view.now, now=view.now), view.room
-    )
+    wish = Wish(work=view.work, limits=view.limits, start=view.now, now=view.now)
+    choice = choose(sure(view, lines), wish, view.room)
     rate = sum(line.ready * line.rate for line in in_use)
     per_image = sum(line.ready * line.rate * line.cost_per_image for line in in_use) / rate
     before = view.work[-1].images * per_image

@@ -113,9 +113,7 @@ def verdict(outcomes: Sequence[Outcome]) -> list[str]:
 
 
 def _checked(scenarios: int, rivals: Sequence[str]) -> str:
-    against = (
-        f"against {' and '.join(rivals)}" if rivals else "no baseline ran, so that ours is not dearer is unchecked"
-    )
+    against = f"against {' and '.join(rivals)}" if rivals else "no baseline ran to be compared with"
     mean = "" if scenarios >= MEAN_OF else "; the average is checked of 10 scenarios or more"
     return f"{scenarios} scenario{'s' * (scenarios > 1)}, {against}{mean}"
 

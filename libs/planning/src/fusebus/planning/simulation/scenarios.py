@@ -164,7 +164,7 @@ def _trouble() -> list[Scenario]:
 
 
 def _regions() -> list[Scenario]:
-    """Two Batch accounts: images stay where they are, nodes of both read them. Traffic between regions is not priced."""
+    """Two Batch accounts. Images stay where they are, nodes of both read them; that traffic is not priced."""
     none = (Quota(vcpus=0, region=HOME), Quota(vcpus=0, spot=True, region=HOME))
     two = (Quota(vcpus=0, region=HOME), Quota(vcpus=8, spot=True, region=HOME), Quota(vcpus=0, region=FAR))
     return [
