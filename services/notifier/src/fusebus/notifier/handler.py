@@ -13,6 +13,7 @@ from fusebus.bus import Context
 from fusebus.contracts.messages import (
     MANIFEST_LOOK_SECONDS,
     BudgetCrossed,
+    CancelRun,
     CloseRun,
     DuplicateFound,
     FleetChanged,
@@ -32,6 +33,7 @@ from fusebus.contracts.outcomes import Done, Outcome, Outgoing, Reject, Retry, d
 from fusebus.host import log_fields
 from fusebus.ledger import LedgerError, RunRow, RunState
 from fusebus.notifier import finals, policy
+from fusebus.notifier.cancelling import cancel
 from fusebus.notifier.completion import Completion, envelope_of
 from fusebus.notifier.dead_letters import DeadLetterWatch
 from fusebus.notifier.listed import listed_of
@@ -67,6 +69,8 @@ class Handler:
                     return await (self._check_manifests(message) if message.manifest else self._check(message))
                 case CloseRun():
                     return await self._close(message, context)
+                case CancelRun():
+                    return await self._cancel(message, context)
                 case BudgetCrossed():
                     return await self._alert(message, context)
                 case WorkLate():
@@ -177,6 +181,16 @@ class Handler:
             extra={"because": f"asked by {run.close_requested_by}" if run.close_requested_by else "quiet"},
         )
         await self._complete_early(message.run_id)
+        return done()
+
+    async def _cancel(self, message: CancelRun, context: Context) -> Outcome:
+        try:
+            run = await cancel(message, self._ports.ledger, self._ports.clock())
+            if run is None:
+                return Reject(reason="unknown_run", description=f"there is no run {message.run_id}")
+            await self._look(message.run_id)
+        except LedgerError as error:
+            return self._later(context, error)
         return done()
 
     async def _look(self, run_id: str) -> policy.Step | None:
