@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 import tomllib
 import urllib.request
 from collections.abc import AsyncIterator, Iterator
@@ -16,6 +17,7 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
+import pytest_asyncio
 from aiohttp import web
 from otlp_receiver import OtlpReceiver
 
@@ -28,7 +30,7 @@ SMTP_PASSWORD = 'smtp "canary" pass\\word ö 77'
 OTLP_TOKEN = "otlp-canary-token-c4be"
 SECRETS = (BUS_KEY, BLOB_SIGNATURE, TABLE_KEY, SMTP_PASSWORD, OTLP_TOKEN)
 SERVICES = ("ingest", "dispatcher", "inferencer", "notifier")
-FAILING_SECONDS = 12.0
+FAILING_SECONDS = 60.0
 
 PROGRAM = """
 import asyncio, logging, os, sys, threading, urllib.request, warnings
@@ -91,7 +93,7 @@ def receiver() -> Iterator[OtlpReceiver]:
         yield found
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(loop_scope="session")
 async def echo() -> AsyncIterator[str]:
     """A storage service that refuses everything and, as proxies do, quotes the request with its signature."""
 
@@ -130,6 +132,11 @@ def started(arguments: list[str], environment: dict[str, str], log: Path) -> "su
         return subprocess.Popen([sys.executable, *arguments], env=environment, stdout=output, stderr=subprocess.STDOUT)
 
 
+def complains(log: Path) -> bool:
+    """Whether a service has said that something fails."""
+    return re.search('"level":"(warning|error|critical)"', log.read_text(errors="replace")) is not None
+
+
 async def test_no_secret_of_a_working_stack_is_told(observed: Any) -> None:
     settings = tomllib.loads(observed.stack.settings_file.read_text())
     connections = (settings["bus"]["connection"], settings["blobs"]["connection"])
@@ -165,7 +172,12 @@ async def test_services_that_fail_tell_no_secret(receiver: OtlpReceiver, echo: s
         }
         logs = {name: tmp_path / f"{name}.log" for name in SERVICES}
         running = [started(["-m", f"fusebus.{name}"], {**environment, **own[name]}, log) for name, log in logs.items()]
-        await asyncio.sleep(FAILING_SECONDS)
+        deadline = time.monotonic() + FAILING_SECONDS
+        while time.monotonic() < deadline and not all(complains(log) for log in logs.values()):
+            await asyncio.sleep(0.5)
+        exports, deadline = len(receiver.received.raw), time.monotonic() + FAILING_SECONDS
+        while time.monotonic() < deadline and len(receiver.received.raw) < exports + len(SERVICES):
+            await asyncio.sleep(0.5)
         for process in running:
             with contextlib.suppress(ProcessLookupError):
                 process.send_signal(signal.SIGTERM)
@@ -173,7 +185,7 @@ async def test_services_that_fail_tell_no_secret(receiver: OtlpReceiver, echo: s
             await asyncio.to_thread(process.wait, 60)
     for name, log in logs.items():
         text = log.read_text(errors="replace")
-        assert '"level":"warning"' in text or '"level":"error"' in text, f"{name} had nothing to complain of:\n{text}"
+        assert complains(log), f"{name} had nothing to complain of:\n{text}"
         assert_silent(name, text)
     assert receiver.received.raw
     for body in receiver.received.raw:

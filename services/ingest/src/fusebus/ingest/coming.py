@@ -15,6 +15,9 @@ from fusebus.contracts.messages import JobKind
 from fusebus.ingest.settings import IngestSettings
 from fusebus.ledger import LedgerError, RunRow, RunState, UploadRow, Window
 
+LAST_WORD_SECONDS = 5.0
+"""For what changed last, once told to stop."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -75,13 +78,24 @@ class Coming:
         self._changed.add(run_id)
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Until `stop`; then what changed last is told too."""
+        """Until `stop`, which breaks off what storage does not answer; then what changed last is told too."""
+        rounds, stopped = asyncio.create_task(self._rounds()), asyncio.create_task(stop.wait())
+        try:
+            await asyncio.wait({rounds, stopped}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            rounds.cancel()
+            stopped.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await rounds
+        with contextlib.suppress(TimeoutError):  # the next start counts all runs
+            async with asyncio.timeout(LAST_WORD_SECONDS):
+                await self.tell()
+
+    async def _rounds(self) -> None:
         await self._recall()
-        while not stop.is_set():
+        while True:
             await self.tell()
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(stop.wait(), self.settings.coming_seconds)
-        await self.tell()
+            await asyncio.sleep(self.settings.coming_seconds)
 
     async def tell(self) -> None:
         """Count the runs that changed and announce their windows. What fails is tried again the next time."""
@@ -89,6 +103,9 @@ class Coming:
         for run_id in sorted(changed):
             try:
                 await self._tell(run_id)
+            except asyncio.CancelledError:
+                self._changed |= changed
+                raise
             except LedgerError as error:
                 _log.warning("the windows of %s are not told yet: %s", run_id, error)
                 self._changed.add(run_id)

@@ -68,6 +68,11 @@ def parser() -> argparse.ArgumentParser:
         default=os.environ.get("FUSEBUS_SERVICEBUS_KEY"),
         help="shared access key (default: FUSEBUS_SERVICEBUS_KEY, or one made at the first start and kept in --ca-dir)",
     )
+    made.add_argument(
+        "--hide-key",
+        action="store_true",
+        help="print the connection string with *** for its key, for output that is kept as a log",
+    )
     made.add_argument("--data", type=Path, metavar="DIR", help="keep everything there over restarts and crashes")
     made.add_argument(
         "--data-sync",
@@ -99,7 +104,7 @@ def _port(text: str) -> int:
     return number
 
 
-async def serve(options: BrokerOptions) -> None:
+async def serve(options: BrokerOptions, hide_key: bool = False) -> None:
     """Runs a broker until a signal comes."""
     stopped = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -108,7 +113,8 @@ async def serve(options: BrokerOptions) -> None:
     async with Broker(options) as broker:
         gc.freeze()  # what a start leaves lives for ever
         gc.set_threshold(*GC_THRESHOLDS)
-        print(broker.connection_string)
+        shown = broker.connection_string
+        print(shown.replace(broker.gateway.key, "***") if hide_key else shown)
         print(broker.ca_path, flush=True)
         print(HINTS.format(ca=broker.ca_path, port=broker.port), file=sys.stderr, flush=True)
         await stopped.wait()
@@ -144,7 +150,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     try:
         with asyncio.Runner(loop_factory=lambda: new_loop(given.event_loop)) as runner:
-            runner.run(serve(options))
+            runner.run(serve(options, given.hide_key))
     except ConfigError as error:
         print(f"fusebus-servicebus: {given.config}: {error}", file=sys.stderr)
         return USAGE

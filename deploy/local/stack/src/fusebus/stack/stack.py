@@ -133,11 +133,13 @@ class Stack:
         """Its connection string and the path of its certificate authority."""
         topology = self.folder / "topology.json"
         topology.write_text(json.dumps(broker_configuration(self.options.lock_seconds), indent=1))
-        arguments = ["--port", "0", "--config", str(topology), "--ca-dir", str(self.folder / "ca")]
+        own = self.folder / "ca"
+        # Its output is kept as a log: the key is read from where the broker keeps it.
+        arguments = ["--port", "0", "--config", str(topology), "--ca-dir", str(own), "--hide-key"]
         broker = self._child("broker", "fusebus.servicebus", arguments, restart=False)
         connection = (await broker.line(READY_LIMIT_SECONDS, "Endpoint=sb://")).strip()
-        authority = str(self.folder / "ca" / "ca.pem")
-        return connection[connection.index("Endpoint=") :], authority
+        key = (own / "sas.key").read_text(encoding="ascii").strip()
+        return connection[connection.index("Endpoint=") :].replace("***", key), str(own / "ca.pem")
 
     async def _start_batch(self) -> str:
         arguments = ["--port", "0", "--boot-seconds", str(self.options.boot_seconds)]
