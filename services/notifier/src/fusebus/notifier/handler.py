@@ -46,6 +46,8 @@ from fusebus.notifier.twins import waits
 _log = logging.getLogger(__name__)
 
 PAUSE_PER_LOOK = 9.0  # times as long as the look took: a run of many uploads is looked at less often
+EARLY = 1_000_000
+"""First number of the checks that a run gets when it is closed early; its others count from 0."""
 BY_MANIFEST = "manifest"
 """Who asked for the end of a run that closes because all that is listed has arrived."""
 LONGEST_PAUSE = timedelta(seconds=120)  # well within the time in which an uncertain mail may be repeated
@@ -149,8 +151,7 @@ class Handler:
                 closed = await ports.ledger.close_run(run.run_id, began, requested_by=BY_MANIFEST, unchanged=run)
                 if closed is not None and closed.state is not RunState.OPEN:
                     _log.info("run is closed", extra={"because": "all that is listed has arrived"})
-                    await self._finish_early(closed)
-                    return done()
+                    return await self._finish_early(closed)
         except Exception:
             _log.exception("the look at the manifests failed, another one follows")
         now = ports.clock()
@@ -160,12 +161,16 @@ class Handler:
         following = manifest_check(message.run_id, message.supplier, again_at)
         return Done((Outgoing(message=following, enqueue_at=again_at),))
 
-    async def _finish_early(self, run: RunRow) -> None:
-        """Where every final is there already; else the last of them, or the run's check, completes it."""
+    async def _finish_early(self, run: RunRow) -> Outcome:
+        """Complete a run that was closed before it was quiet, or look at it soon: its own next check may be far off."""
         try:
-            await self._completion.finish(run)
+            if await self._completion.finish(run):
+                return done()
         except Exception:
             _log.exception("the run is left to its next check")
+        soon = self._ports.clock() + timedelta(seconds=self._ports.settings.recheck_seconds)
+        check = RunCheck(run_id=run.run_id, supplier=run.supplier, sequence=EARLY)
+        return Done((Outgoing(message=check, enqueue_at=soon),))
 
     async def _close(self, message: CloseRun, context: Context) -> Outcome:
         try:
@@ -180,8 +185,7 @@ class Handler:
             "run is closed",
             extra={"because": f"asked by {run.close_requested_by}" if run.close_requested_by else "quiet"},
         )
-        await self._complete_early(message.run_id)
-        return done()
+        return await self._finish_early(run)
 
     async def _cancel(self, message: CancelRun, context: Context) -> Outcome:
         try:
