@@ -192,6 +192,17 @@ def test_the_command_prints_json_and_csv_of_what_is_in_the_ledger(
     shown = run(fusebus, ["cost", "--month", "2026-11", "--by", "pool", "--json"])
     assert shown.exit_code == 0, shown.output
     assert json.loads(shown.output)["report"]["lines"][0]["node_hours"] == pytest.approx(1 / 6)
+    lines = {"day": 1, "pool": 1, "run": 2, "supplier": 2}
+    for by, count in lines.items():
+        arguments = ["cost", "--month", "2026-11", "--by", by]
+        found = json.loads(run(fusebus, [*arguments, "--json"]).output)["report"]
+        assert (found["by"], len(found["lines"])) == (by, count)
+        assert (
+            sum(line["cost"] for line in found["lines"]) == pytest.approx(found["total"]["cost"]) == pytest.approx(10)
+        )
+        table = list(csv.DictReader(io.StringIO(run(fusebus, [*arguments, "--csv"]).output)))
+        assert [row[by] for row in table] == [*(line["name"] for line in found["lines"]), "total"]
+        assert float(table[-1]["cost_per_image"]) == pytest.approx(5)
     rows = list(csv.DictReader(io.StringIO(run(fusebus, ["cost", "--month", "2026-11", "--csv"]).output)))
     assert [(row["day"], float(row["cost"]), row["images"]) for row in rows] == [
         ("2026-11-18", 10, "2"), ("total", 10, "2"),

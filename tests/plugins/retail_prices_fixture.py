@@ -24,6 +24,7 @@ def item(sku: str, region: str, price: float, **more: Any) -> dict[str, Any]:
         "meterName": short,
         "productId": "DZH318Z0BQ4L",
         "skuId": "DZH318Z0BQ4L/00G1",
+        "availabilityId": None,
         "productName": "Virtual Machines Series",
         "skuName": short,
         "serviceName": "Virtual Machines",
@@ -32,6 +33,10 @@ def item(sku: str, region: str, price: float, **more: Any) -> dict[str, Any]:
         "unitOfMeasure": "1 Hour",
         "type": "Consumption",
         "isPrimaryMeterRegion": True,
+        "savingsPlan": [
+            {"unitPrice": price * 0.7, "retailPrice": price * 0.7, "term": "1 Year"},
+            {"unitPrice": price * 0.5, "retailPrice": price * 0.5, "term": "3 Years"},
+        ],
         "armSkuName": sku,
         **more,
     }
