@@ -133,7 +133,7 @@ def _demand(settings: DispatcherSettings, kind: JobKind, facts: Facts, memory: M
         windows=tuple(
             Window(opens_at=window.opens_at.timestamp(), images=window.images, deadline=window.deadline.timestamp())
             for window in facts.windows or ()
-            if window.job_kind == kind.value
+            if window.job_kind == kind.value and window.images  # none: its runs were cancelled, or went before
         ),
         oldest_age=found.ages.oldest(unknown) if unknown > 0 else None,
         in_flight=sum(facts.known[name].running for name in pools if name in facts.known),
