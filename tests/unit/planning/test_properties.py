@@ -243,6 +243,14 @@ def test_without_work_all_go_to_zero(fleet, limits):
 
 
 @CHECKS
+@given(fleets(steady=True), st.integers(1, 60_000), dues(), limits_of)
+def test_the_last_node_goes_only_when_nothing_is_left(fleet, depth, split, limits):
+    plan = decide(fleet, demand_of(depth, split), limits, PRICES, NOW)
+    there = sum(state.dedicated.present + state.spot.present for state in fleet.pools)
+    assert sum(pool.nodes for pool in plan.pools) >= min(1, there)
+
+
+@CHECKS
 @given(fleets(steady=False), depths, dues(), limits_of)
 def test_what_resizes_is_never_resized(fleet, depth, split, limits):
     plan = decide(fleet, demand_of(depth, split), limits, PRICES, NOW)

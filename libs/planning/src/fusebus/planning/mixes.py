@@ -12,6 +12,8 @@ from fusebus.planning.lines import SECONDS_PER_HOUR, Line
 from fusebus.planning.room import Room
 from fusebus.planning.work import Load
 
+MOST_SWAPS = 20  # of nodes of one line for those of another
+
 
 class Choice(msgspec.Struct, frozen=True):
     """Nodes to buy."""
@@ -23,6 +25,8 @@ class Choice(msgspec.Struct, frozen=True):
     """Images that are late even so."""
     said: tuple[str, ...] = ()
     """What kept it from more, in words."""
+    short: float = 0.0
+    """Images that would be late were there as many more as `Limits.headroom` says."""
 
     @property
     def nodes(self) -> int:
@@ -54,14 +58,60 @@ class Wish(msgspec.Struct, frozen=True, kw_only=True):
 def choose(lines: Sequence[Line], wish: Wish, room: Room) -> Choice:
     """The cheapest mix of those that are late with the fewest images. Nothing is taken from `room`."""
     usable = [line for line in lines if not line.why_not]
-    orders = [[first, *(line for line in usable if line is not first)] for first in usable]
     crew = [line for line in lines if line.ready or line.coming]
-    found = [_fill(order, crew, wish, room.copy(), exposure(order, wish.limits)) for order in orders]
     barred = tuple(f"{line.name}: {line.why_not}" for line in lines if line.why_not)
-    if not found:
+    if not usable:
         return Choice((), 0.0, _lacking([], crew, wish), barred)
-    best = min(found, key=lambda choice: (round(choice.lacking), choice.cost))
+    orders = [[first, *(line for line in usable if line is not first)] for first in usable]
+    found = [_fill(order, crew, wish, room.copy(), exposure(order, wish.limits)) for order in orders]
+    best = min(found, key=_rank)
+    if any(choice.said for choice in found):
+        best = _swapped(best, usable, crew, wish, room)
     return msgspec.structs.replace(best, said=best.said + barred)
+
+
+def _rank(choice: Choice) -> tuple[int, int, float]:
+    return round(choice.lacking), round(choice.short), choice.cost
+
+
+def _swapped(best: Choice, usable: Sequence[Line], crew: Sequence[Line], wish: Wish, room: Room) -> Choice:
+    """Where a ceiling or quota left some of an order to dearer lines: nodes of one line are given up for another's as
+    long as that is better."""
+    for _ in range(MOST_SWAPS):
+        tried = [
+            _instead(best, line, less, other, usable, crew, wish, room.copy())
+            for line, count in best.adds
+            for less in {1, count}
+            for other in usable
+            if other is not line
+        ]
+        better = min([best, *(choice for choice in tried if choice is not None)], key=_rank)
+        if _rank(better) >= _rank(best):
+            return best
+        best = msgspec.structs.replace(better, said=tuple(dict.fromkeys(best.said + better.said)))
+    return best
+
+
+def _instead(
+    choice: Choice,
+    line: Line,
+    less: int,
+    other: Line,
+    usable: Sequence[Line],
+    crew: Sequence[Line],
+    wish: Wish,
+    room: Room,
+) -> Choice | None:
+    """The choice with so many nodes of `line` fewer, and what is missing then of `other`, then by price; None: it does
+    not fit."""
+    kept = [(one, count - less * (one is line)) for one, count in choice.adds]
+    kept = [(one, count) for one, count in kept if count]
+    work = wish.work[-1].images
+    for one, count in kept:
+        if room.take(one, count, min(work * one.service.p50 / count, wish.limits.least_use)) < count:
+            return None
+    order = [other, *(one for one in usable if one is not other and one is not line)]
+    return _fill(order, crew, wish, room, kept=kept)
 
 
 def exposure(lines: Sequence[Line], limits: Limits) -> float:
@@ -79,8 +129,16 @@ def exposure(lines: Sequence[Line], limits: Limits) -> float:
     return math.sqrt(2 * first.boot_cost / (limits.storms_per_hour * loss)) * SECONDS_PER_HOUR
 
 
-def _fill(order: Sequence[Line], crew: Sequence[Line], wish: Wish, room: Room, exposed: float = math.inf) -> Choice:
-    adds: list[tuple[Line, int]] = []
+def _fill(
+    order: Sequence[Line],
+    crew: Sequence[Line],
+    wish: Wish,
+    room: Room,
+    exposed: float = math.inf,
+    kept: Sequence[tuple[Line, int]] = (),
+) -> Choice:
+    """`kept`, which are taken from the room already, and what is missing in this order."""
+    adds = list(kept)
     for line in order:
         wanted, seconds = nodes_for(line, adds, crew, wish)
         if wanted and line is order[0]:
@@ -93,7 +151,10 @@ def _fill(order: Sequence[Line], crew: Sequence[Line], wish: Wish, room: Room, e
             adds.append((line, taken))
         if taken == wanted:
             break
-    return Choice(tuple(adds), _cost(adds, crew, wish), _lacking(adds, crew, wish), tuple(room.said))
+    merged = {line.key: (line, sum(n for one, n in adds if one is line)) for line, _ in adds}
+    adds = list(merged.values())
+    short = _lacking(adds, crew, wish, wish.limits.headroom)
+    return Choice(tuple(adds), _cost(adds, crew, wish), _lacking(adds, crew, wish), tuple(room.said), short)
 
 
 def nodes_for(line: Line, adds: Sequence[tuple[Line, int]], crew: Sequence[Line], wish: Wish) -> tuple[int, float]:
@@ -116,12 +177,12 @@ def _added(adds: Sequence[tuple[Line, int]], load: Load, wish: Wish) -> float:
     return sum(n * line.whole_images(max(wish.time(line, load.deadline), least)) for line, n in adds)
 
 
-def _lacking(adds: Sequence[tuple[Line, int]], crew: Sequence[Line], wish: Wish) -> float:
-    """Images that are late with these nodes: the most that is missing at any deadline."""
+def _lacking(adds: Sequence[tuple[Line, int]], crew: Sequence[Line], wish: Wish, headroom: float = 1.0) -> float:
+    """Images that are late with these nodes: the most that is missing at any deadline, were there so many more."""
     most = 0.0
     for load in wish.work:
         done = sum(n * line.whole_images(wish.time(line, load.deadline)) for line, n in adds)
-        most = max(most, load.images - wish.base(crew, load.deadline) - done)
+        most = max(most, load.images * headroom - wish.base(crew, load.deadline) - done)
     return most
 
 
