@@ -126,6 +126,8 @@ def _again(rerun: Rerun, upload: UploadRow, lane: Lane, deadline_seconds: float)
         job_kind=JobKind.DETECT,
         lane=lane,
         deadline_seconds=deadline_seconds,
+        when="",
+        release_at=None,
         final=None,
         waits_for="",
         waits_for_run="",

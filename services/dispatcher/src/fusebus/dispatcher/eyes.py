@@ -208,7 +208,7 @@ def open_parts(
             parts.setdefault(terms, []).append(row)
     found = []
     for (kind, allowed), accepted in parts.items():
-        left = [row.entered_at for row in accepted if row.final is None]
+        left = [row.entered_at for row in accepted if row.final is None and not row.waits_for]
         if left:
             oldest, deadline = min(left), min(left) + timedelta(seconds=allowed)
             total = len(accepted)

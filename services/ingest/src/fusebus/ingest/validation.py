@@ -22,6 +22,16 @@ from fusebus.validation import Verdict
 MAX_CONTENT_TYPE = 200  # characters of what the uploader claims that are kept
 
 
+_UNREAD = {
+    RejectReason.TOO_LARGE: Refusal.TOO_LARGE,
+    RejectReason.EMPTY: Refusal.NO_NAMES,
+    RejectReason.BLOB_TYPE: Refusal.UNREADABLE,
+    RejectReason.BLOB_VANISHED: Refusal.UNREADABLE,
+    RejectReason.BLOB_CHANGED: Refusal.UNREADABLE,
+}
+"""Objections to a blob of which no byte was judged, as they are told of a manifest."""
+
+
 class BlobSource(Protocol):
     """What ingest reads of the store."""
 
@@ -56,7 +66,7 @@ async def examine(place: Place, blobs: BlobSource, check: Check, limits: Limits)
     Raises NotNow where it is not to be entered.
     """
     finding = await _examine(place, blobs, check, limits)
-    if finding.objection is not None and manifest.is_manifest(place.name):
+    if finding.objection is not None and finding.objection.reason in _UNREAD and manifest.is_manifest(place.name):
         return _refused(place, finding, finding.objection)
     return finding
 
@@ -86,8 +96,7 @@ async def _examine(place: Place, blobs: BlobSource, check: Check, limits: Limits
 
 def _refused(place: Place, finding: Finding, objection: Objection) -> Finding:
     """A manifest that could not be read at all: told as one, not as a photo that is missing."""
-    by_reason = {RejectReason.TOO_LARGE: Refusal.TOO_LARGE, RejectReason.EMPTY: Refusal.NO_NAMES}
-    error = BadManifest(by_reason.get(objection.reason, Refusal.UNREADABLE))
+    error = BadManifest(_UNREAD[objection.reason])
     return replace(finding, objection=None, manifest=manifest.refused(place.name, error))
 
 
