@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from enum import Enum
 from pathlib import Path
 from typing import Any, Final
+from zlib import crc32
 
-from fusebus.servicebus.store.checksum import crc32
 from fusebus.servicebus.store.marks import DataDirectoryInUse
 
 logger = logging.getLogger(__name__)

@@ -11,8 +11,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, NamedTuple
+from zlib import crc32
 
-from fusebus.servicebus.store.checksum import crc32
 from fusebus.servicebus.store.marks import allocate
 
 FILE_NAME: Final = "journal"
@@ -102,6 +102,7 @@ class JournalFile:
         if end <= self._mapped_bytes and (end <= READY_BYTES or size < COPIED_BYTES):
             memory, (pass_id, base) = self._memory, self.now
             memory[behind_head:end] = data
+            # zlib's: a quicker one with wide vectors (isal) makes all that follows dearer, by 3 µs a commit measured
             crc = crc32(data, self._seed ^ number & 0xFFFFFFFF)
             _put_head(memory, start, MAGIC, pass_id, crc, number, base, size)  # last: a head tells of whole data only
         else:

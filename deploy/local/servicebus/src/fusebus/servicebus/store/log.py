@@ -7,10 +7,10 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from typing import Final
+from zlib import crc32
 
 from fusebus.servicebus.engine.records import Record
 from fusebus.servicebus.store import entries
-from fusebus.servicebus.store.checksum import crc32
 from fusebus.servicebus.store.journal_file import JournalFile, Pass, UnreadableBlock, new_pass
 from fusebus.servicebus.store.marks import CommitMark
 from fusebus.servicebus.store.recovery import DROPPED, IN_DATABASE, PASS, REWOUND, Block, Recovered

@@ -8,9 +8,9 @@ from collections.abc import Iterable, Iterator
 from itertools import count
 from pathlib import Path
 from typing import Any, Final
+from zlib import crc32
 
 from fusebus.servicebus.store import entries
-from fusebus.servicebus.store.checksum import crc32
 from fusebus.servicebus.store.database import Sync, opened
 from fusebus.servicebus.store.log import ROW_BYTES
 from fusebus.servicebus.store.marks import sync_names
