@@ -131,8 +131,6 @@ def _again(rerun: Rerun, upload: UploadRow, lane: Lane, deadline_seconds: float)
         final=None,
         waits_for="",
         waits_for_run="",
-        when="",
-        release_at=None,
         reprocess_of=upload.upload_id,
         version="",
     )
