@@ -97,7 +97,7 @@ class Book:
         self._step("find_upload")
         return self._entered(upload_id) if upload_id in self.rows else None
 
-    async def enter_upload(self, entry: UploadEntry, now: datetime) -> Entered:
+    async def enter_upload(self, entry: UploadEntry, now: datetime, *, looked: bool = False) -> Entered:
         self._step("enter_upload")
         row = UploadRow(**msgspec.structs.asdict(entry), run_id="run", entered_at=now)
         self.rows.setdefault(entry.upload_id, row)

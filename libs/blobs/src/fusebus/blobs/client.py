@@ -26,7 +26,7 @@ from fusebus.blobs.layout import receipt_container, supplier_container, supplier
 from fusebus.blobs.sas import READ_ONLY, container_url_with_sas
 from fusebus.blobs.settings import BlobSettings
 from fusebus.contracts.messages import SUPPLIER_CONTAINER_PREFIX
-from fusebus.host import SettingsError
+from fusebus.host import SettingsError, environment_has_proxies
 
 BLOCK_BLOB = "BlockBlob"
 
@@ -298,6 +298,7 @@ class Blobs:
             "connection_timeout": settings.connect_timeout_seconds,
             "read_timeout": settings.read_timeout_seconds,
             "retry_policy": LinearRetry(**pauses, retry_total=settings.retries),
+            "use_env_settings": environment_has_proxies(),
         }
         if settings.connection:
             return BlobServiceClient.from_connection_string(settings.connection.reveal(), **patience)

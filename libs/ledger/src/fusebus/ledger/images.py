@@ -19,10 +19,10 @@ class ImageLedger:
         """Whose image it is: this upload's where nobody was first, and again in every repeat."""
         claim = ImageClaim(supplier=supplier, image_id=image_id, upload_id=upload_id, run_id=run_id)
         async for _ in self._tables.tries(f"claiming image {image_id}"):
+            if version := await self._tables.insert("images", _row(claim)):  # nearly all photos are new
+                return msgspec.structs.replace(claim, version=version)
             if found := await self._tables.get("images", supplier, image_id):
                 return _claim(found)
-            if version := await self._tables.insert("images", _row(claim)):
-                return msgspec.structs.replace(claim, version=version)
         raise AssertionError("tries ends with an error")
 
     async def take_over_image(self, claim: ImageClaim, upload_id: str, run_id: str) -> ImageClaim:

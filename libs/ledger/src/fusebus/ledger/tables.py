@@ -16,7 +16,7 @@ from azure.data.tables import TableTransactionError, UpdateMode
 from azure.data.tables.aio import TableClient, TableServiceClient
 from azure.identity.aio import DefaultAzureCredential
 
-from fusebus.host import SettingsError
+from fusebus.host import SettingsError, environment_has_proxies
 from fusebus.ledger.columns import Columns, key
 from fusebus.ledger.errors import LedgerError, LedgerUnavailable, translated
 from fusebus.ledger.settings import LedgerSettings
@@ -167,6 +167,7 @@ class Tables:
             "read_timeout": settings.read_timeout_seconds,
             "retry_total": settings.retries,
             "retry_backoff_factor": settings.retry_backoff_seconds,
+            "use_env_settings": environment_has_proxies(),
         }
         if settings.connection:
             return TableServiceClient.from_connection_string(settings.connection.reveal(), **patience)

@@ -33,14 +33,14 @@ class UploadLedger(RunLedger):
         run_id = await self._assigned_run(upload_id)
         return (await self._look(run_id, upload_id))[1] if run_id else None
 
-    async def enter_upload(self, entry: UploadEntry, now: datetime) -> Entered:
+    async def enter_upload(self, entry: UploadEntry, now: datetime, *, looked: bool = False) -> Entered:
         """Insert the upload into its supplier's open run, opening one where there is none.
 
-        A repeat returns what is there, with the verdict entered first. Raises LedgerUnavailable, LedgerError;
-        ValueError for a name that no row can keep.
+        A repeat returns what is there, with the verdict entered first; `looked`: `find_upload` just found none, which
+        saves the look for one. Raises LedgerUnavailable, LedgerError; ValueError for a name that no row can keep.
         """
         entry = msgspec.structs.replace(entry, detail=entry.detail[:MAX_DETAIL])
-        if found := await self.find_upload(entry.upload_id):
+        if not looked and (found := await self.find_upload(entry.upload_id)):
             return found
         async with self._turns[entry.supplier]:
             run_id = await self._assign(entry, now)

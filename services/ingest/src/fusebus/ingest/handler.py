@@ -35,7 +35,7 @@ class Book(Protocol):
 
     async def find_upload(self, upload_id: str) -> Entered | None: ...
 
-    async def enter_upload(self, entry: UploadEntry, now: datetime) -> Entered: ...
+    async def enter_upload(self, entry: UploadEntry, now: datetime, *, looked: bool = False) -> Entered: ...
 
     async def upload(self, run_id: str, upload_id: str) -> UploadRow | None: ...
 
@@ -137,7 +137,7 @@ class Ingest:
             when=when,
             release_at=release_at,
         )
-        entered = await self.ledger.enter_upload(entry, now)
+        entered = await self.ledger.enter_upload(entry, now, looked=True)
         if self.admission:
             await self.admission.taken(place)
         verdict = entered.upload.reject_reason or (finding.manifest and "manifest") or "accepted"
