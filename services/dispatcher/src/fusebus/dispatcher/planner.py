@@ -173,6 +173,7 @@ def _limits(settings: DispatcherSettings, facts: Facts, budget: Verdict) -> Limi
         fallback=settings.fallback_seconds,
         storm_seconds=settings.storm_seconds,
         storm_evictions=settings.storm_evictions,
+        storms_per_hour=settings.storms_per_hour,
         retry_refused=settings.retry_resize_seconds,
         stall=settings.stall_seconds,
     )

@@ -251,6 +251,14 @@ class DispatcherSettings(msgspec.Struct, frozen=True, kw_only=True):
     storm_evictions: Annotated[
         int, Meta(ge=1, description="So many within storm_seconds are a storm: that pool buys no Spot nodes.")
     ] = 2
+    storms_per_hour: Annotated[
+        float,
+        Meta(
+            ge=0,
+            description="How often Spot is expected to vanish for good: an insurance, more Spot nodes at once, which "
+            "costs more boots on every other day. 0: none.",
+        ),
+    ] = 0.0
     stall_seconds: Annotated[
         float,
         Meta(gt=0, description="Seconds of work without any result after which what is left of a queue is poison."),

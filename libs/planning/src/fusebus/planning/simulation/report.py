@@ -155,9 +155,9 @@ def _restless(ours: Outcome) -> list[tuple[str, float, str]]:
     if not ours.bursts:
         return []
     found = list[tuple[str, float, str]]()
-    occasions = ours.bursts + ours.storms
+    occasions = ours.bursts + len(ours.storms)
     if ours.resizes > RESIZE_MARK * occasions:
-        storms = f" and storms: {ours.storms}" if ours.storms else ""
+        storms = f" and storms: {len(ours.storms)}" if ours.storms else ""
         words = f"{ours.resizes} resizes for bursts: {ours.bursts}{storms}, mark {RESIZE_MARK} each"
         found.append(("resizes", ours.resizes, words))
     if ours.refused > REFUSED_MARK * ours.bursts:

@@ -55,8 +55,10 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     p50: int
     """Age of an image when it is done."""
     p95: int
-    storms: int = 0
-    """Times without Spot."""
+    says: str = ""
+    """The scenario in one line."""
+    storms: tuple[tuple[float, float], ...] = ()
+    """From when to when there was no Spot (where, the scenario says)."""
     late: str = ""
     """The last alert."""
     timeline: list[tuple[float, int, int, float]] = []
@@ -108,7 +110,8 @@ def _outcome(scenario: Scenario, scaler: Scaler, world: World, bound: float) -> 
         evictions=world.evictions,
         p50=_quantile(world, 0.5),
         p95=_quantile(world, 0.95),
-        storms=len(scenario.storms),
+        says=scenario.says,
+        storms=scenario.storms,
         late="; ".join(late.because for late in alerts),
         timeline=world.timeline,
         reasons=scaler.reasons if isinstance(scaler, Ours) else [],
