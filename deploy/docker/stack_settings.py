@@ -23,12 +23,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from healthy import answers  # lies beside this file
+
 from fusebus.blobs import Blobs, BlobSettings
 from fusebus.blobs.layout import RESULTS
 from fusebus.contracts.topology import broker_configuration
 from fusebus.host import Secret
 from fusebus.ledger import Ledger, LedgerSettings
-from healthy import answers  # lies beside this file
 
 RUN = Path("/run/fusebus")
 TEMPLATE = Path("/etc/fusebus/settings.toml")

@@ -1,4 +1,4 @@
-"""The config.json of the emulator: our topology within the limits that Microsoft publishes, read alike by our broker."""
+"""The config.json of the emulator: our topology within the limits Microsoft publishes, read alike by our broker."""
 
 import json
 import re
