@@ -12,12 +12,13 @@ import struct
 import sys
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
 import cv2
 import numpy as np
+from attacks import attacks
+from cases import COMPLEX, DAMAGED, HEIGHT, NO_IMAGE, OTHER, PIXELS, WIDTH, Case
 from picture_bytes import (
     SECRET,
     blotted,
@@ -39,40 +40,13 @@ from picture_bytes import (
 )
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
-
-WIDTH, HEIGHT = 640, 448  # pixels of most of them: multiples of 16 and above the size of a warning
-
-
-@dataclass(frozen=True)
-class Case:
-    """One file and what must be said of it."""
-
-    name: str
-    data: bytes
-    reasons: tuple[str, ...] = ()
-    """Codes of a rejection, any of them; empty: accepted."""
-    size: tuple[int, int] | None = None
-    """Width and height of an accepted picture, upright."""
-    colour: tuple[int, int, int] | None = None
-    """Of an accepted picture all over, where one picture of several must be the one."""
-    quality: tuple[str, ...] | None = None
-    kept: tuple[str, str] = ("", "")
-    """captured_at and camera of an accepted picture."""
-
-    @property
-    def verdict(self) -> str:
-        """`accept` or `reject`."""
-        return "reject" if self.reasons else "accept"
-
-
-DAMAGED, COMPLEX, PIXELS = ("damaged",), ("too_complex",), ("too_many_pixels",)
-NO_IMAGE, OTHER = ("not_an_image",), ("unsupported_format",)
+from unusual import unusual
 
 
 def corpus() -> list[Case]:
     """All cases; names are unique."""
     made = [*sound(), *metadata(), *several(), *noted(), *cut(), *blots(), *jpeg_lies(), *png_lies(), *webp_lies()]
-    return [*made, *bombs(), *strangers()]
+    return [*made, *bombs(), *strangers(), *unusual(), *attacks()]
 
 
 @cache

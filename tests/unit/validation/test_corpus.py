@@ -10,8 +10,6 @@ from fusebus.contracts.messages import RejectReason
 from fusebus.validation import ForkServer, Verdict, explanation
 from fusebus.vision import decode
 
-pytestmark = pytest.mark.long
-
 SECONDS = 10.0  # on a crowded machine; what is usual, the README says
 BYTES = 512_000_000
 JPEG_PARTS = {0xC0, 0xC4, 0xDA, 0xDB, 0xE0}
@@ -19,7 +17,14 @@ JPEG_PARTS = {0xC0, 0xC4, 0xDA, 0xDB, 0xE0}
 JFIF_BYTES = 16
 
 CASES = corpus()
+QUICK_EVERY = 6
+"""One in so many is judged each time, all of them in the long tests."""
 _verdicts: dict[str, Verdict] = {}
+
+
+def chosen(cases: list[Case]) -> list[object]:
+    marks = [() if number % QUICK_EVERY == 0 else (pytest.mark.long,) for number in range(len(cases))]
+    return [pytest.param(case, id=case.name, marks=mark) for case, mark in zip(cases, marks, strict=True)]
 
 
 def verdict_on(case: Case, server: ForkServer) -> Verdict:
@@ -44,7 +49,7 @@ def test_the_corpus_is_large_and_made_alike_each_time() -> None:
     assert min(sum(not case.reasons for case in CASES), sum(bool(case.reasons) for case in CASES)) >= 100
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+@pytest.mark.parametrize("case", chosen(CASES))
 def test_the_verdict_is_right_and_in_time(case: Case, server: ForkServer) -> None:
     verdict = verdict_on(case, server)
     assert ("accept" if verdict.accepted else "reject", verdict.reason in (case.reasons or (None,))) == (
@@ -59,7 +64,7 @@ def test_the_verdict_is_right_and_in_time(case: Case, server: ForkServer) -> Non
         assert explanation(verdict.reason, max_bytes=1_000_000, max_pixels=1_000_000).endswith(".")
 
 
-@pytest.mark.parametrize("case", [case for case in CASES if not case.reasons], ids=lambda case: case.name)
+@pytest.mark.parametrize("case", chosen([case for case in CASES if not case.reasons]))
 def test_an_accepted_picture_is_rebuilt_upright_from_its_pixels_alone(case: Case, server: ForkServer) -> None:
     verdict = verdict_on(case, server)
     assert verdict.facts is not None

@@ -5,6 +5,7 @@ import io
 import json
 import os
 import signal
+import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -14,10 +15,11 @@ import pytest
 from PIL import Image
 
 from fusebus.contracts.messages import RejectReason
-from fusebus.validation import ForkServer, Validator, ValidatorUnavailable, examine, validator
+from fusebus.validation import ForkServer, Validator, ValidatorUnavailable, examine, png_data, validator
 from fusebus.validation.limits import LARGEST, MAX_BYTES, SMALL_PIXELS, tier
 from fusebus.validation.protocol import Ended
 from fusebus.vision import Damaged, encode_jpeg
+from fusebus.vision.formats import png_chunks
 
 PHOTO = encode_jpeg(np.random.default_rng(1).integers(0, 255, (48, 64, 3), np.uint8))
 
@@ -151,6 +153,18 @@ def test_what_our_own_code_lacks_in_a_child_is_never_the_fault_of_the_file(
     monkeypatch.setattr(examine, "decode", decoder)
     with pytest.raises(type(error)):
         examine.examine(PHOTO)
+
+
+def test_pixel_data_in_one_chunk_is_fed_a_little_at_a_time_else_its_rest_is_copied_with_each_piece() -> None:
+    out = io.BytesIO()
+    noise = np.random.default_rng(1).integers(0, 255, (300, 400, 3), np.uint8)
+    Image.fromarray(noise).save(out, "PNG")
+    png = out.getvalue()
+    data = b"".join(png[one.start : one.start + one.length] for one in png_chunks(png) if one.kind == b"IDAT")
+    whole = png[:33] + struct.pack(">I", len(data)) + b"IDAT" + data + bytes(4)
+    assert len(data) > 3 * png_data.BLOCK_BYTES
+    assert max(map(len, png_data._compressed(whole))) == png_data.BLOCK_BYTES
+    assert b"".join(png_data._compressed(whole)) == data
 
 
 def test_the_limits_of_a_picture_up_to_30_megapixels_add_up_to_512_megabytes() -> None:

@@ -8,7 +8,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from fusebus.vision import Damaged, TooComplex, decode, inspect
-from fusebus.vision.stills import png_still, webp_still
+from fusebus.vision.stills import jpeg_still, png_still, webp_still
 
 RED, BLUE = (200, 20, 20), (20, 20, 200)
 
@@ -38,6 +38,28 @@ def test_texts_profiles_and_exif_reach_no_decoder() -> None:
     assert b"ICCP" in webp
     assert not any(kind in png_still(png) for kind in (b"zTXt", b"iCCP", b"eXIf"))
     assert not any(kind in webp_still(webp).file() for kind in (b"ICCP", b"XMP ", b"EXIF"))
+    tags = Image.Exif()
+    tags[0x010F] = "private"
+    jpeg = saved(picture(RED), "JPEG", icc_profile=b"private" * 40, exif=tags, comment=b"private") + b"private"
+    assert jpeg.count(b"private") == 43
+    assert b"private" not in jpeg_still(jpeg)
+    assert decode(jpeg_still(jpeg)).tobytes() == decode(jpeg).tobytes()
+
+
+def test_zeros_that_fill_up_a_jpeg_are_no_damage_but_zeros_instead_of_its_data_are() -> None:
+    noise = np.random.default_rng(1).integers(0, 255, (64, 64, 3), np.uint8)
+    for mode in ("RGB", "CMYK"):
+        jpeg = saved(Image.fromarray(noise).convert(mode), "JPEG")
+        for zeros in (1, 20, 3_000):
+            assert decode(jpeg[:-2] + bytes(zeros) + jpeg[-2:]).tobytes() == decode(jpeg).tobytes()
+            with pytest.raises(Damaged):
+                decode(jpeg[:-102] + bytes(zeros) + jpeg[-2:])  # more than its last block of colour
+
+
+def test_a_segment_in_the_middle_of_a_scan_ends_it_and_is_damage() -> None:
+    jpeg = saved(Image.fromarray(np.random.default_rng(1).integers(0, 255, (64, 64, 3), np.uint8)), "JPEG")
+    with pytest.raises(Damaged):
+        decode(jpeg[:-900] + b"\xff\xe5\x00\x04\x00\x00" + jpeg[-900:])
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "I;16"])

@@ -75,7 +75,7 @@ def _inside(data: bytes, found: Look, derivative: bool) -> Verdict:
 def _decoded(data: bytes, found: Look) -> NDArray[np.uint8]:
     """Upright pixels of a file that is sound to its end. Raises Damaged, TooComplex."""
     if found.header.format == "png":
-        return decode(verified_png(data), found.header.orientation)
+        return decode(verified_png(data), found.header.orientation, checked=True)
     if found.header.format == "jpeg":
         integrity.verify_jpeg(data, found.header, found.kind)
     else:

@@ -17,9 +17,14 @@ SPARE_TAIL_BYTES = 4
 """A WebP encoder flushes at most so many bytes that its decoder can do without."""
 BLANK_BYTES = 512
 """So many zeros in a row are no entropy-coded picture: encoders would have said it shorter."""
+BLANK_CODES_BYTES = 64
+"""So many are none where zeros are no code of a flat block: they would be several blocks of nothing but waves."""
 
 _BLOCKS_PER_BYTE = {"jpeg": 4, "progressive": 8}
 """Each block of 8 x 8 pixels takes at least two bits, or one in the first scan of a progressive file."""
+_HUFFMAN, _SCAN, _END = 0xC4, 0xDA, 0xD9
+_BLOCK_END = 0
+"""The symbol that ends a block of waves; a block of one colour has no other."""
 
 
 def verify_jpeg(data: bytes, header: ImageHeader, kind: str) -> None:
@@ -30,25 +35,53 @@ def verify_jpeg(data: bytes, header: ImageHeader, kind: str) -> None:
     blocks = -(-header.width // 8) * -(-header.height // 8)
     if kind in _BLOCKS_PER_BYTE and len(data) < blocks // _BLOCKS_PER_BYTE[kind]:
         raise Damaged(f"jpeg says {header.width} x {header.height} pixels, {len(data)} bytes can't hold so many")
-    if kind != "progressive":
-        return  # there flat areas may be zeros
-    for start, end in _detail_scans(data):
-        if data.find(bytes(BLANK_BYTES), start, end) >= 0:
-            raise Damaged(f"jpeg has {BLANK_BYTES} zeros in a row in a scan of details")
+    for start, end, blank in _scans(data, kind):
+        if data.find(bytes(blank), start, _trimmed(data, start, end)) >= 0:
+            raise Damaged(f"jpeg has {blank} zeros in a row in a scan of details")
 
 
-def _detail_scans(data: bytes) -> Iterator[tuple[int, int]]:
-    """Where the data of each scan but those of mean colours begins and ends; flat areas take next to nothing there."""
-    position, scan = 2, 0
+def _scans(data: bytes, kind: str) -> Iterator[tuple[int, int, int]]:
+    """Where each scan's data begins and ends, and how many zeros in a row it can't hold; those it can are left out."""
+    zeros: dict[int, int] = {}
+    position, scan = 2, (0, 0)
     while found := JPEG_MARKER.search(data, position):
-        if scan:
-            yield scan, found.start()
+        if scan[1]:
+            yield scan[0], found.start(), scan[1]
         marker, start = found[1][0], found.end()
-        if marker == 0xD9:
+        if marker == _END:
             return
-        position, scan = start + int.from_bytes(data[start : start + 2], "big"), 0
-        if marker == 0xDA and data[position - 3 : position - 2] != b"\x00":
-            scan = position
+        position, scan = start + int.from_bytes(data[start : start + 2], "big"), (0, 0)
+        if marker == _HUFFMAN:
+            zeros |= _zero_codes(data[start + 2 : position])
+        elif marker == _SCAN:
+            scan = position, _blank_in(data[start + 2 : position], zeros, kind)
+
+
+def _blank_in(scan_header: bytes, zeros: dict[int, int], kind: str) -> int:
+    """How many zeros in a row a scan can't hold; 0: any. Flat areas are zeros in scans of mean colours, for one."""
+    if kind == "arithmetic":
+        return 0
+    if kind == "progressive":
+        return BLANK_BYTES if scan_header[-3:-2] != b"\x00" else 0
+    tables = scan_header[2 : 1 + 2 * scan_header[0] : 2] if scan_header else b""
+    flat = all(zeros.get(table & 15, _BLOCK_END) == _BLOCK_END for table in tables)
+    return 0 if flat else BLANK_CODES_BYTES
+
+
+def _zero_codes(tables: bytes) -> dict[int, int]:
+    """By number of a table for waves: the symbol whose code is nothing but zeros, always the first."""
+    found, position = {}, 0
+    while position + 17 < len(tables):
+        kind, counts = tables[position], tables[position + 1 : position + 17]
+        if kind >> 4:
+            found[kind & 15] = tables[position + 17]
+        position += 17 + sum(counts)
+    return found
+
+
+def _trimmed(data: bytes, start: int, end: int) -> int:
+    """Where the padding of a scan begins; whether enough was written before it, the decoder tells."""
+    return start + len(data[start:end].rstrip(b"\x00"))
 
 
 def verify_webp(data: bytes) -> None:
@@ -61,7 +94,7 @@ def verify_webp(data: bytes) -> None:
         raise TooComplex(f"more than {MAX_FRAMES} frames")
     still = webp_still(data)
     for kind, content in still.chunks:
-        if kind != b"ALPH" and bytes(BLANK_BYTES) in content:
+        if kind == b"VP8L" and bytes(BLANK_BYTES) in content:  # VP8 may code a flat area so
             raise Damaged(f"webp has {BLANK_BYTES} zeros in a row in its picture")
     kind, content = still.chunks[-1]
     if len(content) > 16 * SPARE_TAIL_BYTES:

@@ -27,8 +27,8 @@ SMALL_CPU_SECONDS = 6  # six times what a sound picture of 30 megapixels takes o
 LARGE_CPU_SECONDS = 20
 WALL_PER_CPU = 10.0
 """A child may wait for a core so much longer than it may compute; then the machine is overloaded, not the file bad."""
-DERIVATIVE_BYTES = 128 * MEGABYTE
-"""Largest file a child may write."""
+DERIVATIVE_BYTES = 3 * MAX_PIXELS
+"""Largest file a child may write; no JPEG of the most pixels is larger."""
 
 _BYTES_PER_PIXEL = {"jpeg": 12, "progressive": 15, "arithmetic": 15, "png": 12, "webp": 14, "heif": 16}
 """Pixels (3), a turned copy (3), the encoder's buffer (3), and what the decoder keeps: coefficients (6) or planes."""

@@ -26,6 +26,8 @@ _OTHER_PICTURES = (
 
 _FRAMES = {0xC0: "jpeg", 0xC1: "jpeg", 0xC2: "progressive", 0xC9: "arithmetic", 0xCA: "arithmetic"}
 """JPEG processes that decoders know (baseline, extended, progressive; Huffman or arithmetic), by their marker."""
+_SAMPLINGS = frozenset({(1, 1), (2, 1), (1, 2), (2, 2), (4, 1), (1, 4)})
+"""How many times finer brightness may be stored than colours, across and down: what libjpeg-turbo decodes."""
 _OTHER_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC} - _FRAMES.keys()
 
 
@@ -81,7 +83,19 @@ def _jpeg_kind(data: bytes, header: ImageHeader) -> str:
         scans += marker == 0xDA
         if marker in _OTHER_FRAMES or (marker in _FRAMES and data[start + 2] != 8):
             raise UnsupportedFormat(f"JPEG of process {marker:#x}, {data[start + 2]} bits")
+        if marker in _FRAMES and not _is_sampled_as_usual(data[start + 7 : position]):
+            raise UnsupportedFormat("JPEG with colours of an unusual resolution")
         kind = _FRAMES.get(marker, kind)
     if scans * header.width * header.height > limits.MAX_SCAN_PIXELS:
         raise TooComplex(f"{scans} scans over {header.width} x {header.height} pixels; {MAX_SCANS} only over few")
     return kind
+
+
+def _is_sampled_as_usual(components: bytes) -> bool:
+    """`components`: their number, then number, sampling and table of each; only three of them are looked at."""
+    if len(components) != 10 or components[0] != 3:
+        return True
+    (across, down), *colours = [(components[at] >> 4, components[at] & 15) for at in (2, 5, 8)]
+    return len(set(colours)) == 1 and any(
+        (across, down) == (times[0] * colours[0][0], times[1] * colours[0][1]) for times in _SAMPLINGS
+    )

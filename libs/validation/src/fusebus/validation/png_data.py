@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import io
 import struct
-import zlib
 from collections.abc import Callable, Iterator
 
 from isal import igzip_lib, isal_zlib
@@ -14,7 +14,7 @@ from fusebus.vision.formats import PNG_SIGNATURE, png_chunks, verify_png_checksu
 
 BLOCK_BYTES = 65_535
 """What a stored block of deflate holds at most."""
-MOST_STORED_BITS = 24
+MOST_STORED_BITS = 32
 """A pixel: eight-bit RGB."""
 DEFLATE_RATIO = 1_040
 """Deflate never makes more than 1,032 bytes of one."""
@@ -32,7 +32,7 @@ def verified_png(data: bytes) -> bytes:
     Of more than MOST_STORED_BITS a pixel the file itself: memory counts more there than time.
     Raises Damaged where a checksum is wrong or the data has not exactly the declared length, TooComplex.
     """
-    verify_png_checksums(data)
+    verify_png_checksums(data, isal_zlib.crc32)
     chunks = list(png_chunks(data))
     if sum(chunk.kind == b"fcTL" for chunk in chunks) > MAX_FRAMES:
         raise TooComplex(f"more than {MAX_FRAMES} frames")
@@ -46,10 +46,10 @@ def verified_png(data: bytes) -> bytes:
         _prove(data, expected)
         return data
     kept = [data[one.start - 8 : one.start + one.length + 4] for one in chunks if one.kind in _KEPT]
-    return b"".join([PNG_SIGNATURE, *kept, *_stored(data, expected), _chunk_head(b"IEND", 0), b"\xaeB`\x82"])
+    return _stored(data, expected, [PNG_SIGNATURE, *kept])
 
 
-def _prove(data: bytes, expected: int, keep: Callable[[bytes], None] = lambda piece: None) -> None:
+def _prove(data: bytes, expected: int, keep: Callable[[bytes], object] = lambda piece: None) -> None:
     """Inflate everything, handing each piece to `keep`. Raises Damaged where it is not of the expected length."""
     length = 0
     try:
@@ -64,27 +64,42 @@ def _prove(data: bytes, expected: int, keep: Callable[[bytes], None] = lambda pi
         raise Damaged(f"png has {length} bytes of pixel data (or more), its header says {expected}")
 
 
-def _stored(data: bytes, expected: int) -> list[bytes]:
-    """One IDAT chunk of stored blocks."""
-    pieces: list[bytes] = []
-    _prove(data, expected, pieces.append)
-    parts, adler = [b"\x78\x01"], 1
-    for piece in pieces:
-        parts += (_block_head(len(piece), last=False), piece)
-        adler = zlib.adler32(piece, adler)
-    parts += (_block_head(0, last=True), struct.pack(">I", adler))
-    checksum = zlib.crc32(b"IDAT")
-    for part in parts:
-        checksum = zlib.crc32(part, checksum)
-    return [_chunk_head(b"IDAT", sum(map(len, parts))), *parts, struct.pack(">I", checksum)]
+def _stored(data: bytes, expected: int, head: list[bytes]) -> bytes:
+    """`head`, one IDAT chunk of stored blocks, and the end. Written piece by piece: no byte is there twice."""
+    out = io.BytesIO()
+    out.writelines(head)
+    start = out.tell()
+    out.write(_chunk_head(b"IDAT", 0))
+    checksum, adler = isal_zlib.crc32(b"IDAT"), 1
+
+    def write(part: bytes) -> None:
+        nonlocal checksum
+        checksum = isal_zlib.crc32(part, checksum)
+        out.write(part)
+
+    def keep(piece: bytes) -> None:
+        nonlocal adler
+        adler = isal_zlib.adler32(piece, adler)
+        write(_block_head(len(piece), last=False))
+        write(piece)
+
+    write(b"\x78\x01")
+    _prove(data, expected, keep)
+    write(_block_head(0, last=True))
+    write(struct.pack(">I", adler))
+    length = out.tell() - start - 8
+    out.write(struct.pack(">I", checksum) + _chunk_head(b"IEND", 0) + b"\xaeB`\x82")
+    out.seek(start)
+    out.write(_chunk_head(b"IDAT", length))
+    return out.getvalue()
 
 
 def _inflated(data: bytes) -> Iterator[bytes]:
     """The pixel data in pieces of a block at most. Raises Damaged where its end is missing, IsalError."""
-    inflater, view = isal_zlib.decompressobj(), memoryview(data)
-    for chunk in png_chunks(data):
-        waiting: bytes | memoryview = view[chunk.start : chunk.start + chunk.length]
-        more = chunk.kind == b"IDAT"
+    inflater = isal_zlib.decompressobj()
+    for fed in _compressed(data):
+        waiting: bytes | memoryview = fed
+        more = True
         while more and not inflater.eof:
             piece = inflater.decompress(waiting, BLOCK_BYTES)
             waiting = inflater.unconsumed_tail
@@ -93,6 +108,16 @@ def _inflated(data: bytes) -> Iterator[bytes]:
                 yield piece
     if not inflater.eof:
         raise Damaged("png has pixel data without an end")
+
+
+def _compressed(data: bytes) -> Iterator[memoryview]:
+    """The content of the IDAT chunks, a little at a time: what is not consumed at once is copied with each piece."""
+    view = memoryview(data)
+    for chunk in png_chunks(data):
+        if chunk.kind == b"IDAT":
+            end = chunk.start + chunk.length
+            for start in range(chunk.start, end, BLOCK_BYTES):
+                yield view[start : min(start + BLOCK_BYTES, end)]
 
 
 def _block_head(length: int, *, last: bool) -> bytes:

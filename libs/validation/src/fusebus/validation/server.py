@@ -19,7 +19,7 @@ from collections.abc import Iterator
 import cv2
 import msgspec
 import numpy as np
-from PIL import Image
+from PIL import Image, TiffImagePlugin
 
 from fusebus.validation import guards, heif
 from fusebus.validation.examine import examine, without_derivative
@@ -131,6 +131,7 @@ def _in_child(question: object) -> bool:
 def _warm_up(with_heif: bool) -> None:
     """Judge one small picture for each way through the decoders, so that every table, codec and plug-in is there."""
     cv2.setNumThreads(0)
+    assert TiffImagePlugin, "Pillow loads it when it meets EXIF, which is too late in a child"
     if with_heif:
         heif.prepare()
     for sample in _samples():

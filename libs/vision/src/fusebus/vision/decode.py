@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 from typing import Literal
 
@@ -12,24 +13,36 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from fusebus.vision.errors import Damaged
-from fusebus.vision.formats import MAX_PIXELS, ImageHeader, inspect, verify_png_checksums
-from fusebus.vision.stills import STRIP_ROWS, decode_png, decode_webp, decodes_fast, png_still
+from fusebus.vision.formats import MAX_PIXELS, ImageHeader, inspect, jpeg_components, verify_png_checksums
+from fusebus.vision.stills import (
+    STRIP_ROWS,
+    decode_png,
+    decode_webp,
+    decodes_fast,
+    jpeg_still,
+    png_still,
+    without_padding,
+)
 
 Pixels = NDArray[np.uint8]
 """RGB, shape (height, width, 3)."""
 Shrink = Literal[1, 2, 4, 8]
 """How many times smaller than stored: what a JPEG's blocks of 8 × 8 can be decoded to."""
+CMYK_COMPONENTS = 4
 _SHRINKS: tuple[Shrink, ...] = (2, 4, 8)
 
 
-def decode(data: bytes, orientation: int | None = None, shrink: Shrink = 1) -> Pixels:
+def decode(data: bytes, orientation: int | None = None, shrink: Shrink = 1, *, checked: bool = False) -> Pixels:
     """RGB pixels uint8 (height, width, 3), EXIF orientation applied (or the one given), transparency laid on white.
 
     Strict: a file that a lenient viewer would half show is refused. Releases the GIL while it decodes. With `shrink`
     both edges are divided by it and rounded up; a JPEG is decoded to that size, in half the time at 2 and in a quarter
-    of the memory. Raises NotAnImage, TooManyPixels, TooComplex, Damaged.
+    of the memory. `checked`: the checksums of a PNG were found right already.
+    Raises NotAnImage, TooManyPixels, TooComplex, Damaged.
     """
     header = inspect(data)
+    if header.format == "png" and not checked:
+        verify_png_checksums(data)  # decoders skip some
     pixels = _decoded(data, header, shrink)
     if pixels.shape != (*shrunk(header.height, header.width, shrink), 3):
         raise Damaged(f"header says {header.width} x {header.height} pixels, the data has {pixels.shape[1::-1]}")
@@ -56,9 +69,13 @@ def shrunk(height: int, width: int, shrink: Shrink) -> tuple[int, int]:
 
 
 def _decoded(data: bytes, header: ImageHeader, shrink: Shrink) -> Pixels:
-    if header.format == "jpeg" and _is_rgb(data, header):
-        return _decode_jpeg(data, header, shrink)
-    pixels = _decoded_whole(data, header)
+    if header.format == "jpeg":
+        still = jpeg_still(data)
+        if jpeg_components(still) != CMYK_COMPONENTS:
+            return _decode_jpeg(still, header, shrink)
+        pixels = _decode_cmyk(still)
+    else:
+        pixels = _decoded_whole(data, header)
     if shrink == 1 or pixels.shape[:2] != (header.height, header.width):  # another size than its header's is found out
         return pixels
     rows, columns = shrunk(header.height, header.width, shrink)
@@ -66,41 +83,36 @@ def _decoded(data: bytes, header: ImageHeader, shrink: Shrink) -> Pixels:
 
 
 def _decoded_whole(data: bytes, header: ImageHeader) -> Pixels:
-    if header.format == "jpeg":
-        return _decode_cmyk(data)
     if header.format == "webp":
         return decode_webp(data)
-    verify_png_checksums(data)  # decoders skip some
     return decode_png(data) if decodes_fast(data) else _decode_with_pillow(png_still(data), "png")
 
 
-def _is_rgb(data: bytes, header: ImageHeader) -> bool:
-    """Whether libjpeg-turbo converts its colours; also refuses two frame headers that differ."""
-    try:
-        height, width, colourspace, _ = simplejpeg.decode_jpeg_header(data)
-    except ValueError as error:
-        raise Damaged(f"jpeg: {error}") from error
-    if (height, width) != (header.height, header.width):  # before memory is taken for another size than was checked
-        raise Damaged("jpeg has two different frame headers")
-    return colourspace not in ("CMYK", "YCCK")
-
-
-def _decode_jpeg(data: bytes, header: ImageHeader, shrink: Shrink) -> Pixels:
+def _decode_jpeg(still: bytes, header: ImageHeader, shrink: Shrink) -> Pixels:
     height, width = shrunk(header.height, header.width, shrink) if shrink > 1 else (0, 0)
+    return _strictly(still, "RGB", height, width)
+
+
+def _decode_cmyk(still: bytes) -> Pixels:
+    _strictly(still, "CMYK")  # Pillow converts the colours but forgives damage
+    return _decode_with_pillow(still, "jpeg")
+
+
+def _strictly(still: bytes, colours: Literal["RGB", "CMYK"], height: int = 0, width: int = 0) -> Pixels:
+    """At least so high and wide, 0: as it is. Any complaint of the decoder, but of zeros at the end, is damage."""
     try:
-        return np.asarray(
-            simplejpeg.decode_jpeg(data, "RGB", min_height=height, min_width=width, min_factor=1, strict=True)
-        )
+        return _turbo(still, colours, height, width)
     except ValueError as error:
+        if (unpadded := without_padding(still)) is not None:
+            with contextlib.suppress(ValueError):
+                return _turbo(unpadded, colours, height, width)
         raise Damaged(f"jpeg: {error}") from error
 
 
-def _decode_cmyk(data: bytes) -> Pixels:
-    try:
-        simplejpeg.decode_jpeg(data, "CMYK", strict=True)  # Pillow converts the colours but forgives damage
-    except ValueError as error:
-        raise Damaged(f"jpeg: {error}") from error
-    return _decode_with_pillow(data, "jpeg")
+def _turbo(jpeg: bytes, colours: Literal["RGB", "CMYK"], height: int, width: int) -> Pixels:
+    return np.asarray(
+        simplejpeg.decode_jpeg(jpeg, colours, min_height=height, min_width=width, min_factor=1, strict=True)
+    )
 
 
 def _decode_with_pillow(data: bytes, image_format: str) -> Pixels:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import msgspec
 
@@ -78,13 +78,16 @@ def webp_chunks(data: bytes) -> Iterator[Chunk]:
     return _chunks(data, start=12, big_endian=False, trailer=0)
 
 
-def verify_png_checksums(data: bytes) -> None:
-    """Raises Damaged where a chunk is cut short, its CRC is wrong, or IEND is missing."""
+def verify_png_checksums(data: bytes, crc32: Callable[[memoryview], int] = zlib.crc32) -> None:
+    """Raises Damaged where a chunk is cut short, its CRC is wrong, or IEND is missing.
+
+    `crc32`: whoever has a faster one than zlib's.
+    """
     for chunk in png_chunks(data):
         end = chunk.start + chunk.length
         if end + 4 > len(data):
             raise Damaged("png is cut short")
-        if zlib.crc32(memoryview(data)[chunk.start - 4 : end]) != int.from_bytes(data[end : end + 4], "big"):
+        if crc32(memoryview(data)[chunk.start - 4 : end]) != int.from_bytes(data[end : end + 4], "big"):
             raise Damaged(f"png chunk at byte {chunk.start - 8} has a wrong checksum")
         if chunk.kind == b"IEND":
             return
@@ -102,7 +105,9 @@ def _jpeg(data: bytes) -> ImageHeader:
         parts, scans = parts + 1, scans + (kind == 0xDA)
         if parts > MAX_PARTS or scans > MAX_SCANS:
             raise TooComplex(f"jpeg has more than {MAX_PARTS} segments or {MAX_SCANS} scans")
-        if kind in _JPEG_FRAMES and size is None and start + 7 <= len(data):
+        if kind in _JPEG_FRAMES and start + 7 <= len(data):
+            if size is not None:  # which one would a decoder believe?
+                raise Damaged("jpeg has two frame headers")
             height, width = struct.unpack_from(">HH", data, start + 3)
             size = width, height
         elif kind == 0xE1 and data[start + 2 : start + 8] == b"Exif\x00\x00":
@@ -110,6 +115,17 @@ def _jpeg(data: bytes) -> ImageHeader:
     if size is None:
         raise Damaged("jpeg has no frame header")
     return ImageHeader("jpeg", *size, orientation)
+
+
+def jpeg_components(data: bytes) -> int:
+    """Of the frame header: 1 grey, 3 colours, 4 for print; 0 where there is none."""
+    position = 2
+    while found := JPEG_MARKER.search(data, position):
+        kind, start = found[1][0], found.end()
+        if kind in _JPEG_FRAMES:
+            return int.from_bytes(data[start + 7 : start + 8])
+        position = start + (int.from_bytes(data[start : start + 2], "big") if kind != 0x01 else 0)
+    return 0
 
 
 def _png(data: bytes) -> ImageHeader:

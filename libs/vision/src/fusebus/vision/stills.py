@@ -1,4 +1,4 @@
-"""Reduces a PNG or WebP file to the parts that make its first picture; nothing else reaches a decoder.
+"""Reduces a file to the parts that make its first picture; nothing else reaches a decoder.
 
 Texts, profiles, EXIF and later frames stay out: they can be bombs of their own, and no derivative may carry them.
 """
@@ -13,11 +13,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fusebus.vision.errors import Damaged
-from fusebus.vision.formats import PNG_SIGNATURE, Chunk, png_chunks, webp_chunks
+from fusebus.vision.formats import JPEG_MARKER, PNG_SIGNATURE, Chunk, png_chunks, webp_chunks
 
-STRIP_ROWS = 256
-"""Transparency is laid on white so many rows at a time: whole copies would cost more memory than the picture."""
+STRIP_ROWS = 16
+"""Transparency is laid on white so many rows at a time: they stay in the cache, and whole copies would cost memory."""
 
+_JPEG_TEXTS = frozenset({*range(0xE1, 0xEE), 0xEF, 0xFE})
+"""EXIF, XMP, profiles, comments and the like; JFIF (0xE0) and Adobe (0xEE) say what the colours mean."""
+_JPEG_SCAN, _JPEG_END, _JPEG_ALONE = 0xDA, 0xD9, 0x01
+_JPEG_SLACK = 2
+"""Bytes behind the last code of a scan that every decoder takes."""
 _PNG_ESSENCE = frozenset({b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND"})
 _WEBP_PICTURE = frozenset({b"ALPH", b"VP8 ", b"VP8L"})
 _ALPHA_FLAG = 0x10  # in VP8X
@@ -48,6 +53,33 @@ class WebpStill(msgspec.Struct, frozen=True):
             sides = (width - 1).to_bytes(3, "little") + (height - 1).to_bytes(3, "little")
             body = _webp_chunk(b"VP8X", bytes([_ALPHA_FLAG, 0, 0, 0]) + sides) + body
         return b"RIFF" + struct.pack("<I", len(body) + 4) + b"WEBP" + body
+
+
+def jpeg_still(data: bytes) -> bytes:
+    """A JPEG file of only the first picture's tables, frame and scans. One that is cut short stays so."""
+    view, position, in_scan = memoryview(data), 2, False
+    parts: list[bytes | memoryview] = [b"\xff\xd8"]
+    while found := JPEG_MARKER.search(data, position):
+        kind, start = found[1][0], found.end()
+        if in_scan:
+            parts.append(view[position : found.start()])  # elsewhere nothing lies between segments
+        if kind == _JPEG_END:
+            parts.append(b"\xff\xd9")
+            break
+        position = start + (int.from_bytes(data[start : start + 2], "big") if kind != _JPEG_ALONE else 0)
+        if kind not in _JPEG_TEXTS:
+            parts.append(view[start - 2 : position])
+        in_scan = kind == _JPEG_SCAN
+    else:
+        parts.append(view[position:])
+    return b"".join(parts)
+
+
+def without_padding(jpeg: bytes) -> bytes | None:
+    """A `jpeg_still` without the zeros before its end, with which some cameras fill up a block; None: it has none."""
+    body = jpeg[:-2].rstrip(b"\x00")
+    spare = len(jpeg) - 2 - len(body) - _JPEG_SLACK
+    return jpeg[: len(body) + _JPEG_SLACK] + jpeg[-2:] if spare > 0 and jpeg.endswith(b"\xff\xd9") else None
 
 
 def png_still(data: bytes) -> bytes:
