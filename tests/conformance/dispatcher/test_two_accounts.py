@@ -157,3 +157,13 @@ def test_an_account_of_the_single_settings_is_the_home_of_pools_that_name_none()
     }
     found = load_settings(DispatcherSettings, "dispatcher", environment).all_pools
     assert [(pool.batch, pool.region) for pool in found] == [("local", ""), ("we", "westeurope"), ("local", "")]
+
+
+def test_the_accounts_of_the_documentation_are_read(tmp_path: Path) -> None:
+    page = (Path(__file__).parents[3] / "docs" / "dispatcher.md").read_text()
+    file = tmp_path / "settings.toml"
+    file.write_text(page.partition("```toml\n[[dispatcher.accounts]]")[2].partition("```")[0])
+    file.write_text("[[dispatcher.accounts]]" + file.read_text())
+    found = load_settings(DispatcherSettings, "dispatcher", {"FUSEBUS_SETTINGS": str(file)})
+    (account,), (pool,) = found.all_accounts, found.all_pools
+    assert (account.account, pool.batch, pool.region) == ("fusebuswest", "west", "westeurope")
