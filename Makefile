@@ -6,7 +6,7 @@ PACKAGES := $(wildcard libs/* services/* deploy/local/*)
 STAMP := $(VENV)/.set-up
 
 .DEFAULT_GOAL := help
-.PHONY: help setup check test test-long test-model test-model-full train-demo test-broker-kills bench bench-compare bench-profile bench-long bench-gpu demo up lock clean
+.PHONY: help setup check test test-long test-model test-model-full train-demo test-broker-kills bench bench-compare bench-profile bench-long bench-gpu demo up down logs test-compose lock clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 20
@@ -70,8 +70,20 @@ bench-gpu: $(STAMP)  ## full-size SAM 3 on the first GPU (needs the extras of do
 demo: $(STAMP)  ## the whole flow on this machine: 24 photos to pictures, JSON, report and mail in out/demo
 	@$(BIN)/fusebus demo --out out/demo
 
-up: $(STAMP)  ## the embedded stack, until Ctrl-C
-	@$(BIN)/fusebus up
+up:  ## the whole stack in containers (docs/docker.md); without Docker: .venv/bin/fusebus up
+	FUSEBUS_REVISION=$$(git rev-parse --short HEAD 2>/dev/null || echo unknown) docker compose build
+	docker compose up --detach --wait
+	@deploy/docker/host-settings
+	@echo "mail      http://127.0.0.1:$${FUSEBUS_MAIL_PORT:-8025}"
+
+down:  ## stop the containers; what they keep stays (docker compose down --volumes removes it)
+	docker compose --profile '*' down
+
+logs:  ## what the containers write, until Ctrl-C
+	docker compose logs --follow --tail 50
+
+test-compose: $(STAMP)  ## the stack in containers: built, used, scaled, renewed, killed (12 minutes at most; needs Docker)
+	$(BIN)/pytest -ra -o timeout=720 tests/compose
 
 lock: $(STAMP)  ## pin the dependencies anew
 	PATH="$(abspath $(BIN)):$$PATH" scripts/lock
