@@ -74,18 +74,21 @@ USUAL = (
     _benchmark("convert", 600, "--runs", "3", "--files", "500"),
     _benchmark("scale", 500, "--pictures", "60"),
     _benchmark("vision", 300, "--runs", "7"),
+    _benchmark("ingest", 400, "--photos", "300"),
     _benchmark("validation", 300, "--runs", "4", "--photos", "100", "--tries", "10"),
-    _benchmark("servicebus", 400, "--only", "speed", "--scale", "0.15"),
+    _benchmark("servicebus", 400, "--only", "speed", "--scale", "0.2", "--starts", "2"),
 )
 QUICK = (
     _benchmark("inferencer", 300, "--quick", "--timeline", str(TIMELINE.relative_to(ROOT))),
     _benchmark("convert", 400, "--runs", "1", "--files", "100"),
     _benchmark("scale", 300, "--quick"),
     _benchmark("vision", 100, "--runs", "1"),
+    _benchmark("ingest", 200, "--photos", "100"),
     _benchmark("validation", 100, "--runs", "2", "--photos", "20", "--tries", "1"),
-    _benchmark("servicebus", 200, "--only", "speed", "--quick"),
+    _benchmark("servicebus", 200, "--only", "speed", "--quick", "--starts", "1"),
 )
 LONG = (
+    _benchmark("ingest", 900),
     _benchmark("inferencer", 3600, "--only", "memory"),
     _benchmark("convert", 1800, "--runs", "15", "--files", "5000"),
     _benchmark("scale", 1200),

@@ -1,7 +1,7 @@
 """The broker's cost beside its client's: CPU per message and rates, in memory and durable (both kinds), in one run.
 
-    python tests/benchmarks/servicebus_bench.py [--quick | --scale SHARE] [--only speed|size|churn] [--spread]
-                                                [--output FILE]
+    python tests/benchmarks/servicebus_bench.py [--quick | --scale SHARE] [--only speed|size|churn] [--starts N]
+                                                [--spread] [--output FILE]
 
 CPU times are those of the two processes (user and system); "per core" is what one fully used core of the broker does.
 Figures of one run compare with each other; the absolute ones belong to the machine.
@@ -31,19 +31,19 @@ from servicebus_broker import STORES, broker
 from servicebus_growth import churn, grown, size
 from servicebus_patterns import Figure, raw_patterns, rhea_patterns, sdk_patterns
 
-STARTS = 6  # of the brokers: where a process finds its memory makes it dearer or cheaper by several percent for life
+STARTS = 6  # of the brokers: chance makes a process dearer or cheaper than its like by several percent, for life
 ROUNDS = 2  # per start of each pattern, one store after the other: what else the machine does hits all of them
 MARK_RATIO, MARK_DURABLE, MARK_RATE = 0.4, 1.3, 60_000
 MARKED_STORES = ("memory", "durable")  # power is for information: there the disk decides
 SHARES = {"memory": 1.0, "durable": 1.0, "power": 0.2}  # of the messages: waiting for the disk takes its time
 
 
-def speed(scale: float) -> list[Figure]:
-    """Each pattern in turn on a broker for each store, ROUNDS times in each of STARTS; medians of all these rounds."""
+def speed(scale: float, starts: int) -> list[Figure]:
+    """Each pattern in turn on a broker for each store, ROUNDS times for each start; medians of all these rounds."""
     rounds: dict[tuple[str, str], list[Figure]] = {}
-    for start in range(STARTS):
-        print(f"start {start + 1} of {STARTS}", file=sys.stderr, flush=True)
-        for figure in figures_of_a_start(scale / (STARTS * ROUNDS)):
+    for start in range(starts):
+        print(f"start {start + 1} of {starts}", file=sys.stderr, flush=True)
+        for figure in figures_of_a_start(scale / (starts * ROUNDS)):
             rounds.setdefault((figure.pattern, figure.store), []).append(figure)
     figures = [middle(each, rounds[each[0].pattern, "memory"]) for each in rounds.values()]
     print("\n".join(line(figure) for figure in figures), flush=True)
@@ -128,6 +128,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument(
         "--scale", type=float, default=1.0, help="speed: this share of the messages (default: %(default)s)"
     )
+    made.add_argument("--starts", type=int, default=STARTS, help="speed: of the brokers (default: %(default)s)")
     made.add_argument("--only", choices=("speed", "size", "churn"))
     made.add_argument("--spread", action="store_true", help="speed: broker and client on whichever cores they get")
     made.add_argument("--churn-seconds", type=float, default=300.0, help="for each store (default: %(default)s)")
@@ -144,7 +145,7 @@ def main() -> None:
     if given.only in (None, "speed"):
         print(f"{HEAD}\n{' ' * 43}µs of CPU per message")
         with nullcontext() if given.spread else one_core():
-            figures = speed(0.1 if given.quick else given.scale)
+            figures = speed(0.1 if given.quick else given.scale, given.starts)
         result["spread"] = given.spread
         result["speed"] = [asdict(figure) | {"per_core": figure.per_core} for figure in figures]
         result["verdicts"] = verdicts(figures)
