@@ -221,6 +221,35 @@ def validation(figures: Figures) -> list[Row]:
     ]
 
 
+def ingest(figures: Figures) -> list[Row]:
+    """Its rate with the guards on, beside the same without."""
+    from ingest_bench import RATE_MARK
+
+    on, off = figures["guarded"], figures["unguarded"]
+    spent = ", ".join(
+        f"{name} {on[key]:.1f}"
+        for name, key in (
+            ("ingest", "ingest_ms"),
+            ("its children", "children_ms"),
+            ("storage", "storage_ms"),
+            ("broker", "broker_ms"),
+        )
+    )
+    return [
+        Row(
+            benchmark="ingest",
+            measure="photos of 2 MP through ingest, storage and broker on the same 2 cores",
+            direction="at least",
+            unit="photos/s",
+            value=on["photos_per_second"],
+            peer="the same unguarded",
+            ratio=round(on["photos_per_second"] / off["photos_per_second"], 3),
+            mark=RATE_MARK,
+            note=f"CPU ms a photo: {spent}; others {on['others_cores']:.2f} cores",
+        )
+    ]
+
+
 # The broker
 
 
@@ -358,6 +387,7 @@ def _scale_row(scenario: str, workers: int, ways: dict[str, Figures]) -> Row:
 READERS = {
     "convert": convert,
     "inferencer": inferencer,
+    "ingest": ingest,
     "scale": scale,
     "servicebus": servicebus,
     "validation": validation,
