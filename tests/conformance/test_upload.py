@@ -152,7 +152,25 @@ async def test_a_lost_answer_is_no_name_that_is_taken(
     with cutting_proxy(port, cut=5) as through:
         done = await send(tmp_path, sas.replace(f":{port}/", f":{through}/"))
     assert {one.sent for one in done.values()} == {Sent.SENT}
-    assert len(await listed(blobs, supplier)) == 10
+    found = await listed(blobs, supplier)
+    assert found.keys() >= done.keys() and 10 <= len(found) <= 15, "what was lost may be there twice, for ingest to see"
+    for name, one in done.items():
+        assert found[one.stored_as or name] == (tmp_path / name).read_bytes()
+
+
+async def test_a_lost_answer_makes_no_file_of_another_pass_for_ours(
+    blobs: Blobs, supplier: str, sas: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fusebus.upload.sending.FIRST_PAUSE_SECONDS", 0.01)
+    fill(tmp_path, "IMG_0001.jpg")
+    await blobs.write(supplier_container(supplier), "IMG_0001.jpg", b"of another van", "image/jpeg")
+    port = urlsplit(sas).port
+    assert port
+    with cutting_proxy(port, cut=1) as through:
+        (done,) = (await send(tmp_path, sas.replace(f":{port}/", f":{through}/"))).values()
+    found = await listed(blobs, supplier)
+    assert found.pop("IMG_0001.jpg") == b"of another van"
+    assert found == {done.stored_as: (tmp_path / "IMG_0001.jpg").read_bytes()}
 
 
 @pytest.mark.long
@@ -173,11 +191,12 @@ async def test_a_killed_call_goes_on_where_it_was(blobs: Blobs, supplier: str, s
     second = await asyncio.create_subprocess_exec(*command, env=environment, stdout=subprocess.PIPE)
     told, _ = await second.communicate()
     outcomes = [file["outcome"] for file in json.loads(told)["files"]]
-    # Between a file's last byte and the receipt's word of it lie microseconds; a kill just there is told, not guessed.
-    assert outcomes.count("unclear") <= 2 and set(outcomes) <= {"sent", "sent earlier", "unclear"}
-    assert second.returncode == (1 if "unclear" in outcomes else 0)
+    assert set(outcomes) == {"sent", "sent earlier"} and second.returncode == 0
     assert outcomes.count("sent earlier") >= 5
-    assert await listed(blobs, supplier) == {one.name: one.read_bytes() for one in photos.glob("*.jpg")}
+    # What was under way at the kill may be there twice: under its name, and under one of its own.
+    found = await listed(blobs, supplier)
+    assert len(found) <= 62 and set(found.values()) == {one.read_bytes() for one in photos.glob("*.jpg")}
+    assert found.items() >= {one.name: one.read_bytes() for one in photos.glob("*.jpg")}.items()
 
 
 async def test_a_refused_link_stops_at_once_and_says_why(blobs: Blobs, supplier: str, sas: str, tmp_path: Path) -> None:

@@ -11,9 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from fusebus.upload import FileOutcome, LinkRefused, Receipt, Sent, files_in, send_files
+from fusebus.upload import FileOutcome, LinkRefused, Receipt, Sent, files_in, send_files, unfit_name
 from fusebus.upload.link import Link, read_link
 from fusebus.upload.receipt import SENDING, Entry
+from fusebus.upload.sending import name_of_content
 
 
 @contextmanager
@@ -43,6 +44,7 @@ def answer(status: str, *headers: str) -> bytes:
     return "\r\n".join([f"HTTP/1.1 {status}", *headers, "Content-Length: 0", "Connection: close", "", ""]).encode()
 
 
+CREATED = answer("201 Created")
 TAKEN = answer("409 Conflict", "x-ms-error-code: BlobAlreadyExists")
 MISMATCH = answer("403 No", "x-ms-error-code: AuthorizationPermissionMismatch")
 
@@ -81,26 +83,61 @@ def test_a_taken_name_is_ours_only_where_our_own_try_had_no_answer(tmp_path: Pat
 
 
 @pytest.mark.parametrize(
-    ("first", "then"),
+    "first",
     [
-        (answer("503 Busy", "x-ms-error-code: ServerBusy"), Sent.NAME_TAKEN),
-        (answer("429 Slow"), Sent.NAME_TAKEN),
-        (answer("400 Bad", "x-ms-error-code: Md5Mismatch"), Sent.NAME_TAKEN),
-        (answer("502 Bad Gateway"), Sent.UNCLEAR),
-        (answer("503 Busy"), Sent.UNCLEAR),
-        (answer("500 Oops", "x-ms-error-code: InternalError"), Sent.SENT),
-        (answer("504 Late"), Sent.SENT),
-        (b"", Sent.SENT),
+        answer("503 Busy", "x-ms-error-code: ServerBusy"),
+        answer("429 Slow"),
+        answer("400 Bad", "x-ms-error-code: Md5Mismatch"),
     ],
 )
-def test_a_taken_name_is_ours_only_after_a_try_that_can_have_created_it(
-    first: bytes, then: Sent, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_after_a_try_that_created_nothing_a_taken_name_is_anothers(
+    first: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("fusebus.upload.sending.FIRST_PAUSE_SECONDS", 0.01)
     with server(first, TAKEN, TAKEN) as (port, _):
         url = f"http://127.0.0.1:{port}/box?sp=c&sig=x"
-        assert send(tmp_path, url).sent is then
-        assert send(tmp_path, url).sent is (Sent.SENT_EARLIER if then is Sent.SENT else then)
+        assert [send(tmp_path, url).sent for _ in range(2)] == [Sent.NAME_TAKEN] * 2
+
+
+LOST = [
+    answer("502 Bad Gateway"),
+    answer("503 Busy"),
+    answer("500 Oops", "x-ms-error-code: InternalError"),
+    answer("504 Late"),
+    b"",  # a connection that storage had closed just then ends so too
+]
+
+
+@pytest.mark.parametrize("first", LOST)
+@pytest.mark.parametrize("second", [CREATED, TAKEN, answer("503 Busy") + CREATED], ids=["its own", "again", "late"])
+def test_a_name_that_is_taken_after_a_lost_answer_proves_nothing_so_the_content_gets_a_name_of_its_own(
+    first: bytes, second: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fusebus.upload.sending.FIRST_PAUSE_SECONDS", 0.01)
+    own = f"a~{hashlib.sha256(b'a').hexdigest()[:16]}.jpg"
+    answers = [first, TAKEN, *([answer("503 Busy"), TAKEN, CREATED] if b"503" in second else [second])]
+    with server(*answers) as (port, asked):
+        url = f"http://127.0.0.1:{port}/box?sp=c&sig=x"
+        done = send(tmp_path, url)
+        assert (done.sent, done.stored_as) == (Sent.SENT, own)
+        assert asked[-1] == f"PUT /box/{own}?sp=c&sig=x HTTP/1.1".encode()
+        again = send(tmp_path, url)
+    assert (again.sent, again.stored_as, len(asked)) == (Sent.SENT_EARLIER, own, len(answers))
+
+
+@pytest.mark.parametrize(
+    ("name", "own"),
+    [
+        ("a.jpg", "a~0123456789abcdef.jpg"),
+        ("b/c.d/e", "b/c.d/e~0123456789abcdef"),
+        ("x." + "y" * 40, "x." + "y" * 40 + "~0123456789abcdef"),
+        ("a" * 1020 + ".jpg", "a" * 1003 + "~0123456789abcdef.jpg"),
+        ("電" * 1024, "電" * 1007 + "~0123456789abcdef"),
+    ],
+)
+def test_the_name_of_a_content_lies_in_the_same_folder_and_is_one_that_storage_takes(name: str, own: str) -> None:
+    assert name_of_content(name, "0123456789abcdef" * 4) == own
+    assert not unfit_name(own)
 
 
 def test_a_connection_that_was_refused_has_created_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -113,12 +150,13 @@ def test_a_connection_that_was_refused_has_created_nothing(tmp_path: Path, monke
         assert send(tmp_path, url).sent is Sent.NAME_TAKEN
 
 
-def test_a_call_that_was_killed_while_it_sent_leaves_a_riddle_that_is_told(tmp_path: Path) -> None:
-    with server(TAKEN, TAKEN) as (port, _):
+def test_after_a_call_that_was_killed_while_it_sent_the_content_arrives_all_the_same(tmp_path: Path) -> None:
+    with server(TAKEN, CREATED) as (port, _):
         box, sha256 = f"http://127.0.0.1:{port}/box", hashlib.sha256(b"a").hexdigest()
         with Receipt(tmp_path / ".receipt") as receipt:
             receipt.note(Entry(box, "a.jpg", SENDING, sha256, 1, ""))
-        assert [send(tmp_path, f"{box}?sp=c&sig=x").sent for _ in range(2)] == [Sent.UNCLEAR] * 2
+        done = send(tmp_path, f"{box}?sp=c&sig=x")
+    assert (done.sent, done.stored_as[:2]) == (Sent.SENT, "a~")
 
 
 def test_a_refusal_that_may_mean_two_things_is_no_success_when_the_link_has_worked_since(tmp_path: Path) -> None:

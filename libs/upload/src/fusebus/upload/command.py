@@ -120,7 +120,14 @@ class _Progress:
 def _tell(done: Sequence[FileOutcome], container: str, as_json: bool) -> None:
     if as_json:
         files = [
-            {"name": one.file.name, "outcome": one.sent.value, "sha256": one.sha256, "error": one.error} for one in done
+            {
+                "name": one.file.name,
+                "outcome": one.sent.value,
+                "stored_as": one.stored_as or one.file.name,
+                "sha256": one.sha256,
+                "error": one.error,
+            }
+            for one in done
         ]
         sys.stdout.write(json.dumps({"container": container, "files": files}) + "\n")
         return
@@ -129,6 +136,9 @@ def _tell(done: Sequence[FileOutcome], container: str, as_json: bool) -> None:
         sys.stderr.write(f"not sent: {_shown(one.file.name)}: {one.error}" + "\n")
     if len(missing) > MOST_NAMED:
         sys.stderr.write(f"not sent: {len(missing) - MOST_NAMED} more" + "\n")
+    renamed = [one for one in done if one.is_there and one.stored_as]
+    for one in renamed[:MOST_NAMED]:
+        sys.stderr.write(f"sent as {_shown(one.stored_as)}: {_shown(one.file.name)} (its answer was lost)" + "\n")
     counts = Counter(one.sent for one in done)
     sys.stdout.write(
         f"{len(done)} files: " + ", ".join(f"{counts[kind]} {kind.value}" for kind in Sent if counts[kind]) + "\n"

@@ -39,6 +39,8 @@ class Entry:
     at: str
     """UTC, ISO 8601."""
     etag: str = ""
+    stored_as: str = ""
+    """The blob's name where it is not `name`."""
 
 
 class Receipt:
@@ -75,8 +77,8 @@ class Receipt:
     def doubt(self, container: str, name: str, sha256: str) -> str:
         """What is not known of earlier tries with this content; empty: none of them can have created the file.
 
-        UNANSWERED: one went out whole and nobody said what became of it: where the name is taken, it was that one.
-        SENDING: one was cut off by the end of its process, or somewhere on the way.
+        UNANSWERED: one went out whole and nobody said what became of it. SENDING: one was cut off by the end of its
+        process, or somewhere on the way.
         """
         return self._doubts.get((container, name, sha256), "")
 

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import BinaryIO
 
-from fusebus.upload.files import LocalFile
+from fusebus.upload.files import MAX_NAME, LocalFile
 from fusebus.upload.link import ASK, Link, LinkRefused
 from fusebus.upload.receipt import NOT_SENT, SENDING, SENT, UNANSWERED, Entry, Receipt
 from fusebus.upload.wire import Answer, Connection, Digest, FileChanged, Interrupted, digest
@@ -22,6 +22,8 @@ MAX_TRIES = 6  # of one file
 FIRST_PAUSE_SECONDS = 1.0  # before the second try; doubled before each further one
 LONGEST_PAUSE_SECONDS = 60.0  # storage's own wish (Retry-After) is cut to it too
 MAX_FILE_BYTES = 5000 * 2**20  # what storage takes in one request; photos are far below
+CONTENT_DIGITS = 16  # of the SHA-256, in a name that is made from it
+LONGEST_KIND = 10  # characters behind the last dot of a name that say what it is
 PASSING_STATUS = frozenset({408, 429, 500, 502, 503, 504})
 AFTERWARDS_STATUS = frozenset({500, 504})  # storage may have kept the file all the same
 ON_THE_WAY_STATUS = frozenset({502, 503})  # without a code of storage: who knows how far it came
@@ -51,8 +53,6 @@ class Sent(StrEnum):
     """There is something of that name which this receipt did not send: nothing was overwritten."""
     CHANGED = "changed since sent"
     """Under this name the file was sent with other content."""
-    UNCLEAR = "unclear"
-    """There is something of that name, and whether an earlier try of ours brought it there can't be known."""
     FAILED = "failed"
 
 
@@ -64,6 +64,8 @@ class FileOutcome:
     sent: Sent
     error: str = ""
     sha256: str = ""
+    stored_as: str = ""
+    """The name that it has got where that is not its own; empty where it is."""
 
     @property
     def is_there(self) -> bool:
@@ -140,23 +142,45 @@ def _send(job: _Job, connection: Connection, file: LocalFile) -> FileOutcome:
     error = ""
     for number in range(MAX_TRIES):
         try:
-            with file.path.open("rb") as opened:
-                known = digest(opened, job.stop)
-                if refusal := _needless(job, file, known):
-                    return refusal
-                before = job.receipt.doubt(job.link.container, file.name, known.sha256)
-                answer = _create(job, connection, file, opened, known, before)
+            outcome = _try(job, connection, file)
         except (OSError, http.client.HTTPException, FileChanged) as failure:
             error, wish = _words(failure), ""
         else:
-            if outcome := _settled(job, file, known, answer, before):
+            if isinstance(outcome, FileOutcome):
                 return outcome
-            error, wish = f"storage answered {answer.status} {answer.code}".strip(), answer.retry_after
+            error, wish = f"storage answered {outcome.status} {outcome.code}".strip(), outcome.retry_after
         if not file.path.exists():
             return FileOutcome(file, Sent.FAILED, "it is no longer there")
         if number + 1 < MAX_TRIES and job.stop.wait(_pause(number, wish)):
             raise Interrupted
     return FileOutcome(file, Sent.FAILED, f"{error}, {MAX_TRIES} times: call again later, it goes on where it was")
+
+
+def _try(job: _Job, connection: Connection, file: LocalFile) -> FileOutcome | Answer:
+    """The file's outcome, or an answer after which it may be tried again."""
+    with file.path.open("rb") as opened:
+        known = digest(opened, job.stop)
+        if refusal := _needless(job, file, known):
+            return refusal
+        before, own_name = job.receipt.doubt(job.link.container, file.name, known.sha256), ""
+        answer = _create(job, connection, file, opened, known, before)
+        if before and _is_taken(job, answer):  # by that try, or by somebody
+            own_name = name_of_content(file.name, known.sha256)
+            answer = connection.create(own_name, opened, known, job.on_bytes, lambda: None, job.stop)
+    return _settled(job, file, known, answer, own_name) or answer
+
+
+def name_of_content(name: str, sha256: str) -> str:
+    """A name in the same folder that nothing but this content has: whoever finds it taken has sent it already.
+
+    For a file whose own name is taken, by itself or by another: after a lost answer a link that can't read can't know.
+    """
+    folder, slash, last = name.rpartition("/")
+    stem, dot, kind = last.rpartition(".")
+    if not stem or len(kind) > LONGEST_KIND:
+        stem, dot, kind = last, "", ""
+    tail = f"~{sha256[:CONTENT_DIGITS]}{dot}{kind}"
+    return folder + slash + stem[: MAX_NAME - len(folder + slash + tail)] + tail
 
 
 def _create(job: _Job, connection: Connection, file: LocalFile, opened: BinaryIO, known: Digest, before: str) -> Answer:
@@ -204,23 +228,23 @@ def _needless(job: _Job, file: LocalFile, known: Digest) -> FileOutcome | None:
     if sent is None:
         return None
     if sent.sha256 == known.sha256:
-        return FileOutcome(file, Sent.SENT_EARLIER, sha256=known.sha256)
+        return FileOutcome(file, Sent.SENT_EARLIER, sha256=known.sha256, stored_as=sent.stored_as)
     told = f"under this name other content was sent on {sent.at[:10]}; nothing is overwritten: rename the file"
     return FileOutcome(file, Sent.CHANGED, told, known.sha256)
 
 
-def _settled(job: _Job, file: LocalFile, known: Digest, answer: Answer, before: str) -> FileOutcome | None:
-    """What the answer means for the file; None: try again. Raises LinkRefused."""
+def _settled(job: _Job, file: LocalFile, known: Digest, answer: Answer, own_name: str) -> FileOutcome | None:
+    """What the answer means for the file; None: try again. Raises LinkRefused.
+
+    `own_name`: the one that was tried after all, if its name is taken and an earlier try may have done that.
+    """
     taken = _is_taken(job, answer)
-    if answer.status == 201 or (taken and before == UNANSWERED):  # an earlier try went out whole: it was that one
+    if answer.status == 201 or (taken and own_name):
         job.link_worked = True
-        _note(job, file, known, SENT, answer.etag)
-        return FileOutcome(file, Sent.SENT, sha256=known.sha256)
+        _note(job, file, known, SENT, answer.etag, own_name)
+        return FileOutcome(file, Sent.SENT, sha256=known.sha256, stored_as=own_name)
     if answer.status in PASSING_STATUS or answer.code == SPOILT_ON_THE_WAY:
         return None
-    if taken and before:
-        told = "there is a file of this name, which may be this one or another: ask, or send with --prefix"
-        return FileOutcome(file, Sent.UNCLEAR, told, known.sha256)
     if taken:
         told = "there is a file of this name already, which may be another: rename it, or send with --prefix"
         return FileOutcome(file, Sent.NAME_TAKEN, told, known.sha256)
@@ -243,9 +267,9 @@ def name_is_taken(code: str, server: str, may_create_for_sure: bool) -> bool:
     return code in TAKEN_CODES or (code == UNCLEAR_CODE and (may_create_for_sure or server.startswith(EMULATOR)))
 
 
-def _note(job: _Job, file: LocalFile, known: Digest, state: str, etag: str = "") -> None:
+def _note(job: _Job, file: LocalFile, known: Digest, state: str, etag: str = "", stored_as: str = "") -> None:
     at = datetime.now(UTC).isoformat(timespec="seconds")
-    job.receipt.note(Entry(job.link.container, file.name, state, known.sha256, known.size, at, etag))
+    job.receipt.note(Entry(job.link.container, file.name, state, known.sha256, known.size, at, etag, stored_as))
 
 
 def _words(failure: Exception) -> str:
