@@ -10,7 +10,7 @@ import msgspec
 
 from fusebus.blobs import BlobSettings
 from fusebus.bus import BusSettings, Depth, PublishFailed
-from fusebus.contracts.messages import FleetChanged, JobKind, WorkLate
+from fusebus.contracts.messages import BudgetCrossed, FleetChanged, JobKind, WorkLate
 from fusebus.contracts.outcomes import Outgoing
 from fusebus.costs.settings import CostSettings
 from fusebus.dispatcher.errors import FleetError, PoolChanged, Refused
@@ -71,6 +71,9 @@ class World:
     statuses: dict[str, PoolStatus] = field(default_factory=dict)
     told: list[FleetChanged] = field(default_factory=list)
     alerts: list[WorkLate] = field(default_factory=list)
+    crossed: list[BudgetCrossed] = field(default_factory=list)
+    marks: set[str] = field(default_factory=set)
+    """Of budget alerts that were told."""
     notes: dict[str, Remembered] = field(default_factory=dict)
     ends_by_reading: bool = False
     """The lease is lost while the pools are read."""
@@ -96,6 +99,7 @@ class World:
     async def publish(self, outgoing: Sequence[Outgoing]) -> None:
         self._fail("bus", PublishFailed("fleet"))
         self.told += [one.message for one in outgoing if isinstance(one.message, FleetChanged)]
+        self.crossed += [one.message for one in outgoing if isinstance(one.message, BudgetCrossed)]
         self.alerts += [one.message for one in outgoing if isinstance(one.message, WorkLate)]
 
     async def remember(self, notes: Remembered) -> int:
@@ -126,12 +130,14 @@ class World:
 
     async def cost_samples(self, month: str) -> AsyncIterator[CostSample]:
         for sample in self.samples:
-            yield sample
+            if f"{sample.started_at:%Y-%m}" == month:
+                yield sample
 
     async def budget_alerts(self, month: str) -> frozenset[str]:
-        return frozenset()
+        return frozenset(self.marks)
 
     async def note_budget_alert(self, month: str, mark: str, told_at: datetime) -> bool:
+        self.marks.add(mark)
         return True
 
     async def write_pool_status(self, status: PoolStatus) -> None:
@@ -213,8 +219,7 @@ def settings_with(**more: Any) -> DispatcherSettings:
         ledger=LedgerSettings(),
         blobs=BlobSettings(),
         batch_url="http://localhost:1",
-        costs=CostSettings(),
-        **more,
+        **{"costs": CostSettings(), **more},
     )
 
 

@@ -1,5 +1,6 @@
 """What the dispatcher reads and does through both SDKs, on a local Batch that can go wrong."""
 
+import importlib
 import json
 import sys
 from collections.abc import Awaitable, Callable
@@ -218,6 +219,26 @@ async def test_an_answer_that_is_lost_leaves_no_worker_twice(batch: LocalBatch, 
     assert (await fleet.read("gpu")).live == 3, "the next look sees what was done"
     await fleet.carry_out(seen, AddWorkers(3), ME)
     assert len(batch.state.job("workers").tasks) == 3
+
+
+async def test_of_workers_that_are_queued_together_each_stands_by_itself_and_what_is_missing_is_missed(
+    batch: LocalBatch, fleet: BatchFleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = importlib.import_module("fusebus.localbatch.routes.tasks")
+    added = module._added
+
+    def all_but_the_second(state: Any, job_id: str, body: Any, base: str) -> dict[str, Any]:
+        if not body["id"].endswith("2"):
+            return added(state, job_id, body, base)
+        error = {"code": "ServerBusy", "message": {"lang": "en-us", "value": "Try later."}}
+        return {"status": "servererror", "taskId": body["id"], "error": error}
+
+    monkeypatch.setattr(module, "_added", all_but_the_second)
+    with pytest.raises(FleetError, match="1 of 3 workers could not be queued: ServerBusy: Try later"):
+        await do(fleet, AddWorkers(3))
+    assert (await fleet.read("gpu")).live == 2
+    await do(fleet, AddWorkers(1))
+    assert (await fleet.read("gpu")).waiting[-1] == "worker-000000004"
 
 
 async def test_a_lost_answer_to_a_resize_shows_as_a_change_and_is_done_once(

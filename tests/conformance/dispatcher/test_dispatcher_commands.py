@@ -126,6 +126,21 @@ async def test_the_quota_is_shown_as_it_was_read_and_said_where_it_is_0(desk: De
     assert "none can be bought; ask Azure for more" in (await desk.run("quota")).output
 
 
+async def test_a_shadow_is_explained_beside_the_leader_and_touches_nothing(
+    desk: Desk, settings_for: Callable[..., DispatcherSettings], ledger_settings: LedgerSettings
+) -> None:
+    await desk.dispatcher.look()
+    chosen, watcher = settings_for(shadow=True, max_nodes=1), World(active=50, leads=None)
+    async with Ledger(ledger_settings) as ledger, Fleets(chosen) as fleets:
+        shadow = Dispatcher(chosen, watcher, watcher, ledger, fleets, watcher)
+        await shadow.begin()
+        await shadow.look()
+    (found,) = await desk.json("why", "--shadow")
+    assert (found["pool"], found["decisions"][0]["mode"], found["decisions"][0]["nodes"]) == ("gpu:shadow", "shadow", 1)
+    assert "50 detect images" in (await desk.run("why", "--shadow")).output
+    assert desk.batch.state.pool("gpu").nodes_made == 0 and not desk.batch.state.job("workers").tasks
+
+
 async def test_what_can_not_be_ends_with_exit_code_2_and_changes_nothing(desk: Desk) -> None:
     await desk.dispatcher.look()
     for words in (

@@ -8,7 +8,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import msgspec
 
@@ -303,7 +303,16 @@ class Dispatcher:
         for name in self._pools:
             seen = facts.pools.get(name)
             self._accounts.saw(name, seen.nodes if seen else None, facts.now)
-        self._accounts.waiting = tuple(
-            Waiting(images=run.images, deadline=run.deadline) for run in facts.open_runs or ()
-        )
+        self._accounts.waiting = self._waiting(facts)
         return await self._accounts.settle(facts.now)
+
+    def _waiting(self, facts: Facts) -> tuple[Waiting, ...]:
+        """What waits by deadline: as the ledger knows it, and what of the queues it does not account for."""
+        found = [Waiting(images=run.images, deadline=run.deadline) for run in facts.open_runs or ()]
+        allowed = timedelta(seconds=self._settings.deadline_seconds)
+        for kind, depth in facts.depths.items():
+            unknown = (depth or 0) - sum(run.images for run in facts.runs_of(kind))
+            age = self._memory.kinds[kind].ages.oldest(unknown) if unknown > 0 else None
+            if age is not None:
+                found.append(Waiting(images=unknown, deadline=facts.now - timedelta(seconds=age) + allowed))
+        return tuple(found)
