@@ -4,8 +4,9 @@ from fusebus.bus.administration import Depth
 from fusebus.bus.client import Bus
 from fusebus.bus.context import Context, Handler
 from fusebus.bus.dead_letters import DeadLetter
+from fusebus.bus.dealing import Dealt
 from fusebus.bus.errors import BusError, ConsumerDead, PublishFailed
-from fusebus.bus.lanes import by_rank, evenly
+from fusebus.bus.lanes import by_rank, evenly, last_yields
 from fusebus.bus.publisher import Publisher
 from fusebus.bus.settings import BusSettings, ConsumerSettings
 from fusebus.bus.settlement import Parcel
@@ -20,6 +21,7 @@ __all__ = [
     "ConsumerSettings",
     "Context",
     "DeadLetter",
+    "Dealt",
     "Depth",
     "Handler",
     "Parcel",
@@ -27,4 +29,5 @@ __all__ = [
     "Publisher",
     "by_rank",
     "evenly",
+    "last_yields",
 ]

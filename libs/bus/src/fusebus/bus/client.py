@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import suppress
 from types import TracebackType
 from typing import Self
@@ -14,6 +14,7 @@ from fusebus.bus.administration import Administration, Depth
 from fusebus.bus.connection import Connection
 from fusebus.bus.context import Handler
 from fusebus.bus.dead_letters import DeadLetter, Peek
+from fusebus.bus.dealing import Dealing, Dealt
 from fusebus.bus.lanes import Lanes, Share, by_rank
 from fusebus.bus.liveness import watch_lag
 from fusebus.bus.publisher import Publisher
@@ -192,6 +193,17 @@ class Bus:
         if key not in self._peeks:
             self._peeks[key] = Peek(self._connection, topic, subscription, self._settings)
         return await self._peeks[key].after(after_sequence)
+
+    async def deal_with_dead_letters(
+        self, topic: str, subscription: str, message_ids: Collection[str] = (), *, put_back: bool
+    ) -> Dealt:
+        """Remove dead letters for good, those with these ids or all; `put_back`: send each to the topic again first.
+
+        Raises BusError: a repeat deals with the rest.
+        """
+        topology.subscription(topic, subscription)
+        dealing = Dealing(self._connection, topic, subscription, self._settings)
+        return await dealing.run(message_ids, self._publisher if put_back else None)
 
     async def watch_queues(self, stop: asyncio.Event) -> None:
         """Measure every queue of the topology until `stop`; at once over where nobody reads metrics or it is off."""

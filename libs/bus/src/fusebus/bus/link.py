@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from typing import Literal
 
 from azure.servicebus.aio import ServiceBusClient, ServiceBusReceiver
 from azure.servicebus.exceptions import MessageLockLostError, MessageNotFoundError
@@ -27,8 +28,16 @@ class ReceiveLink:
     receive's read. The loop alternates instead: receive a little, then settle all that is finished.
     """
 
-    def __init__(self, connection: Connection, topic: str, subscription: str, settings: BusSettings) -> None:
+    def __init__(
+        self,
+        connection: Connection,
+        topic: str,
+        subscription: str,
+        settings: BusSettings,
+        sub_queue: Literal["deadletter"] | None = None,
+    ) -> None:
         self._connection = connection
+        self._sub_queue = sub_queue
         self._topic = topic
         self._subscription = subscription
         self._settings = settings
@@ -44,7 +53,7 @@ class ReceiveLink:
         """Connect and attach, with a new client. Raises LinkBroken."""
         await self.close()
         client = self._connection.client()
-        receiver = self._connection.receiver(client, self._topic, self._subscription)
+        receiver = self._connection.receiver(client, self._topic, self._subscription, self._sub_queue)
         try:
             async with asyncio.timeout(self._settings.open_seconds):
                 await receiver.__aenter__()

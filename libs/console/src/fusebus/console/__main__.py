@@ -11,6 +11,7 @@ import click
 from fusebus.console.check import check
 from fusebus.console.commands import status, upload
 from fusebus.console.costs import cost
+from fusebus.console.dead_letters import dead_letters
 from fusebus.console.estimate import estimate
 from fusebus.console.fleet import pools, quota, why
 from fusebus.console.ingesting import ingest
@@ -76,6 +77,7 @@ for command in (
     why,
     pools,
     quota,
+    dead_letters,
     supplier,
     close,
     reprocess,
