@@ -76,9 +76,11 @@ class Received:
 class OtlpReceiver:
     """Listens on loopback in a thread of its own; `with OtlpReceiver() as receiver: ... receiver.received`."""
 
-    def __init__(self) -> None:
+    def __init__(self, port: int = 0) -> None:
+        """Port 0 takes a free one."""
         self.received = Received()
         self.endpoint = ""
+        self._port = port
         self._loop = asyncio.new_event_loop()
         self._ready = threading.Event()
         self._thread = threading.Thread(target=self._serve, name="otlp", daemon=True)
@@ -106,7 +108,7 @@ class OtlpReceiver:
         app.add_routes([web.post("/v1/traces", self._traces), web.post("/v1/metrics", self._metrics)])
         self._runner = web.AppRunner(app, access_log=None)
         await self._runner.setup()
-        site = web.TCPSite(self._runner, "127.0.0.1", 0)
+        site = web.TCPSite(self._runner, "127.0.0.1", self._port)
         await site.start()
         port = site._server.sockets[0].getsockname()[1]  # type: ignore[union-attr]
         self.endpoint = f"http://127.0.0.1:{port}"

@@ -58,7 +58,13 @@ EXPECTED_ERRORS = (ProcessFailed, AzuriteError, Stalled, StorageError, LedgerErr
     default=0,
     help="Convert uploads to PNG instead of analysing them, with so many workers.",
 )
-def up(converters: int) -> None:
+@click.option(
+    "--otlp",
+    default="",
+    metavar="URL",
+    help="Send traces and metrics to an OpenTelemetry collector there (OTLP over HTTP).",
+)
+def up(converters: int, otlp: str) -> None:
     """Start the embedded stack here and keep it up until Ctrl-C or `fusebus down`.
 
     Everything is kept in memory and gone afterwards. Other terminals find it through .fusebus/settings.toml.
@@ -66,13 +72,14 @@ def up(converters: int) -> None:
     \b
     Example: fusebus up
     Example: fusebus up --convert 2
+    Example: fusebus up --otlp http://localhost:4318
     Exit codes: 0 stopped, 1 a part could not start or stay up, 2 usage.
     """
     running = _running_process()
     if running is not None:
         raise click.UsageError(f"a stack is up here already (process {running}); stop it with: fusebus down")
     with _process_file(), _failures_explained():
-        asyncio.run(_up(converters))
+        asyncio.run(_up(converters, otlp))
 
 
 @click.command()
@@ -156,12 +163,16 @@ def demo(out: Path) -> None:
     sys.exit(EXIT_FAILED if problems else 0)
 
 
-async def _up(converters: int) -> None:
+async def _up(converters: int, otlp: str) -> None:
+    further = {"telemetry": {"exporter": "otlp", "endpoint": otlp}} if otlp else {}
+    options = StackOptions(folder=STACK_FOLDER, converters=converters, overrides=further, progress=_step)
     stop = asyncio.Event()
     for number in (signal.SIGINT, *OTHER_ENDS):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    async with Stack(StackOptions(folder=STACK_FOLDER, converters=converters, progress=_step)) as stack:
+    async with Stack(options) as stack:
         click.echo(f"settings  {stack.settings_file}\nlogs      {stack.folder / 'logs'}\nmail      {stack.mail_folder}")
+        for name, address in stack.metrics().items():
+            click.echo(f"metrics   {address}  {name}")
         click.echo("up: fusebus upload FOLDER --supplier NAME, fusebus status --watch; Ctrl-C or fusebus down stops it")
         while not stop.is_set() and not stack.failures():
             with contextlib.suppress(TimeoutError):

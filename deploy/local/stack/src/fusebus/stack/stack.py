@@ -112,6 +112,11 @@ class Stack:
     ) -> None:
         await self._exits.aclose()
 
+    def metrics(self) -> dict[str, str]:
+        """Where each service's metrics can be scraped."""
+        ports = {name: child.environment.get("FUSEBUS_HEALTH_PORT") for name, child in self.children.items()}
+        return {name: f"http://127.0.0.1:{port}/metrics" for name, port in ports.items() if port}
+
     def failures(self) -> list[str]:
         """One text for each part that is no longer kept up."""
         return [str(child.failure) for child in self.children.values() if child.failure is not None]
