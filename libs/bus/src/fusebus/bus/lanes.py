@@ -28,6 +28,14 @@ def evenly(slots: int, in_hand: Sequence[int], lane: int) -> int:
     return max(1, slots // (others + 1))
 
 
+def last_yields(slots: int, in_hand: Sequence[int], lane: int) -> int:
+    """As `evenly`, but the last lane has one slot while any other has work, so that it goes on, and no more."""
+    first = in_hand[:-1]
+    if lane < len(first):
+        return evenly(slots, first, lane)
+    return 1 if any(first) else slots
+
+
 class Lanes:
     """The consumers of some subscriptions until stopped, until all are idle together, or until one is dead."""
 
