@@ -6,7 +6,7 @@ PACKAGES := $(wildcard libs/* services/* deploy/local/*)
 STAMP := $(VENV)/.set-up
 
 .DEFAULT_GOAL := help
-.PHONY: help setup check test test-long test-model test-model-full train-demo test-broker-kills bench bench-compare bench-profile bench-long bench-gpu demo up down logs test-compose lock clean
+.PHONY: help setup check test test-long test-model test-model-full train-demo test-broker-kills test-observability bench bench-compare bench-profile bench-long bench-gpu demo up down logs test-compose lock clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 20
@@ -51,6 +51,9 @@ test-model-full: $(STAMP)  ## SAM 3 at full size, random weights: export, parity
 
 test-broker-kills: $(STAMP)  ## kill -9 of the durable broker at 100 random moments under load (some minutes)
 	BROKER_KILLS=100 $(BIN)/pytest -s tests/system/test_broker_kills.py
+
+test-observability: $(STAMP)  ## traces, metrics, alerts, dashboard, secrets: needs Debian's package prometheus
+	$(BIN)/pytest tests/observability
 
 bench: $(STAMP)  ## every benchmark in 15 minutes on 2 quiet cores: one table, benchmarks/results.json, plots in out/bench
 	$(BIN)/python tests/benchmarks/run_all.py
