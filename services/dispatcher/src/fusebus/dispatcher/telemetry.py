@@ -34,9 +34,9 @@ _looks = _meter.create_histogram(
 GAUGES = {
     "fusebus.dispatcher.leading": ("{flag}", "1 where this dispatcher leads."),
     "fusebus.pool.nodes": ("{node}", "Nodes by state and price class."),
-    "fusebus.pool.nodes.wanted": ("{node}", "Nodes that there should be, by price class."),
+    "fusebus.pool.wanted.nodes": ("{node}", "Nodes that there should be, by price class."),
     "fusebus.pool.workers": ("{worker}", "Worker tasks that run, or wait for a node."),
-    "fusebus.pool.workers.wanted": ("{worker}", "Worker tasks that there should be."),
+    "fusebus.pool.wanted.workers": ("{worker}", "Worker tasks that there should be."),
     "fusebus.pool.readable": ("{flag}", "1 where Batch answered for the pool, 0 where it did not."),
     "fusebus.pool.refused": ("{flag}", "1 where the last resize got fewer nodes than were asked for."),
     "fusebus.pool.breaker.open": ("{flag}", "1 where nothing is bought because nodes or workers failed."),
@@ -122,9 +122,9 @@ def _add_pool(found: Found, seen: PoolSeen, facts: Facts, memory: Memory) -> Non
 def _add_target(found: Found, name: str, target: Target) -> None:
     pool = {POOL: name}
     if not target.hold:
-        _add(found, "fusebus.pool.nodes.wanted", target.dedicated, {**pool, PRICE: "dedicated"})
-        _add(found, "fusebus.pool.nodes.wanted", target.spot, {**pool, PRICE: "spot"})
-        _add(found, "fusebus.pool.workers.wanted", target.workers, pool)
+        _add(found, "fusebus.pool.wanted.nodes", target.dedicated, {**pool, PRICE: "dedicated"})
+        _add(found, "fusebus.pool.wanted.nodes", target.spot, {**pool, PRICE: "spot"})
+        _add(found, "fusebus.pool.wanted.workers", target.workers, pool)
     _add(found, "fusebus.pool.late", int(bool(target.late)), pool)
 
 
