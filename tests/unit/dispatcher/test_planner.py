@@ -304,3 +304,18 @@ def test_a_refusal_is_kept_although_batch_forgets_it_with_the_next_resize() -> N
     found = refusals({}, short, at(60))
     assert {spot: one.at for spot, one in found.items()} == {True: at(0).timestamp()}
     assert refusals(found, pool_of(resized_at=at(70)), at(80)) == found
+
+
+def test_refusals_in_a_row_are_counted_until_a_later_resize_brings_a_node() -> None:
+    def short(asked: float) -> PoolSeen:
+        return pool_of(target_spot=2, shortfall="AllocationTimedout", resized_at=at(asked))
+
+    found = refusals({}, short(60), at(400))
+    found = refusals(found, short(60), at(415))
+    assert found[True].times == 1, "the same one, seen again"
+    found = refusals(found, short(900), at(1300))
+    assert found[True].times == 2
+    partly = pool_of(NodeSeen(id="n1", state="idle", allocated_at=at(950)), resized_at=at(900))
+    assert refusals(found, partly, at(1400)) == found, "what the refused resize brought says nothing"
+    came = pool_of(NodeSeen(id="n2", state="idle", allocated_at=at(2050)), resized_at=at(2000))
+    assert refusals(found, came, at(2100)) == {}

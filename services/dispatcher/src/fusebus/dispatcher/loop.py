@@ -37,6 +37,7 @@ SHADOW_SUFFIX = ":shadow"
 """Onto a pool's name in the ledger: what a shadow would have done stands beside what was done."""
 LIVENESS_LOOKS = 5  # missed looks after which the process counts as stuck, each as long as its slowest request
 GAUGE_LOOKS = 3  # missed looks after which metrics show no value any more
+LEAST_PAUSE = 0.2  # of the interval, after a look that took as long: Batch and the ledger count requests
 STOP_SECONDS = 10.0  # for the look under way when told to stop
 LOG_SECONDS = 5.0  # for one of them: a broken node may not answer
 MOST_LOGS_PER_LOOK = 3  # of broken nodes and failed workers: a look stays short
@@ -81,6 +82,7 @@ class Dispatcher:
         """Look again and again until `stop`; a look that fails is logged, and the next one tries again."""
         stopping = asyncio.create_task(stop.wait())
         while not stop.is_set():
+            began = time.monotonic()
             look = asyncio.create_task(self._look_and_log())
             await asyncio.wait({look, stopping}, return_when=asyncio.FIRST_COMPLETED)
             if not look.done():  # a look is short, unless Batch does not answer
@@ -89,7 +91,9 @@ class Dispatcher:
             with contextlib.suppress(asyncio.CancelledError):
                 await look
             self._looked = time.monotonic()
-            await asyncio.wait({stopping}, timeout=self._settings.interval_seconds)
+            interval = self._settings.interval_seconds
+            pause = max(interval - (time.monotonic() - began), LEAST_PAUSE * interval)
+            await asyncio.wait({stopping}, timeout=pause)
         await self._eyes.close()
         await self._hands.close()
         await self._leave_office()

@@ -152,7 +152,7 @@ class DispatcherSettings(msgspec.Struct, frozen=True, kw_only=True):
         dict[str, str], Meta(description="Variables of a worker; all it gets besides Batch's own.")
     ] = {}
 
-    interval_seconds: Annotated[float, Meta(gt=0, description="Pause between two looks.")] = 15.0
+    interval_seconds: Annotated[float, Meta(gt=0, description="From one look to the next.")] = 15.0
     request_seconds: Annotated[float, Meta(gt=0, description="Limit for reading a pool, and for each step.")] = 60.0
     patience_seconds: Annotated[
         float,
