@@ -22,7 +22,10 @@ from rich.console import Console
 from fusebus.arrivals import event_of
 from fusebus.blobs import BlobProperties, Blobs, BlobSettings, BlobVanished, layout
 from fusebus.console.__main__ import fusebus
+from fusebus.console.answers import json_text
+from fusebus.console.commands import say_uploaded
 from fusebus.console.photos import Photo
+from fusebus.console.supplier_words import MOST_HELD_SHOWN, Shown, shown_words
 from fusebus.console.uploading import Sent, Upload, unfit_name
 from fusebus.contracts import display, identity
 from fusebus.contracts.envelope import Envelope, decode, encode
@@ -30,7 +33,20 @@ from fusebus.contracts.messages import RejectReason, StoredBlob
 from fusebus.host.logs import JsonFormatter
 from fusebus.ingest import announcement
 from fusebus.ingest.policy import Limits, Place, place_of
-from fusebus.ledger import Final, FinalKind, Ledger, LedgerSettings, RunRow, RunState, UploadEntry, UploadRow
+from fusebus.ledger import (
+    Final,
+    FinalKind,
+    Held,
+    HeldBecause,
+    Ledger,
+    LedgerSettings,
+    RunRow,
+    RunState,
+    SupplierRecord,
+    UploadEntry,
+    UploadRow,
+    Usage,
+)
 from fusebus.ledger.columns import from_columns, to_columns
 from fusebus.notifier.mail import Envelope as MailEnvelope
 from fusebus.notifier.mail import summary_mail
@@ -212,13 +228,14 @@ async def test_storage_keeps_names_exactly_or_says_that_there_is_no_such_blob(
 
 def test_a_log_line_stays_one_line_of_json_whatever_the_name() -> None:
     formatter = JsonFormatter("test")
-    for name in NAMES:
+    for name in [*NAMES, "half a character \ud800\n.jpg"]:
         record = logging.LogRecord("x", logging.INFO, "f", 1, "read %s", (name,), None)
         record.blob = name
         line = formatter.format(record)
         assert "\n" not in line
         read = json.loads(line)
-        if not re.search("sig=|AccountKey=", name):
+        assert (read["level"], len(read)) == ("info", 6), "a name adds and changes no field"
+        if not re.search("sig=|AccountKey=|Bearer |password=", name):
             assert (read["blob"], read["message"]) == (name, f"read {name}")
 
 
@@ -282,8 +299,43 @@ def test_fetched_results_get_names_of_their_own_inside_their_folder(tmp_path: Pa
     out = StringIO()
     Console(file=out, width=200).print(results_table(delivered, local, tmp_path))
     assert harmless(out.getvalue())
+    assert results_json(delivered, local).isascii()
     said = json.loads(results_json(delivered, local))
     assert sorted(one["name"] for one in said["files"]) == sorted(NAMES)
+
+
+def test_upload_tells_of_files_of_any_name_and_moves_no_cursor(capsys: pytest.CaptureFixture[str]) -> None:
+    odd = [*NAMES, "half a character \udcff.jpg"]
+    outcomes = [Upload(Photo(Path("x"), name, 1), Sent.FAILED, error="no") for name in odd]
+    say_uploaded(outcomes, "acme", as_json=True)
+    told = capsys.readouterr().out
+    assert told.isascii() and [one["name"] for one in json.loads(told)["files"]] == odd
+    say_uploaded(outcomes, "acme", as_json=False)
+    shown = capsys.readouterr()
+    assert harmless(shown.out + shown.err) and shown.err.count("\n") == len(odd)
+
+
+def test_what_is_shown_of_a_supplier_keeps_its_held_names_and_moves_no_cursor() -> None:
+    record = SupplierRecord(name="acme", added_at=NOW, changed_at=NOW, changed_by="me", reason="a\r\nb\x1b[2J")
+    odd = [*NAMES, "half a character \ud800.jpg"]
+    held = [
+        Held(
+            upload_id=str(number),
+            supplier="acme",
+            container="in-acme",
+            blob_name=name,
+            because=HeldBecause.QUOTA,
+            held_at=NOW,
+        )
+        for number, name in enumerate(odd)
+    ]
+    for first in range(0, len(held), MOST_HELD_SHOWN):
+        shown = Shown(supplier=record, today=Usage(), grants=[], held=held[first : first + MOST_HELD_SHOWN])
+        words = shown_words(shown, NOW)
+        assert all(harmless(line, allowed="") for line in words)
+        said = json_text(shown)
+        assert said.isascii()
+        assert [one["blob_name"] for one in json.loads(said)["held"]] == [one.blob_name for one in shown.held]
 
 
 def test_check_tells_of_files_of_any_name_and_moves_no_cursor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -124,6 +124,10 @@ def _markup() -> list[str]:
     ]
     found += [
         "sig=abc&se=2030.jpg",
+        'sig=a", "level": "critical", "x": "b.jpg',
+        "sig=a\\",
+        "password=a.jpg",
+        "Bearer abc.jpg",
         "a?b=c.jpg",
         "a#b.jpg",
         "AccountKey=abc.jpg",

@@ -10,7 +10,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import click
-import msgspec
 from rich.console import Console
 from rich.live import Live
 from rich.progress import Progress
@@ -18,6 +17,7 @@ from rich.progress import Progress
 from fusebus.blobs import Blobs, StorageError
 from fusebus.blobs.layout import supplier_container
 from fusebus.bus import Bus
+from fusebus.console.answers import json_text
 from fusebus.console.overview import Overview, look
 from fusebus.console.photos import NothingToSend, Photo, photos_in
 from fusebus.console.settings import ConsoleSettings, console_settings
@@ -80,7 +80,7 @@ def upload(
         outcomes = asyncio.run(_upload(settings, supplier, photos, quiet=as_json))
     except StorageError as error:
         raise click.ClickException(f"storage can't be reached: {error}; is the stack up (fusebus up)?") from error
-    _say_uploaded(outcomes, supplier, as_json)
+    say_uploaded(outcomes, supplier, as_json)
     sys.exit(0 if all(outcome.is_there for outcome in outcomes) else EXIT_FAILED)
 
 
@@ -124,13 +124,14 @@ async def _upload(settings: ConsoleSettings, supplier: str, photos: list[Photo],
             return await send_photos(blobs, supplier, photos, lambda _: progress.advance(task))
 
 
-def _say_uploaded(outcomes: list[Upload], supplier: str, as_json: bool) -> None:
+def say_uploaded(outcomes: list[Upload], supplier: str, as_json: bool) -> None:
+    """What became of each file, for a script or for people."""
     counts = Counter(outcome.sent for outcome in outcomes)
     if as_json:
         files = [
             {"name": outcome.photo.name, "outcome": outcome.sent.value, "error": outcome.error} for outcome in outcomes
         ]
-        click.echo(msgspec.json.encode({"supplier": supplier, "files": files}))
+        click.echo(json_text({"supplier": supplier, "files": files}))
         return
     for outcome in outcomes:
         if not outcome.is_there:
@@ -154,7 +155,7 @@ async def _status(settings: ConsoleSettings, watch: bool, as_json: bool) -> None
 
 
 async def _print_json(overview: Overview, ledger: Ledger, bus: Bus, pool: str, watch: bool) -> None:
-    click.echo(msgspec.json.encode(overview))
+    click.echo(json_text(overview))
     while watch:
         await asyncio.sleep(WATCH_SECONDS)
-        click.echo(msgspec.json.encode(await look(ledger, bus, pool)))
+        click.echo(json_text(await look(ledger, bus, pool)))

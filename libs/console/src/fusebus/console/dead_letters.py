@@ -11,6 +11,7 @@ import click
 import msgspec
 
 from fusebus.bus import Bus, BusError, BusSettings, DeadLetter, Dealt
+from fusebus.console.answers import json_text
 from fusebus.console.commands import SETTINGS_OPTION
 from fusebus.contracts.display import one_line
 from fusebus.contracts.topology import TOPICS
@@ -75,7 +76,7 @@ def dead_letters(
         told = asyncio.run(_run(settings, (queue,) if queue else QUEUES, ids, put_back, remove))
     except BusError as error:
         raise click.ClickException(f"the bus can't be reached: {error}; is the stack up (fusebus up)?") from error
-    click.echo(msgspec.json.encode(told)) if as_json else _say(told, put_back or remove)
+    click.echo(json_text(told)) if as_json else _say(told, put_back or remove)
     sys.exit(EXIT_LEFT if told.left else 0)
 
 

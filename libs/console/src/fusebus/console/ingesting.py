@@ -8,12 +8,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import click
-import msgspec
 
 from fusebus.arrivals import Report, search
 from fusebus.blobs import Blobs, StorageError
 from fusebus.blobs.layout import supplier_container
 from fusebus.bus import Bus, PublishFailed
+from fusebus.console.answers import json_text
 from fusebus.console.commands import SETTINGS_OPTION
 from fusebus.console.moments import back, said
 from fusebus.console.settings import ConsoleSettings, console_settings
@@ -51,7 +51,7 @@ def ingest(since: str, supplier: str | None, dry_run: bool, as_json: bool, setti
     except (StorageError, LedgerError, PublishFailed) as error:
         raise click.ClickException(f"{error}; is the stack up (fusebus up)?") from error
     if as_json:
-        click.echo(msgspec.json.encode(report))
+        click.echo(json_text(report))
     else:
         _say(report, now)
     sys.exit(EXIT_IN_PART if report.not_listed else 0)

@@ -16,6 +16,7 @@ import click
 import msgspec
 
 from fusebus.bus import Bus, BusError, BusSettings
+from fusebus.console.answers import json_text
 from fusebus.console.attribution import short_reason, this_person
 from fusebus.console.commands import SETTINGS_OPTION
 from fusebus.console.scaling import BY_OPTION, JSON_OPTION
@@ -244,7 +245,7 @@ def _with_both(settings_file: Path | None, work: Callable[[Ledger, Bus], Awaitab
 
 def _tell(as_json: bool, found: msgspec.Struct, words: list[str]) -> None:
     if as_json:
-        click.echo(msgspec.json.encode(found))
+        click.echo(json_text(found))
         return
     click.echo(words[0])
     for further in words[1:]:

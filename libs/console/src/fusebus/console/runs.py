@@ -15,6 +15,7 @@ import msgspec
 
 from fusebus.blobs import Blobs, BlobSettings, StorageError, layout
 from fusebus.bus import Bus, BusError, BusSettings, Publisher
+from fusebus.console.answers import json_text
 from fusebus.console.attribution import this_person
 from fusebus.console.commands import SETTINGS_OPTION
 from fusebus.console.moments import ahead, said
@@ -288,7 +289,7 @@ def _with_all(settings_file: Path | None, work: Callable[[Ledger, Publisher, Blo
 
 def _tell(as_json: bool, found: object, words: list[str]) -> None:
     if as_json:
-        click.echo(msgspec.json.encode(found))
+        click.echo(json_text(found))
         return
     for number, line in enumerate(filter(None, words)):
         click.echo(line, err=number > 1)

@@ -15,6 +15,7 @@ import msgspec
 
 from fusebus.blobs import Blobs, BlobSettings, GrantUnavailable, StorageError
 from fusebus.blobs.layout import supplier_container
+from fusebus.console.answers import json_text
 from fusebus.console.attribution import short_reason, this_person
 from fusebus.console.commands import SETTINGS_OPTION
 from fusebus.console.granting import grant_words
@@ -426,4 +427,4 @@ def _what_counts(record: SupplierRecord) -> SupplierRecord:
 
 
 def _tell(as_json: bool, found: object, words: list[str]) -> None:
-    click.echo(msgspec.json.encode(found) if as_json else "\n".join(words))
+    click.echo(json_text(found) if as_json else "\n".join(words))

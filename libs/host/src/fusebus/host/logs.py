@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import sys
 import threading
@@ -53,7 +54,11 @@ class JsonFormatter(logging.Formatter):
         line = {**own, **(_fields.get() or {}), **extra, **own}  # own keys first, and no id takes their place
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
-        return msgspec.json.encode(redacted(line), enc_hook=_text).decode()
+        safe = redacted(line)
+        try:
+            return msgspec.json.encode(safe, enc_hook=_text).decode()
+        except UnicodeEncodeError:  # half a character, as a file's name may hold
+            return json.dumps(safe, default=_text)
 
 
 def _text(value: object) -> str:

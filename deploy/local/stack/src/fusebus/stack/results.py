@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-import msgspec
 from rich.console import Group, RenderableType
 from rich.markup import escape
 from rich.table import Table
@@ -18,6 +17,7 @@ from rich.text import Text
 
 from fusebus.blobs import Blobs
 from fusebus.blobs.layout import RESULTS, report_name
+from fusebus.console.answers import json_text
 from fusebus.console.uploading import Sent
 from fusebus.ledger import Final, RunRow, UploadRow
 from fusebus.stack.delivery import Delivered
@@ -108,7 +108,8 @@ def results_json(delivered: Delivered, local: Sequence[Local]) -> bytes:
         if upload.sent is not Sent.SENT
     ]
     counts = {"analysed": delivered.analysed, "rejected": delivered.rejected, "failed": delivered.failed}
-    return msgspec.json.encode({**counts, "seconds": round(delivered.seconds, 1), "files": files, "not_sent": not_sent})
+    said = {**counts, "seconds": round(delivered.seconds, 1), "files": files, "not_sent": not_sent}
+    return json_text(said).encode()
 
 
 def results_table(delivered: Delivered, local: Sequence[Local], out: Path) -> RenderableType:
