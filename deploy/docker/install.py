@@ -72,10 +72,14 @@ def install_tools(names: list[str]) -> None:
 
 
 def install_needs(names: list[str]) -> None:
-    """Make the environment with everything that comes from the index."""
+    """Everything that comes from the index; a second call adds to what is there.
+
+    The images share their first calls, and with them what these have downloaded and compiled.
+    """
     own, foreign = resolve(names, projects())
     locks = [LOCK, GPU_LOCK] if any("gpu" in name for name in names) else [LOCK]
-    _run(TOOLS / "bin/uv", "venv", "--quiet", "--python", "/usr/local/bin/python3", ENVIRONMENT)
+    if not ENVIRONMENT.exists():
+        _run(TOOLS / "bin/uv", "venv", "--quiet", "--python", "/usr/local/bin/python3", ENVIRONMENT)
     wanted = TOOLS / "needs.txt"
     wanted.write_text("\n".join(sorted(foreign)), encoding="utf-8")
     _install(ENVIRONMENT, *_constraints(locks), "--compile-bytecode", "-r", wanted)

@@ -71,8 +71,9 @@ def test_every_need_of_every_image_is_pinned_with_a_hash() -> None:
         name.lower() for name in re.findall(r"^([A-Za-z0-9._-]+)==[^\n]*\\\n +--hash=sha256:", text, re.MULTILINE)
     }
     for file in PYTHON_IMAGES:
-        names = re.findall(r"install\.py needs (.*)", file.read_text())[0].replace("${EXTRA}", "gpu").replace('"', "")
-        _, foreign = install.resolve(names.split(), install.projects())
+        said = file.read_text().replace("${EXTRA}", "gpu").replace('"', "")
+        names = " ".join(re.findall(r"install\.py needs (.*)", said)).split()
+        _, foreign = install.resolve(names, install.projects())
         wanted = {re.split(r"[\[<>=!~; ]", need)[0].lower() for need in foreign}
         assert wanted <= pinned, f"{file}: {wanted - pinned}; call `make lock`"
 

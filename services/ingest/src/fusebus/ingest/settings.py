@@ -50,7 +50,7 @@ class IngestSettings(Struct, frozen=True, kw_only=True):
             description="Uploads that one supplier may send in about a minute before more of them wait where no other "
             "supplier's do; 0: as many as it likes.",
         ),
-    ] = 200
+    ] = 500
     run_quiet_seconds: Annotated[
         float, Meta(gt=0, description="When the first look at a new run is due; the notifier's run_quiet decides then.")
     ] = 600.0

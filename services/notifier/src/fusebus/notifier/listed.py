@@ -11,7 +11,7 @@ from typing import Annotated
 import msgspec
 
 from fusebus.blobs import BlobTooLarge, BlobVanished, layout
-from fusebus.ledger import RunContents, UploadRow
+from fusebus.ledger import ManifestFacts, RunContents, UploadRow
 from fusebus.notifier.ports import ResultStore, RunLedger
 
 _log = logging.getLogger(__name__)
@@ -20,8 +20,17 @@ MAX_NAMES_BYTES = 128 * 1024 * 1024
 """Of a stored list; ingest admits 20,000 names of 1,024 characters."""
 RUNS_SEARCHED = 20
 """The supplier's newest runs in which a missing file is looked for: a delivery that paused too long is in two runs."""
+MOST_LISTED = 20_000
+"""Files that the manifests of one run may list together: what is missing is named in every report of it."""
 LOST = "manifest_lost"
 """Reason of a manifest whose list we can't read back."""
+TOO_MANY = "manifest_too_many"
+"""Reason of a manifest with which the run's would list more than MOST_LISTED files."""
+_EXPLANATIONS = {
+    LOST: "We lost this list; your photos are taken all the same. Please upload it again under another name.",
+    TOO_MANY: f"The lists of this delivery name more than {MOST_LISTED:,} files together; your photos are taken all the "
+    "same. Please send fewer files at a time.",
+}
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
@@ -79,23 +88,32 @@ async def listed_of(contents: RunContents, store: ResultStore) -> Listed:
     if not contents.manifests:
         return Listed()
     rows = sorted(contents.manifests, key=lambda row: (row.entered_at, row.upload_id))
-    lists = {row.upload_id: await _names(row, store) for row in rows}
+    lists: dict[str, Sequence[str] | str] = {}
+    room = MOST_LISTED
+    for row in rows:
+        facts = row.manifest or ManifestFacts()
+        found = facts.refused or (TOO_MANY if facts.listed > room else await _names(row, facts, store))
+        room -= 0 if isinstance(found, str) else len(found)
+        lists[row.upload_id] = found
     return compared(rows, lists, contents.uploads)
 
 
 def compared(
-    rows: Sequence[UploadRow], lists: Mapping[str, Sequence[str] | None], uploads: Iterable[UploadRow]
+    rows: Sequence[UploadRow], lists: Mapping[str, Sequence[str] | str], uploads: Iterable[UploadRow]
 ) -> Listed:
-    """`lists`: the names of each manifest by its upload id, None where it is refused or can't be read."""
+    """`lists`: the names of each manifest by its upload id, or why it is refused."""
     arrived = {normal(upload.blob_name): upload.blob_name for upload in uploads}
     wanted: dict[str, Missing] = {}
+    manifests: list[Manifest] = []
     for row in rows:
-        for name in lists[row.upload_id] or ():
+        names = lists[row.upload_id]
+        reason = names if isinstance(names, str) else ""
+        manifests.append(_manifest(row, reason))
+        for name in () if reason else names:
             wanted.setdefault(normal(name), Missing(name=name, manifest=row.blob_name))
-    manifests = tuple(_manifest(row, lists[row.upload_id]) for row in rows)
-    any_taken = any(names is not None for names in lists.values())
+    any_taken = any(not manifest.reason for manifest in manifests)
     return Listed(
-        manifests=manifests,
+        manifests=tuple(manifests),
         missing=tuple(missing for name, missing in wanted.items() if name not in arrived),
         unlisted=tuple(sorted(shown for name, shown in arrived.items() if name not in wanted)) if any_taken else (),
     )
@@ -126,25 +144,19 @@ def normal(name: str) -> str:
     return unicodedata.normalize("NFC", name)
 
 
-def _manifest(row: UploadRow, names: Sequence[str] | None) -> Manifest:
-    facts = row.manifest
-    assert facts is not None, "only manifests are asked for"
-    if names is not None or facts.refused:
-        return Manifest(
-            upload_id=row.upload_id,
-            name=row.blob_name,
-            listed=0 if facts.refused else facts.listed,
-            reason=facts.refused,
-            explanation=facts.explanation,
-        )
-    explanation = "We lost this list; your photos are taken all the same. Please upload it again under another name."
-    return Manifest(upload_id=row.upload_id, name=row.blob_name, listed=0, reason=LOST, explanation=explanation)
+def _manifest(row: UploadRow, reason: str) -> Manifest:
+    facts = row.manifest or ManifestFacts()
+    return Manifest(
+        upload_id=row.upload_id,
+        name=row.blob_name,
+        listed=0 if reason else facts.listed,
+        reason=reason,
+        explanation=_EXPLANATIONS.get(reason, facts.explanation),
+    )
 
 
-async def _names(row: UploadRow, store: ResultStore) -> Sequence[str] | None:
-    facts = row.manifest
-    if facts is None or facts.refused:
-        return None
+async def _names(row: UploadRow, facts: ManifestFacts, store: ResultStore) -> Sequence[str] | str:
+    """What the manifest lists, or why that can't be known."""
     try:
         data = await store.read(layout.RESULTS, facts.names, max_bytes=MAX_NAMES_BYTES)
         if hashlib.sha256(data).hexdigest() == facts.sha256:
@@ -152,4 +164,4 @@ async def _names(row: UploadRow, store: ResultStore) -> Sequence[str] | None:
         _log.error("a stored list of files was altered", extra={"upload": row.upload_id, "blob": facts.names})
     except (BlobVanished, BlobTooLarge, msgspec.DecodeError) as error:
         _log.error("a stored list of files can't be read: %s", error, extra={"upload": row.upload_id})
-    return None
+    return LOST
