@@ -183,3 +183,22 @@ async def test_a_mail_names_so_many_missing_files_and_counts_the_rest(world, mak
     text = world.mailer.sent[0].get_body(("plain",)).get_content()
     assert "site/029.jpg" in text and "site/030.jpg" not in text
     assert "70 more files in the report." in text
+
+
+async def test_manifests_that_list_too_much_together_are_refused_from_the_first_that_does(world, make, listing):
+    world.enter("u1")
+    listing(*[f"site/{number}.jpg" for number in range(12_000)])
+    world.pass_time(1)
+    listing(*[f"site/b{number}.jpg" for number in range(8_001)], upload="m2")
+    listing("site/u1.jpg", upload="m3")
+    await world.take(make.analysed("u1"))
+    await complete(world, make)
+    found = summary(world, make)
+    assert {one["name"]: one["reason"] for one in found["manifests"]} == {
+        "site/manifest-m.json": "",
+        "site/manifest-m2.json": "manifest_too_many",
+        "site/manifest-m3.json": "",
+    }
+    assert len(found["missing"]) == 12_000
+    page = world.results[f"report/{make.run_id}/index.html"]
+    assert page.count(b"did not arrive") in (2_000, 2_001) and b"summary.json" in page

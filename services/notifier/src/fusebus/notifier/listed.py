@@ -28,8 +28,8 @@ TOO_MANY = "manifest_too_many"
 """Reason of a manifest with which the run's would list more than MOST_LISTED files."""
 _EXPLANATIONS = {
     LOST: "We lost this list; your photos are taken all the same. Please upload it again under another name.",
-    TOO_MANY: f"The lists of this delivery name more than {MOST_LISTED:,} files together; your photos are taken all the "
-    "same. Please send fewer files at a time.",
+    TOO_MANY: f"The lists of this delivery name more than {MOST_LISTED:,} files together; your photos are taken all "
+    "the same. Please send fewer files at a time.",
 }
 
 
