@@ -13,6 +13,7 @@ from click.testing import CliRunner
 from picture_bytes import SECRET, board, exif, saved
 
 from fusebus.console.__main__ import fusebus
+from fusebus.validation import Validator, ValidatorUnavailable, Verdict
 from fusebus.vision import inspect
 
 PHOTO = saved(board(640, 480), "JPEG", exif=exif(6))
@@ -86,3 +87,24 @@ def test_it_needs_no_stack_no_settings_and_no_home() -> None:
     command = [str(Path(sys.executable).parent / "fusebus"), "check", "photo.txt"]
     done = subprocess.run(command, env={"PATH": "/usr/bin"}, capture_output=True, timeout=60, check=False)
     assert (done.returncode, done.stderr) == (0, b"")
+
+
+def test_a_file_without_a_verdict_is_told_and_the_others_get_theirs(monkeypatch: pytest.MonkeyPatch) -> None:
+    check = Validator.check
+
+    async def sometimes(self: Validator, data: bytes, *, derivative: bool = False) -> Verdict:
+        if data == PHOTO[:-500]:
+            raise ValidatorUnavailable("no core was free")
+        return await check(self, data, derivative=derivative)
+
+    monkeypatch.setattr(Validator, "check", sometimes)
+    files = ["cut.jpg", "photo.txt", "notes.jpg"]
+    told = CliRunner().invoke(fusebus, ["check", "--json", *files])
+    objects = [json.loads(line) for line in told.stdout.splitlines()]
+    assert [(one["verdict"], one["reason"]) for one in objects] == [
+        (None, "no_verdict"),
+        ("accept", None),
+        ("reject", "not_an_image"),
+    ]
+    assert told.exit_code == 4
+    assert "no verdict  cut.jpg" in CliRunner().invoke(fusebus, ["check", *files]).stdout

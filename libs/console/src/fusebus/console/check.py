@@ -26,6 +26,8 @@ EXIT_REJECTED = 3
 EXIT_NO_VERDICT = 4
 MOST_SERVERS = 8
 UNREADABLE = "unreadable"
+NO_VERDICT = "no_verdict"
+NO_VERDICT_EXPLANATION = "The file could not be judged on this machine; please try again."
 UNREADABLE_EXPLANATION = "The file can't be read; please check that it is there and is an ordinary file."
 
 
@@ -53,28 +55,23 @@ def check(files: tuple[str, ...], as_json: bool, folder: Path | None, heif: bool
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise click.UsageError(f"--derivative: {error.strerror}") from error
-    try:
-        accepted = asyncio.run(_check(files, as_json, folder, heif))
-    except ValidatorUnavailable as error:
-        click.echo(f"fusebus check: no verdict: {error}", err=True)
-        sys.exit(EXIT_NO_VERDICT)
-    sys.exit(0 if accepted else EXIT_REJECTED)
+    sys.exit(asyncio.run(_check(files, as_json, folder, heif)))
 
 
-async def _check(files: Sequence[str], as_json: bool, folder: Path | None, heif: bool) -> bool:
-    """Whether all were accepted."""
-    console, accepted = Console(highlight=False, soft_wrap=True), True
+async def _check(files: Sequence[str], as_json: bool, folder: Path | None, heif: bool) -> int:
+    """The exit code."""
+    console, code = Console(highlight=False, soft_wrap=True), 0
     async for found in judged(files, folder, heif=heif):
-        accepted = accepted and found["verdict"] == "accept"
+        code = max(code, {"accept": 0, "reject": EXIT_REJECTED}.get(found["verdict"], EXIT_NO_VERDICT))
         if as_json:
             click.echo(json.dumps(found))  # ASCII only: no name can move a cursor or turn a line round
         else:
             console.print(_line(found))
-    return accepted
+    return code
 
 
 async def judged(files: Sequence[str], folder: Path | None, *, heif: bool) -> AsyncIterator[dict[str, Any]]:
-    """What `--json` prints of each file, in their order. Raises ValidatorUnavailable."""
+    """What `--json` prints of each file, in their order."""
     servers = min(os.cpu_count() or 1, len(files), MOST_SERVERS)
     places = asyncio.Semaphore(servers)
     async with Validator(servers, heif=heif) as validator:
@@ -100,7 +97,10 @@ async def _judge(file: str, folder: Path | None, validator: Validator) -> dict[s
         return _said(file, "reject", UNREADABLE, UNREADABLE_EXPLANATION, detail)
     if len(data) > MAX_BYTES:
         return _rejected(file, Verdict(reason=RejectReason.TOO_LARGE, detail=f"more than {MAX_BYTES} bytes"))
-    verdict = await validator.check(data, derivative=folder is not None)
+    try:
+        verdict = await validator.check(data, derivative=folder is not None)
+    except ValidatorUnavailable as error:  # it says nothing of this file, and the others have their own
+        return _said(file, None, NO_VERDICT, NO_VERDICT_EXPLANATION, str(error))
     if verdict.facts is None:
         return _rejected(file, verdict)
     sha256 = hashlib.sha256(data).hexdigest()
@@ -140,7 +140,7 @@ def _rejected(file: str, verdict: Verdict) -> dict[str, Any]:
 
 
 def _said(
-    file: str, word: str, reason: str | None, sentence: str, detail: str, verdict: Verdict | None = None
+    file: str, word: str | None, reason: str | None, sentence: str, detail: str, verdict: Verdict | None = None
 ) -> dict[str, Any]:
     said: dict[str, Any] = {
         "file": file,
@@ -158,7 +158,7 @@ def _said(
 def _line(found: dict[str, Any]) -> Text:
     """For people: the verdict, the name fit to be shown, then the facts or the sentence."""
     accepted = found["verdict"] == "accept"
-    line = Text(found["verdict"], style="green" if accepted else "red")
+    line = Text(found["verdict"] or "no verdict", style="green" if accepted else "red")
     line.append(f"  {display.name(found['file'])}  ", style="bold")
     if accepted:
         notes = f"; note: {', '.join(found['quality']).replace('_', ' ')}" if found["quality"] else ""
