@@ -46,3 +46,30 @@ async def test_waiting_workers_are_called_off_when_nothing_is_left(world: World,
     )
     await dispatcher.look()
     assert world.steps == [StopWaiting(("worker-1",)), RemoveNodes(("n1",))]
+
+
+async def test_nodes_that_never_get_ready_open_the_breaker_as_broken_ones_do(
+    world: World, dispatcher: Dispatcher
+) -> None:
+    for number in range(3):
+        node = NodeSeen(id=f"stuck{number}", state="starting", since=world.now)
+        world.pools["gpu"] = PoolSeen(name="gpu", steady=True, term=1, target_spot=1, nodes=(node,))
+        await dispatcher.look()
+        assert world.statuses["gpu"].breaker == ""
+        world.now += timedelta(minutes=19)  # twice the p95 of a boot of 300 s, and two minutes
+        await dispatcher.look()
+        assert RemoveNodes((node.id,)) in world.steps
+    world.pools["gpu"] = empty()
+    world.steps.clear()
+    await dispatcher.look()
+    assert Resize(0, 1) not in world.steps
+    assert "3 nodes in a row turned out unusable" in world.statuses["gpu"].breaker
+
+
+async def test_a_node_that_somebody_took_offline_opens_no_breaker(world: World, dispatcher: Dispatcher) -> None:
+    for number in range(4):
+        node = NodeSeen(id=f"off{number}", state="offline", since=world.now)
+        world.pools["gpu"] = PoolSeen(name="gpu", steady=True, term=1, target_spot=1, nodes=(node,))
+        world.now += timedelta(minutes=19)
+        await dispatcher.look()
+    assert world.statuses["gpu"].breaker == ""

@@ -20,7 +20,7 @@ class BreakerLimits(msgspec.Struct, frozen=True, kw_only=True):
     """Nodes that turned out unusable within `window_seconds`, none that came up in between."""
     most_failed: int = 6
     """Workers that failed within `failure_window_seconds`."""
-    window_seconds: float = 1800.0
+    window_seconds: float = 7200.0  # nodes that never get ready take a while each to show it
     failure_window_seconds: float = 120.0
     open_seconds: float = 600.0
     """Doubled each time a probe fails."""
