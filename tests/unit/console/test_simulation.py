@@ -38,6 +38,15 @@ def test_the_last_line_says_which_marks_were_checked(simulated):
     assert last.startswith("every mark that was checked is met (1 scenario, no baseline ran to be compared with")
 
 
+def test_insurance_is_dearer_without_a_storm_and_cheaper_where_spot_ends(simulated):
+    def cost(scenario, *more):
+        found = json.loads(simulated("--scenario", scenario, "--policy", "ours", "--json", *more).output)
+        return found["outcomes"][0]["cost"]
+
+    assert cost("metric-outage", "--insure", "3") > cost("metric-outage")
+    assert cost("storm-stays", "--insure", "3") < cost("storm-stays") / 2
+
+
 def test_decisions_and_pictures_are_given_when_asked_for(simulated, tmp_path):
     result = simulated("--scenario", "burst-100", "--policy", "ours", "--why", "--plots", str(tmp_path / "plots"))
     assert "buys 1 Spot" in result.output

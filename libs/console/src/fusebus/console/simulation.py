@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import click
+import msgspec
 
 from fusebus.planning.simulation import POLICIES, Outcome, Scenario, scenarios
 from fusebus.planning.simulation import simulate as run
@@ -29,6 +30,10 @@ EXIT_MISSED = 3
     "--deadline", default=6.0, show_default=True, type=click.FloatRange(0.1, 720), help="Hours, with --trace."
 )
 @click.option("--policy", default=",".join(POLICIES), show_default=True, help="Which to run, comma-separated.")
+@click.option(
+    "--insure", default=0.0, type=click.FloatRange(0, 100), metavar="N",
+    help="Our policy insures itself against N losses of all Spot an hour (the dispatcher's storms_per_hour).",
+)  # fmt: skip
 @click.option("--plots", type=click.Path(file_okay=False, path_type=Path), help="Write a PNG a scenario there.")
 @click.option("--why", is_flag=True, help="Also print every decision of our policy with its reason.")
 @click.option("--list", "listing", is_flag=True, help="Name the scenarios and end.")
@@ -41,6 +46,7 @@ def simulate(
     trace: Path | None,
     deadline: float,
     policy: str,
+    insure: float,
     plots: Path | None,
     why: bool,
     listing: bool,
@@ -60,7 +66,10 @@ def simulate(
         click.echo("\n".join(f"{name:16} {scenario.says}" for name, scenario in named.items()))
         return
     policies = _policies(policy)
-    chosen = _chosen(named, names, everything, trace, deadline)
+    chosen = [
+        msgspec.structs.replace(scenario, storms_per_hour=insure)
+        for scenario in _chosen(named, names, everything, trace, deadline)
+    ]
     outcomes = [outcome for scenario in chosen for outcome in run(scenario, policies)]
     short = missed(outcomes)
     click.echo(as_json(outcomes, timelines=why).decode() if as_text else _words(outcomes, why))

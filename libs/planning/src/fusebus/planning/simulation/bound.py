@@ -6,7 +6,11 @@ costs at least
 
 - A: its work at the lowest price per image that is for sale in the images' time, plus one boot for each node that it
   needs: the densest stretch of its work (images of u to v have from the arrival of u to the deadline of v) fixes how
-  many images a second must be done, and whole nodes are counted, in the mix of pools with the cheapest boots;
+  many images a second must be done, and whole nodes are counted, in the mix of pools with the cheapest boots. Nobody
+  orders before second 0, so nodes of the first period work only from the end of their boots on. Where Spot comes and
+  goes, an image costs at least what it does on a dedicated node, or on Spot and its share of a boot, for no Spot node
+  works longer than Spot lasts at a stretch. In gaps, when all that came is due and nothing new has come, one node idles
+  (that is what makes it one period), or boots beyond those that are counted already;
 - B: one node, at the lowest price, from its boot before the deadline of i to the arrival of j.
 
 The greater of both is the period's cost; dynamic programming finds the cheapest partition into periods.
@@ -15,7 +19,7 @@ Boot n of a kind takes as long for the bound as for every policy, so K boots tak
 drawn. With a price of b seconds on each boot instead, the dynamic program gives V(b), the least of all schedules. A
 schedule with K boots then costs at least V(b) - K b + P(K), whatever b is; the bound is the least of this over all K,
 for the best b of `BOOT_PRICES` (Lagrange). Left out, so that the bound may be lower than what is possible: quotas,
-evictions beyond storms, that a node does one image after the other, looks, and that neighbours in a period share nodes
+single evictions, that a node does one image after the other, looks, and that neighbours in a period share nodes
 imperfectly. Many arrivals are put together (earliest arrival, latest deadline) so that at most `MOST_GROUPS` are left.
 """
 
