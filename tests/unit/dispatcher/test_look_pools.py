@@ -109,9 +109,10 @@ async def test_what_a_pool_that_can_not_be_read_has_is_not_bought_again_elsewher
     await dispatcher.look()
     assert world.steps == []
     world.broken = {"batch north"}
-    clock.now += 200
-    targets = await dispatcher.look()
-    assert (world.steps, list(targets)) == ([], ["south"])
+    for seconds in (30, 170):
+        clock.now += seconds
+        targets = await dispatcher.look()
+        assert (world.steps, list(targets)) == ([], ["south"])
     clock.now += 200
     await dispatcher.look()
     assert world.steps == [AddWorkers(1), Resize(0, 1)], "after a while its work is somebody else's"
@@ -123,3 +124,18 @@ class Ticks:
 
     def __call__(self) -> float:
         return self.now
+
+
+@pytest.mark.parametrize(("seconds", "bought"), [(30, False), (90, True)])
+async def test_a_pool_that_has_just_not_been_read_is_waited_for_before_more_is_bought_elsewhere(
+    seconds: float, bought: bool
+) -> None:
+    pools = {"pools": [PoolEntry(name="north"), PoolEntry(name="south")]}
+    world, clock = World(active=0, pools={"north": empty("north"), "south": empty("south")}), Ticks()
+    dispatcher = dispatcher_in(world, settle_seconds=0, deadline_seconds=600, **pools)
+    dispatcher._eyes._clock = clock
+    await dispatcher.look()
+    world.active, world.broken = 40, {"batch north"}
+    clock.now += seconds
+    await dispatcher.look()
+    assert bool(world.steps) is bought

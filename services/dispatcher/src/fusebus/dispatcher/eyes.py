@@ -68,10 +68,12 @@ class Eyes:
             asyncio.gather(*rest),
         )
         found = dict(zip(names, pools, strict=True))
+        unread = self._unread(found)
         return Facts(
             now=now,
             pools=self._remembered(found),
-            unread=self._unread(found),
+            unread={name: seen for name, (_, seen) in unread.items()},
+            unread_seconds={name: self._clock() - at for name, (at, _) in unread.items()},
             problems={name: str(error) for name, error in found.items() if isinstance(error, FleetError)},
             depths=dict(zip(self._kinds, depths, strict=True)),
             disabled=frozenset(kind for kind in self._kinds if self._disabled.issuperset(image_subscriptions(kind))),
@@ -87,11 +89,11 @@ class Eyes:
         self._last |= {name: (self._clock(), seen) for name, seen in pools.items()}
         return pools
 
-    def _unread(self, found: Mapping[str, PoolSeen | FleetError]) -> dict[str, PoolSeen]:
-        """The last sight of the others, as long as it is believed: their nodes are not bought again elsewhere."""
+    def _unread(self, found: Mapping[str, PoolSeen | FleetError]) -> dict[str, tuple[float, PoolSeen]]:
+        """When the others were seen last and how, as long as it is believed: their nodes are not bought again."""
         since = self._clock() - self._settings.believed_seconds
         missing = {name for name, seen in found.items() if isinstance(seen, FleetError)}
-        return {name: seen for name, (at, seen) in self._last.items() if name in missing and at >= since}
+        return {name: last for name, last in self._last.items() if name in missing and last[0] >= since}
 
     async def close(self) -> None:
         """End what is still being read."""

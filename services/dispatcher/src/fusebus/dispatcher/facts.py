@@ -37,6 +37,8 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     """Those that could be read."""
     unread: Mapping[str, PoolSeen] = {}
     """Of the others, as they were seen shortly before: they count, and get no step."""
+    unread_seconds: Mapping[str, float] = {}
+    """How long ago that was."""
     problems: Mapping[str, str] = {}
     """Why the others could not, by pool."""
     depths: Mapping[JobKind, int | None] = {}

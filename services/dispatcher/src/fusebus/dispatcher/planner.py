@@ -37,6 +37,7 @@ from fusebus.planning import (
 Coming = Mapping[str, Sequence[tuple[datetime, Rates]]]
 """By pool: from when on which rates hold."""
 NO_CHANGES: Coming = {}
+WAITED_FOR_SECONDS = 60.0  # for a pool that can't be read
 
 
 def plan(
@@ -94,8 +95,14 @@ def _state(seen: PoolSeen, facts: Facts, memory: Memory) -> PoolState:
         refusals=tuple(pool.refusals.values()),
         evicted=len(pool.evictions.times),
         evicted_at=pool.evictions.times[-1].timestamp() if pool.evictions.times else None,
-        out_of_order=_out_of_order(pool.breaker, facts) if seen.name in facts.pools else "it can't be read",
+        out_of_order=_out_of_order(pool.breaker, facts) or _unread(seen, facts),
     )
+
+
+def _unread(seen: PoolSeen, facts: Facts) -> str:
+    """A pool that has just not been read is waited for, as one that resizes; only then is more bought elsewhere."""
+    seconds = facts.unread_seconds.get(seen.name, 0.0)
+    return f"it can't be read for {seconds:.0f} s" if seconds > WAITED_FOR_SECONDS else ""
 
 
 def _out_of_order(breaker: Breaker, facts: Facts) -> str:
