@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from picture_bytes import SECRET, exif
 from PIL import Image
 
 from fusebus.contracts.messages import RejectReason
@@ -198,6 +199,18 @@ def test_heif_is_judged_where_it_is_switched_on_and_always_rebuilt() -> None:
         assert verdict.derivative.startswith(b"\xff\xd8\xff")
         for broken in (out.getvalue()[:-400], out.getvalue()[:200]):
             assert server.check(broken).reason is RejectReason.DAMAGED
+        for turn in range(1, 9):
+            out = io.BytesIO()
+            noise = np.random.default_rng(turn).integers(0, 255, (120, 160, 3), np.uint8)
+            secret = b"<x:xmpmeta>" + SECRET
+            pillow_heif.from_pillow(Image.fromarray(noise)).save(out, quality=90, exif=exif(turn), xmp=secret)
+            data = out.getvalue()
+            verdict = server.check(data)
+            assert verdict.facts is not None
+            assert (verdict.facts.width, verdict.facts.height) == ((160, 120) if turn < 5 else (120, 160))
+            assert verdict.facts.camera == "Van Cam 3" and SECRET[:12] not in verdict.derivative
+            at = data.index(b"mdat") + len(data) // 2
+            assert server.check(data[:at] + bytes(300) + data[at + 300 :]).reason is RejectReason.DAMAGED
         assert server.check(PHOTO).accepted
     finally:
         server.close()

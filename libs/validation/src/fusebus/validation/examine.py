@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from fusebus.contracts.messages import RejectReason
 from fusebus.validation import integrity, quality
 from fusebus.validation.heif import decode_heif
+from fusebus.validation.heif_data import verify_heif
 from fusebus.validation.kept import fields_of, kept_fields
 from fusebus.validation.limits import Tier
 from fusebus.validation.look import Look, look
@@ -54,6 +55,7 @@ def examine(
 def _inside(data: bytes, found: Look, derivative: bool) -> Verdict:
     header, exif = found.header, b""
     if header.format == "heif":
+        verify_heif(data)
         pixels, exif = decode_heif(data)
         header = ImageHeader("heif", pixels.shape[1], pixels.shape[0])
     else:
