@@ -74,7 +74,7 @@ demo: $(STAMP)  ## the whole flow on this machine: 24 photos to pictures, JSON, 
 	@$(BIN)/fusebus demo --out out/demo
 
 up:  ## the whole stack in containers (docs/docker.md); without Docker: .venv/bin/fusebus up
-	FUSEBUS_REVISION=$$(git rev-parse --short HEAD 2>/dev/null || echo unknown) docker compose build
+	FUSEBUS_REVISION=$$(git rev-parse --short HEAD 2>/dev/null || echo unknown) COMPOSE_PARALLEL_LIMIT=1 docker compose build
 	docker compose up --detach --wait
 	@deploy/docker/host-settings
 	@echo "mail      http://127.0.0.1:$${FUSEBUS_MAIL_PORT:-8025}"

@@ -2,7 +2,8 @@
 
     python3 deploy/docker/install.py tools                    uv and the build backend: the same layer for every image
     python3 deploy/docker/install.py needs fusebus-ingest     changes rarely: a layer of its own in /opt/fusebus
-    python3 deploy/docker/install.py own fusebus-ingest       the repository's own packages, in /opt/own
+    python3 deploy/docker/install.py wheels                   the repository's own packages: the same for every image
+    python3 deploy/docker/install.py own fusebus-ingest       those that it stands on, in /opt/own
 
 `fusebus-inferencer[gpu]` takes an extra with it; a name without the prefix `fusebus-` is a package of the index.
 Versions and hashes are those of requirements.txt, and of requirements-gpu.txt with the extra `gpu`; a package that is
@@ -16,6 +17,7 @@ import re
 import subprocess
 import sys
 import tomllib
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,7 @@ ROOT = Path(__file__).resolve().parents[2]
 TOOLS = Path("/opt/tools")  # uv and the build backend; stay behind in the build stage
 ENVIRONMENT = Path("/opt/fusebus")
 OWN = Path("/opt/own")
+WHEELS = Path("/opt/wheels")
 LOCK, GPU_LOCK = ROOT / "requirements.txt", ROOT / "requirements-gpu.txt"
 _REQUIREMENT = re.compile(r"([A-Za-z0-9._-]+)(?:\[([A-Za-z0-9,_-]+)\])?")
 
@@ -89,14 +92,26 @@ def install_needs(names: list[str]) -> None:
     print(f"install: {len(foreign)} requirements of {', '.join(sorted(own))}")
 
 
+def build_wheels(names: list[str]) -> None:
+    """Every distribution of the repository as a wheel: once for all images."""
+
+    def build(folder: Path) -> None:
+        _run(
+            TOOLS / "bin/uv", "build", "--quiet", "--wheel", "--no-build-isolation",
+            "--python", TOOLS / "bin/python", "--out-dir", WHEELS, folder,
+        )  # fmt: skip
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        list(pool.map(build, [folder for folder, _ in projects().values()]))
+
+
 def install_own(names: list[str]) -> None:
     """Put the repository's packages beside the environment: a layer that is small and changes with each commit."""
-    known = projects()
-    own, _ = resolve(names, known)
-    folders = [known[name][0] for name in sorted(own)]
+    own, _ = resolve(names, projects())
+    wheels = [next(WHEELS.glob(f"{name.replace('-', '_')}-*.whl")) for name in sorted(own)]
     OWN.mkdir(exist_ok=True)
-    if folders:
-        _install(TOOLS, "--target", OWN, "--no-deps", "--no-build-isolation", "--compile-bytecode", *folders)
+    if wheels:
+        _install(TOOLS, "--target", OWN, "--no-deps", "--compile-bytecode", *wheels)
     for script in OWN.glob("bin/*"):  # they would start with the build stage's Python
         script.unlink()
 
@@ -130,4 +145,6 @@ def _run(*command: str | Path) -> None:
 
 
 if __name__ == "__main__":
-    {"tools": install_tools, "needs": install_needs, "own": install_own}[sys.argv[1]](sys.argv[2:])
+    {"tools": install_tools, "needs": install_needs, "wheels": build_wheels, "own": install_own}[sys.argv[1]](
+        sys.argv[2:]
+    )

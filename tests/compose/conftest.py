@@ -57,6 +57,7 @@ class ComposeStack:
             "COMPOSE_PROJECT_NAME": PROJECT,
             "COMPOSE_ANSI": "never",
             "COMPOSE_PROGRESS": "plain",
+            "COMPOSE_PARALLEL_LIMIT": "1",  # images share their first steps: the second finds what the first has made
             "FUSEBUS_SETTINGS_TEMPLATE": str(template),
             "FUSEBUS_MAIL_PORT": str(self.mail_port),
             "FUSEBUS_BROKER_PORT": str(free_port()),
@@ -160,14 +161,16 @@ class ComposeStack:
             runs = self.runs(supplier)
             rows = [row for _, uploads in runs for row in uploads]
             over = all(run.state is RunState.COMPLETE and self.summaries(run.run_id) for run, _ in runs)
-            if over and {row.name for row in rows} >= photos and all(row.final for row in rows):
+            if over and {row.blob_name for row in rows} >= photos and all(row.final for row in rows):
                 break
             if time.monotonic() > deadline:
                 states = {run.run_id: run.state.value for run, _ in runs}
-                waiting = sorted({row.name for row in rows if row.final is None})
-                pytest.fail(f"{supplier}: {states}, missing {photos - {row.name for row in rows}}, no final: {waiting}")
+                waiting = sorted({row.blob_name for row in rows if row.final is None})
+                pytest.fail(
+                    f"{supplier}: {states}, missing {photos - {row.blob_name for row in rows}}, no final: {waiting}"
+                )
             time.sleep(LOOK_SECONDS)
-        assert Counter(row.name for row in rows) == Counter(photos), "a photo was lost or entered twice"
+        assert Counter(row.blob_name for row in rows) == Counter(photos), "a photo was lost or entered twice"
         assert [self.summaries(run.run_id) for run, _ in runs] == [1] * len(runs), "not one summary for each run"
         return rows
 

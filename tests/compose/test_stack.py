@@ -82,7 +82,7 @@ def test_a_delivery_becomes_a_report_and_one_mail(stack: ComposeStack, photos: P
     said, _ = sending.communicate(timeout=ARRIVED_SECONDS)
     assert sending.returncode == 0, said
     rows = stack.until_done("acme", names(folder))
-    assert is_analysed([row for row in rows if row.name != "notes.jpg"])
+    assert is_analysed([row for row in rows if row.blob_name != "notes.jpg"])
     (run,) = (run for run, _ in stack.runs("acme"))
     page = stack.report(run.run_id)
     assert all(name in page for name in names(folder))

@@ -18,8 +18,9 @@ PYTHON_IMAGES = sorted(
 PATTERN = (
     "ARG BASE=python:3.11-slim-bookworm",
     "FROM ${BASE} AS manifests",
-    "FROM ${BASE} AS build",
+    "FROM ${BASE} AS tools",
     "deploy/docker/install.py tools",
+    "FROM tools AS build",
     "deploy/docker/install.py needs",
     "deploy/docker/install.py own",
     "FROM ${BASE}\n",
