@@ -33,12 +33,16 @@ class Administration:
         self._connection = connection
         self._settings = settings
         self._client: ServiceBusAdministrationClient | None = None
+        self._reading: dict[str, asyncio.Task[dict[str, Depth]]] = {}
 
     async def depth(self, topic: str, subscription: str) -> Depth | None:
-        """The counts now; None where they can't be read."""
+        """The counts now; None where they can't be read. Who asks for several of a topic at once shares one reading."""
+        reading = self._reading.get(topic)
+        if reading is None or reading.done():
+            reading = self._reading[topic] = asyncio.create_task(self._read(topic))
+            reading.add_done_callback(lambda done: done.cancelled() or done.exception())  # nobody may wait any more
         try:
-            async with asyncio.timeout(self._settings.depth_seconds):
-                return await self._read(topic, subscription)
+            return (await asyncio.shield(reading))[subscription]
         except Exception as error:
             log.warning("the depth of %s/%s could not be read: %r", topic, subscription, error)
             return None
@@ -55,6 +59,9 @@ class Administration:
 
     async def close(self) -> None:
         """Close the client; a question would open it again."""
+        for reading in self._reading.values():
+            reading.cancel()
+        await asyncio.gather(*self._reading.values(), return_exceptions=True)
         client, self._client = self._client, None
         await close_quietly(client, self._settings.close_seconds)
 
@@ -63,17 +70,20 @@ class Administration:
             self._client = self._connection.administration()
         return self._client
 
-    async def _read(self, topic: str, subscription: str) -> Depth:
+    async def _read(self, topic: str) -> dict[str, Depth]:
+        """Of all subscriptions, in two requests however many there are."""
         client = self._opened()
-        counts, whole = await asyncio.gather(
-            client.get_subscription_runtime_properties(topic, subscription),
-            client.get_topic_runtime_properties(topic),
-        )
-        return Depth(
-            active=_known(counts.active_message_count),
-            dead_letter=_known(counts.dead_letter_message_count),
-            scheduled=_known(whole.scheduled_message_count),
-        )
+        async with asyncio.timeout(self._settings.depth_seconds):
+            whole = await client.get_topic_runtime_properties(topic)
+            scheduled = _known(whole.scheduled_message_count)
+            return {
+                found.name: Depth(
+                    active=_known(found.active_message_count),
+                    dead_letter=_known(found.dead_letter_message_count),
+                    scheduled=scheduled,
+                )
+                async for found in client.list_subscriptions_runtime_properties(topic)
+            }
 
 
 def _known(count: int | None) -> int:

@@ -40,7 +40,10 @@ def _runs_table(runs: tuple[RunOverview, ...]) -> RenderableType:
 
 
 def _queues_table(queues: tuple[Queue, ...]) -> RenderableType:
+    busy = [queue for queue in queues if (queue.active, queue.dead_letters) != (0, 0)]
+    if not busy:
+        return Text(f"queues: nothing waits in any of the {len(queues)} subscriptions")
     table = Table("subscription", "active", "dead letters", title="queues", title_justify="left", box=None)
-    for queue in queues:
+    for queue in busy:
         table.add_row(f"{queue.topic}/{queue.subscription}", count_text(queue.active), count_text(queue.dead_letters))
     return table

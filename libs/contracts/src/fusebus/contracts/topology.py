@@ -82,7 +82,7 @@ class Topic(msgspec.Struct, frozen=True, kw_only=True):
 
 UPLOAD_LANE = "upload_lane"
 """The application property of `uploads` by which suppliers are kept apart."""
-UPLOAD_LANES = 4
+UPLOAD_LANES = 8
 """Suppliers share them by a digest of their names; each is one more subscription and one more link of each ingest."""
 ASIDE = "aside"
 """The lane of what a supplier sends faster than the others' lanes bear: it goes where the others are not."""
