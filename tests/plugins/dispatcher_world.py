@@ -78,7 +78,7 @@ class World:
     ends_by_reading: bool = False
     """The lease is lost while the pools are read."""
     slow: dict[str, asyncio.Event] = field(default_factory=dict)
-    """What takes until its event is set: `read POOL`, `step POOL`, `controls`."""
+    """What takes until its event is set: `read POOL`, `step POOL`, `controls`, `costs`, `notes`."""
     orders: Controls = field(default_factory=Controls)
     announced: list[Window] = field(default_factory=list)
     leads: int | None = 1
@@ -104,6 +104,7 @@ class World:
 
     async def remember(self, notes: Remembered) -> int:
         self._fail("ledger", LedgerUnavailable("pools"))
+        await self._wait("notes")
         before = self.notes.get(notes.subject)
         if before is not None and before.term > notes.term:
             return before.term
@@ -126,6 +127,7 @@ class World:
 
     async def add_cost_sample(self, sample: CostSample) -> None:
         self._fail("ledger", LedgerUnavailable("costs"))
+        await self._wait("costs")
         self.samples.append(sample)
 
     async def cost_samples(self, month: str) -> AsyncIterator[CostSample]:

@@ -3,13 +3,15 @@
 import asyncio
 import time
 from dataclasses import dataclass
+from datetime import timedelta
 
+import msgspec
 import pytest
 from dispatcher_world import NOW, TWO, World, dispatcher_in, empty, nodes, workers
 
 from fusebus.dispatcher.seen import PoolSeen
 from fusebus.dispatcher.settings import PoolEntry
-from fusebus.dispatcher.steps import AddWorkers, Resize
+from fusebus.dispatcher.steps import AddWorkers, RemoveNodes, Resize
 
 
 async def test_each_pool_gets_its_own_kinds_work_and_buys_what_it_may() -> None:
@@ -139,3 +141,38 @@ async def test_a_pool_that_has_just_not_been_read_is_waited_for_before_more_is_b
     clock.now += seconds
     await dispatcher.look()
     assert bool(world.steps) is bought
+
+
+async def test_books_that_take_long_to_write_hold_up_no_step_and_are_written_once(world: World) -> None:
+    dispatcher = dispatcher_in(world, patience_seconds=0.02, cost_sample_seconds=15)
+    there = msgspec.structs.replace(nodes("unusable")[0], allocated_at=NOW)
+    world.pools["gpu"] = PoolSeen(name="gpu", steady=True, term=1, target_spot=1, nodes=(there,))
+    await dispatcher.look()
+    world.slow = {"costs": asyncio.Event(), "notes": asyncio.Event()}
+    world.steps.clear()
+    for _ in range(3):
+        world.now += timedelta(seconds=15)
+        await dispatcher.look()
+    assert RemoveNodes(("n1",)) in world.steps and world.samples == []
+    slow, world.slow = world.slow, {}
+    for event in slow.values():
+        event.set()
+    await asyncio.sleep(0.01)
+    await dispatcher.look()
+    assert [sample.node_seconds for sample in world.samples] == [15, 15, 15]
+
+
+async def test_books_that_are_still_being_written_when_the_lease_is_lost_are_dropped(world: World) -> None:
+    dispatcher = dispatcher_in(world, patience_seconds=0.02, cost_sample_seconds=15)
+    world.pools["gpu"] = PoolSeen(
+        name="gpu", steady=True, term=1, target_spot=1, nodes=nodes("running"), workers=workers(1)
+    )
+    await dispatcher.look()
+    world.slow = {"costs": asyncio.Event()}
+    world.now += timedelta(seconds=15)
+    await dispatcher.look()
+    world.leads = None
+    await dispatcher.look()
+    world.slow.pop("costs").set()
+    await asyncio.sleep(0.01)
+    assert world.samples == []

@@ -287,8 +287,10 @@ class Accounts:
         """Samples that could not be written wait for the next look: sizing must not depend on the books."""
         try:
             while self._unwritten:
-                await self._ledger.add_cost_sample(self._unwritten[0])
-                self._unwritten.pop(0)
+                sample = self._unwritten[0]
+                await self._ledger.add_cost_sample(sample)
+                if self._unwritten and self._unwritten[0] is sample:  # else all was dropped meanwhile
+                    self._unwritten.pop(0)
         except LedgerError as error:
             log.warning("%d cost samples wait to be written: %s", len(self._unwritten), error)
 

@@ -9,6 +9,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
+from functools import partial
 
 import msgspec
 
@@ -17,6 +18,7 @@ from fusebus.contracts.messages import JobKind, WorkLate
 from fusebus.costs import Verdict, Waiting
 from fusebus.dispatcher import planner, telemetry
 from fusebus.dispatcher.accounts import Accounts, PoolCosts
+from fusebus.dispatcher.beside import Beside
 from fusebus.dispatcher.ceilings import ceilings
 from fusebus.dispatcher.errors import FleetError, LaterTerm, LostLeadership
 from fusebus.dispatcher.eyes import Eyes
@@ -65,6 +67,8 @@ class Dispatcher:
         self._eyes = Eyes(settings, bus, ledger, fleet)
         self._memory, self._keeper = Memory(settings), Keeper(ledger)
         self._hands = Hands(settings, fleet, leader)
+        self._settling: Beside[Verdict] = Beside()
+        self._keeping: Beside[None] = Beside()
         self._voice = Voice(ledger, publisher, SHADOW_SUFFIX if settings.shadow else "")
         self._accounts = Accounts(
             settings.costs,
@@ -165,6 +169,8 @@ class Dispatcher:
     async def _take_office(self, term: int, now: datetime) -> None:
         """Once in a term: what the leader before decided stands, what it learnt is known, its accounts go on."""
         if self._office != term:
+            await self._settling.close()
+            await self._keeping.close()
             if self._office is not None:
                 self._accounts.forget()
             self._memory = Memory(self._settings)  # of an earlier term of ours: it may be out of date
@@ -180,6 +186,8 @@ class Dispatcher:
 
     async def _leave_office(self) -> None:
         """Write what is counted, and whoever leads next counts on from there; not where that one may count already."""
+        await self._settling.close()
+        await self._keeping.close()
         if self._office is not None and not self._settings.shadow:
             if self._leader.term() == self._office:
                 await self._accounts.close(self._clock())
@@ -192,8 +200,11 @@ class Dispatcher:
         """Write down what was learnt. Raises LostLeadership where a later leader has done so already."""
         if self._settings.shadow:
             return
+        keep = partial(self._keeper.keep, self._memory, term, now, time.monotonic())
         try:
-            await self._keeper.keep(self._memory, term, now, time.monotonic())
+            await self._keeping.within("the notes", keep, self._settings.patience_seconds)
+        except TimeoutError:
+            log.warning("what was learnt is not written yet, the look goes on")
         except LaterTerm as error:
             self._leader.step_down(error.term)
             raise
@@ -308,7 +319,12 @@ class Dispatcher:
             seen = facts.pools.get(name)
             self._accounts.saw(name, seen.nodes if seen else None, facts.now)
         self._accounts.waiting = self._waiting(facts)
-        return await self._accounts.settle(facts.now)
+        settle = partial(self._accounts.settle, facts.now)
+        try:
+            return await self._settling.within("the books", settle, self._settings.patience_seconds)
+        except TimeoutError:
+            log.warning("the books are not settled yet, the look goes on")
+            return self._accounts.verdict(facts.now)
 
     def _waiting(self, facts: Facts) -> tuple[Waiting, ...]:
         """What waits by deadline: as the ledger knows it, and what of the queues it does not account for."""
