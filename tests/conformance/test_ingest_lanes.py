@@ -24,7 +24,7 @@ from fusebus.ingest.settings import IngestSettings
 from fusebus.ledger import Ledger, LedgerSettings
 from fusebus.vision import encode_jpeg
 
-FLOOD, FEW = 80, 10
+FLOOD, FEW = 60, 10
 ASIDE_AFTER = 15
 
 

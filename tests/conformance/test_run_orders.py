@@ -156,6 +156,7 @@ def answer(result: Result, code: int = 0) -> Any:
     return json.loads(result.stdout)
 
 
+@pytest.mark.long
 async def test_a_window_opens_by_itself_and_everything_of_it_comes_then(system: System) -> None:
     opens = datetime.now(UTC) + timedelta(seconds=10)
     await system.supply(3, when={"any": f"windows {opens:%H:%M:%S} UTC"})
@@ -166,6 +167,7 @@ async def test_a_window_opens_by_itself_and_everything_of_it_comes_then(system: 
     assert datetime.now(UTC) >= opens.replace(microsecond=0)
 
 
+@pytest.mark.long
 async def test_run_now_does_not_wait_for_the_window_and_goes_first(system: System) -> None:
     await system.supply(4, when={"any": "on-command"})
     run = await system.run_of(uploads=4)
@@ -176,6 +178,7 @@ async def test_run_now_does_not_wait_for_the_window_and_goes_first(system: Syste
     await system.until_queued(**{"detect-urgent": 5})
 
 
+@pytest.mark.long
 async def test_run_now_moves_what_waits_in_a_queue_already(system: System) -> None:
     await system.supply(3)
     run = await system.run_of(uploads=3)
@@ -223,6 +226,7 @@ async def test_a_cancelled_run_leaves_an_outcome_for_each_photo_a_summary_and_no
     assert len(await system.ledger.runs(system.supplier)) == 2
 
 
+@pytest.mark.long
 async def test_a_cancelled_run_that_waits_for_its_window_is_not_released(system: System) -> None:
     opens = datetime.now(UTC) + timedelta(seconds=12)
     await system.supply(2, when={"any": f"windows {opens:%H:%M:%S} UTC"})
@@ -234,6 +238,7 @@ async def test_a_cancelled_run_that_waits_for_its_window_is_not_released(system:
     assert not system.queued()
 
 
+@pytest.mark.long
 async def test_wrong_usage_ends_with_2_and_says_what_is_right(system: System) -> None:
     for command in ("run-now", "cancel"):
         found = await system.fusebus(command, "20260101T000000Z-nobody-00000000")

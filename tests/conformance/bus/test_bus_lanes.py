@@ -100,6 +100,7 @@ async def test_a_small_urgent_run_does_not_wait_behind_a_large_one(
         await eventually(lambda: len(worker.finished) == 210)
 
 
+@pytest.mark.long
 async def test_a_bulk_run_gets_what_the_others_leave_and_loses_nothing(
     bus: Bus, image: Image, consuming_lanes: Any, eventually: Eventually
 ) -> None:
@@ -112,6 +113,7 @@ async def test_a_bulk_run_gets_what_the_others_leave_and_loses_nothing(
     assert Counter(work.run_id for work in worker.finished) == {"bulk": 60, "normal": 120}
 
 
+@pytest.mark.long
 async def test_a_worker_of_lanes_is_idle_when_all_of_them_are(
     bus: Bus, image: Image, quick: ConsumerSettings, eventually: Eventually
 ) -> None:
@@ -187,6 +189,7 @@ async def test_a_retry_of_an_event_without_a_lane_comes_back_to_where_it_was(
         await eventually(lambda: seen == [(None, 1), (None, 2)])
 
 
+@pytest.mark.long
 async def test_lanes_with_work_share_the_slots_evenly(bus: Bus, consuming_lanes: Any, eventually: Eventually) -> None:
     one, other = (next(n for n in map("s{}".format, range(99)) if upload_lane(n) == lane) for lane in ("0", "1"))
     order: list[str] = []
@@ -221,6 +224,7 @@ async def test_a_runs_messages_are_taken_out_from_between_others(
     assert not peek("images/Subscriptions/detect")
 
 
+@pytest.mark.long
 async def test_a_run_is_moved_to_another_lane(
     bus: Bus, image: Image, consuming_lanes: Any, eventually: Eventually
 ) -> None:
