@@ -19,7 +19,7 @@ from fusebus.contracts.messages import ImageAnalysed, ImageFailed, ImageRejected
 from fusebus.contracts.outcomes import Abandon, Done, Retry
 from fusebus.inferencer.codecs import Codecs
 from fusebus.inferencer.handler import Detect
-from fusebus.inferencer.model import ModelBroken
+from fusebus.inferencer.model import ModelBroken, NotServed
 from fusebus.models import load_manifest
 from fusebus.vision import DEMO_MODEL
 
@@ -134,11 +134,20 @@ async def test_a_blob_that_changed_is_rejected_with_that_reason(
     detect: Detect, accept: Accept, store: Any, photo: bytes, context_of: Any
 ) -> None:
     work = accept(photo)
-    store.content["in-north", work.blob.name] = ("0x2", photo)
-    final = only_message(await detect(work, context_of(work)))
-    assert isinstance(final, ImageRejected)
-    assert final.reason is RejectReason.BLOB_CHANGED
+    for other in (photo[:-1] + b"\0", photo + b"\0"):
+        store.content["in-north", work.blob.name] = ("0x2", other)
+        final = only_message(await detect(work, context_of(work)))
+        assert isinstance(final, ImageRejected)
+        assert final.reason is RejectReason.BLOB_CHANGED
     assert store.written == []
+
+
+async def test_a_blob_with_another_etag_and_the_same_photo_is_analysed(
+    detect: Detect, accept: Accept, store: Any, photo: bytes, context_of: Any
+) -> None:
+    work = accept(photo)
+    store.content["in-north", work.blob.name] = ("0x2", photo)
+    assert isinstance(only_message(await detect(work, context_of(work))), ImageAnalysed)
 
 
 @pytest.mark.parametrize(
@@ -172,6 +181,22 @@ async def test_an_image_that_does_not_decode_fails(
     assert isinstance(final, ImageFailed)
     assert final.reason == "damaged"
     assert "jpeg" in final.description
+
+
+async def test_an_image_that_names_a_version_which_does_not_serve_here_is_given_on(
+    detect: Detect, accept: Accept, photo: bytes, context_of: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    def lease(image_id: str, wanted: str = "") -> Any:
+        asked.append(wanted)
+        raise NotServed(f"{wanted} does not serve here")
+
+    monkeypatch.setattr(detect.models, "lease", lease)
+    work = msgspec.structs.replace(accept(photo), model="m@2")
+    outcome = await detect(work, context_of(work))
+    assert outcome == Retry(delay=7, reason="model_not_served", description="m@2 does not serve here")
+    assert asked == ["m@2"]
 
 
 async def test_storage_that_does_not_answer_is_tried_again_later(
