@@ -37,6 +37,13 @@ class Moment:
     uploads: tuple[UploadRow, ...]
     queues: tuple[Queue, ...]
     nodes: Nodes
+    manifests: int = 0
+    """Lists of files that came with the photos; they have no final."""
+
+    @property
+    def arrived(self) -> int:
+        """Files in the ledger."""
+        return len(self.uploads) + self.manifests
 
     def finals(self, *kinds: FinalKind) -> int:
         """How many uploads ended in one of these ways."""
@@ -96,8 +103,9 @@ class Follower:
         runs, queues, nodes = await asyncio.gather(
             self._ledger.runs(self._supplier), read_queues(self._bus), count_nodes(self._stack.batch_url, POOL)
         )
-        rows = await asyncio.gather(*(self._ledger.uploads(run.run_id) for run in runs))
-        return Moment(tuple(runs), tuple(row for found in rows for row in found), queues, nodes)
+        found = await asyncio.gather(*(self._ledger.contents(run.run_id) for run in runs))
+        uploads = tuple(row for contents in found for row in contents.uploads)
+        return Moment(tuple(runs), uploads, queues, nodes, sum(len(contents.manifests) for contents in found))
 
     async def until(self, over: Callable[[Moment], bool], on_look: Callable[[Moment], None]) -> Moment:
         """Look until `over` holds. Raises Stalled after STALL_SECONDS without any change."""
@@ -145,7 +153,7 @@ async def deliver(
         sent = await send_photos(blobs, supplier, photos, on_upload)
         expected = sum(upload.sent is Sent.SENT for upload in sent)
         if close_when_entered:
-            entered = await follower.until(lambda moment: len(moment.uploads) >= expected, on_look)
+            entered = await follower.until(lambda moment: moment.arrived >= expected, on_look)
             await _close(bus, entered.runs)
         last = await follower.until(lambda moment: _is_over(moment, expected), on_look)
     return Delivered(tuple(sent), last, time.monotonic() - began)
@@ -162,7 +170,7 @@ async def _close(bus: Bus, runs: tuple[RunRow, ...]) -> None:
 
 def _is_over(moment: Moment, expected: int) -> bool:
     return (
-        len(moment.uploads) >= expected
+        moment.arrived >= expected
         and moment.waiting == 0
         and all(run.state is RunState.COMPLETE for run in moment.runs)
         and all(queue.active == 0 for queue in moment.queues)

@@ -72,7 +72,7 @@ class Display:
         return f"{states or 'nothing final yet'}, {self._outstanding(moment)} to go; {_machinery(moment)}"
 
     def _outstanding(self, moment: Moment) -> int:
-        return max(self._total - len(moment.uploads), 0) + moment.waiting
+        return max(self._total - moment.arrived, 0) + moment.waiting
 
     def _drawn(self, moment: Moment) -> RenderableType:
         table = Table.grid(padding=(0, 2))
