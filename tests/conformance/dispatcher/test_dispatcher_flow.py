@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from dispatcher_world import World
 
 from fusebus.blobs import BlobSettings
 from fusebus.bus import Bus, BusSettings
-from fusebus.contracts.messages import FleetChanged, ImageAccepted
+from fusebus.contracts.messages import FleetChanged, ImageAccepted, WorkLate
 from fusebus.contracts.outcomes import Done, Outgoing, done
 from fusebus.contracts.topology import broker_configuration
 from fusebus.dispatcher.adapters import BlobLeader, Fleets
@@ -231,3 +232,35 @@ async def test_a_killed_dispatcher_takes_up_where_it_was(
         cost = await ledger.cost_of_month(f"{now():%Y-%m}")
     assert cost.node_seconds > 0, "the second one never looked"
     assert [(found.nodes, found.workers) for found in decisions] == [(1, 1)]
+
+
+async def test_late_work_reaches_the_notifiers_subscription_once_and_a_repeat_is_swallowed(
+    broker: Any, settings_for: Settings, until: Until, image: Callable[[int], ImageAccepted]
+) -> None:
+    chosen, world, told = settings_for(max_nodes=0), World(), list[WorkLate]()
+
+    async def listen(message: WorkLate | FleetChanged, context: object) -> Done:
+        if isinstance(message, WorkLate):
+            told.append(message)
+        return done()
+
+    stop = asyncio.Event()
+    bus_settings = BusSettings(connection=Secret(broker.connection_string), ca_file=str(broker.ca_path))
+    async with Bus(bus_settings) as bus:
+        await bus.publisher().publish([Outgoing(message=image(number)) for number in range(5)])
+        listening = asyncio.create_task(bus.consume("fleet", "notifier", listen, stop=stop))
+        dispatcher = Dispatcher(chosen, bus, bus.publisher(), world, world, world)
+
+        async def heard() -> bool:
+            await dispatcher.look()
+            return bool(told)
+
+        await until(heard)
+        await bus.publisher().publish([Outgoing(message=told[0])])  # as who died before writing down that it was told
+        for _ in range(3):
+            await dispatcher.look()
+        await asyncio.sleep(0.5)  # that nothing more comes can only be seen by waiting
+        stop.set()
+        await listening
+    (late,) = told
+    assert (late.job_kind, late.images) == ("detect", 5)
