@@ -117,6 +117,10 @@ def test_a_hostile_manifest_is_refused_with_a_reason_and_the_way_out(name: str, 
     assert re.search(r"manifest-2\.(json|csv)\.$", told.explanation)
 
 
+def test_the_name_that_is_proposed_is_another_one() -> None:
+    assert refused("van7/Manifest-2.JSON", BadManifest(Refusal.NO_NAMES)).explanation.endswith("manifest-3.json.")
+
+
 def test_every_reason_has_its_sentence() -> None:
     assert EXPLANATIONS.keys() == set(Refusal)
 

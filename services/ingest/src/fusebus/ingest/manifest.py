@@ -55,7 +55,7 @@ EXPLANATIONS: dict[Refusal, str] = {
     Refusal.UNREADABLE: "The list of files was gone or replaced before it could be read, or is no ordinary file",
 }
 """What is wrong; `refused` adds where, and the way out."""
-WAY_OUT = "Your photos are taken all the same. Upload a corrected list under another name, such as manifest-2.{kind}."
+WAY_OUT = "Your photos are taken all the same. Upload a corrected list under another name, such as {other}."
 
 
 class BadManifest(Exception):
@@ -123,8 +123,9 @@ def taken(names: ListedNames, stored_as: str, stored: bytes) -> ManifestFacts:
 def refused(blob_name: str, error: BadManifest) -> ManifestFacts:
     """The facts of a manifest that is not taken."""
     kind = "csv" if blob_name.lower().endswith(".csv") else "json"
+    other = next(name for name in (f"manifest-2.{kind}", f"manifest-3.{kind}") if name != _last(blob_name).lower())
     where = f" ({error.where})" if error.where else ""
-    explanation = f"{EXPLANATIONS[error.refusal]}{where}. {WAY_OUT.format(kind=kind)}"
+    explanation = f"{EXPLANATIONS[error.refusal]}{where}. {WAY_OUT.format(other=other)}"
     return ManifestFacts(refused=error.refusal.value, explanation=explanation)
 
 
