@@ -6,6 +6,8 @@ import asyncio
 import json
 import shutil
 import subprocess
+import urllib.error
+import urllib.request
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -14,6 +16,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
+from fusebus.blobs import Blobs, BlobSettings
 from fusebus.console.__main__ import fusebus
 from fusebus.ledger import Grant, Ledger, LedgerSettings
 
@@ -81,6 +84,37 @@ def test_a_grant_uploads_until_it_is_revoked(run: Run, supplier: str, tmp_path: 
     refused = run("upload", str(tmp_path), "--sas", url)
     assert (refused.exit_code, "revoked" in refused.output) == (3, True)
     assert "revoked" in run("supplier", "show", supplier).output
+
+
+def test_a_grant_comes_with_a_link_that_reads_receipts_until_it_is_revoked(
+    run: Run, supplier: str, blob_settings: BlobSettings
+) -> None:
+    run("supplier", "add", supplier)
+    told = run("supplier", "grant", supplier).output
+    (first, newest) = [line.strip() for line in told.splitlines() if f"/to-{supplier}/" in line]
+    assert (first.partition("?")[0].rpartition("/")[2], newest.partition("?")[0].rpartition("/")[2]) == (
+        "receipts.csv",
+        "receipt.csv",
+    )
+    granted = answer(run("supplier", "grant", supplier, "--json"))
+    assert f"/to-{supplier}?" in granted["receipts_url"] and f"/in-{supplier}?" in granted["url"]
+
+    async def leave() -> None:
+        async with Blobs(blob_settings) as blobs:
+            await blobs.write(f"to-{supplier}", "receipts.csv", b"what became of it", "text/csv")
+
+    def status() -> int:
+        try:
+            with urllib.request.urlopen(first) as opened:  # noqa: S310 -- as a browser does
+                assert opened.read() == b"what became of it"
+                return int(opened.status)
+        except urllib.error.HTTPError as error:
+            return error.code
+
+    asyncio.run(leave())
+    assert status() == 200
+    assert run("supplier", "revoke", supplier).exit_code == 0
+    assert status() == 403
 
 
 def test_a_grant_that_storage_cant_take_back_alone_is_told_with_the_way_out(
