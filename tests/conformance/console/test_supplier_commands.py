@@ -105,7 +105,7 @@ def test_a_grant_comes_with_a_link_that_reads_receipts_until_it_is_revoked(
 
     def status() -> int:
         try:
-            with urllib.request.urlopen(first) as opened:  # noqa: S310 -- as a browser does
+            with urllib.request.urlopen(first) as opened:  # as a browser does
                 assert opened.read() == b"what became of it"
                 return int(opened.status)
         except urllib.error.HTTPError as error:
