@@ -23,6 +23,7 @@ BUS = "Endpoint=sb://house.servicebus.windows.net/;SharedAccessKeyName=send;Shar
         "AccountKey=hidden;EndpointSuffix=core",
         "Authorization: Bearer hidden",
         "Authorization: SharedKey account:hidden",
+        "Authorization: Basic b3BzOmhpZGRlbg==hidden",
         "SharedAccessSignature sr=x&sig=hidden&skn=k",
         "smtp login with password=hidden failed",
         "https://user:hidden@collector:4318/v1",
@@ -34,7 +35,7 @@ def test_what_looks_like_a_secret_is_taken_out(text: str) -> None:
 
 
 def test_what_is_no_secret_stays() -> None:
-    text = "https://x.blob.core.windows.net/c/b?sv=2024-08-04&se=2099 sb://house:5671 design=blue"
+    text = "https://x.blob.core.windows.net/c/b?sv=2024-08-04&se=2099 sb://house:5671 design=blue, a basic check"
     assert redact(text) == text
 
 

@@ -13,8 +13,8 @@ LEAST_KNOWN_LENGTH = 6
 """Characters: a shorter secret is not looked for by its value, or every log line would lose pieces of its words."""
 
 _SHAPES = re.compile(
-    r"(?P<key>(?:\b|%3F|%26)sig(?:=|%3D)|\b(?:AccountKey|SharedAccessKey|password|pwd|api[-_]?key)=|SharedAccessSignature[ =]"
-    r"|\bBearer |\bBasic |\bSharedKey [^\s:]+:)[^\s;&\"',]+"
+    r"(?P<key>(?:\b|%3F|%26)sig(?:=|%3D)|\b(?:AccountKey|SharedAccessKey|password|pwd|api[-_]?key)="
+    r"|SharedAccessSignature[ =]|\bBearer |\bBasic (?=[\w+/]{12})|\bSharedKey [^\s:]+:)[^\s;&\"',]+"
     r"|(?P<scheme>://)[^/\s:@\"']+:[^/\s@\"']+@",
     re.IGNORECASE,
 )
