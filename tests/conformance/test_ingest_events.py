@@ -98,7 +98,7 @@ class World:
         found = [await self.bus.peek_dead_letters("uploads", lane) for lane in LANES]
         return Counter(letter.reason for letters in found for letter in letters)
 
-    async def finals(self, count: int, seconds: float = 60.0) -> dict[str, str]:
+    async def finals(self, count: int, seconds: float = 120.0) -> dict[str, str]:
         """What was said of each blob, by its name and ETag, once `count` uploads are entered and the topic is empty."""
         async with asyncio.timeout(seconds):
             rows: list[UploadRow] = []
@@ -212,7 +212,7 @@ async def test_events_of_what_is_not_there_was_renamed_or_is_no_file_of_a_photo_
     }
     assert len(await world.ledger.runs()) == 1
     dead = Counter[str]()
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(120):
         while len(dead) < 4:
             dead = await world.dead_letters()
             await asyncio.sleep(0.05)
@@ -257,6 +257,8 @@ async def test_a_name_that_azurite_cannot_say_hides_no_photo_from_the_listing(
         for name in (*names, "e\x00.jpg"):
             await blobs.write(container, name, b"x", "image/jpeg")
         listing = Listing(blobs, container)
-        assert sorted([blob.name async for blob in listing]) == sorted(names)
+        found = [blob.name async for blob in listing]
+        await blobs.delete(container, "e\x00.jpg")  # other tests sweep the same account
+        assert sorted(found) == sorted(names)
         assert listing.hidden == ["e"]
         assert "500" in listing.why
