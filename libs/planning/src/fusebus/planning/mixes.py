@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import msgspec
 
@@ -12,7 +12,7 @@ from fusebus.planning.lines import SECONDS_PER_HOUR, Line
 from fusebus.planning.room import Room
 from fusebus.planning.work import Load
 
-MOST_SWAPS = 20  # of nodes of one line for those of another
+MOST_SWAPS = 300  # are tried in one decision: of nodes of one line for those of another
 
 
 class Choice(msgspec.Struct, frozen=True):
@@ -77,19 +77,27 @@ def _rank(choice: Choice) -> tuple[int, int, float]:
 def _swapped(best: Choice, usable: Sequence[Line], crew: Sequence[Line], wish: Wish, room: Room) -> Choice:
     """Where a ceiling or quota left some of an order to dearer lines: nodes of one line are given up for another's as
     long as that is better."""
-    for _ in range(MOST_SWAPS):
-        tried = [
-            _instead(best, line, less, other, usable, crew, wish, room.copy())
-            for line, count in best.adds
-            for less in {1, count}
-            for other in usable
-            if other is not line
-        ]
-        better = min([best, *(choice for choice in tried if choice is not None)], key=_rank)
-        if _rank(better) >= _rank(best):
-            return best
-        best = msgspec.structs.replace(better, said=tuple(dict.fromkeys(best.said + better.said)))
+    tries = iter(range(MOST_SWAPS))
+    while found := _better(best, usable, crew, wish, room, tries):
+        best = msgspec.structs.replace(found, said=tuple(dict.fromkeys(best.said + found.said)))
     return best
+
+
+def _better(
+    best: Choice, usable: Sequence[Line], crew: Sequence[Line], wish: Wish, room: Room, tries: Iterator[int]
+) -> Choice | None:
+    """The first swap that is better than the choice; None: there is none, or no try is left."""
+    for line, count in reversed(best.adds):
+        for less in sorted({1, count}):
+            for other in usable:
+                if other is line:
+                    continue
+                if next(tries, None) is None:
+                    return None
+                found = _instead(best, line, less, other, usable, crew, wish, room.copy())
+                if found is not None and _rank(found) < _rank(best):
+                    return found
+    return None
 
 
 def _instead(
