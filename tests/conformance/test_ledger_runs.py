@@ -128,3 +128,15 @@ def test_the_work_names_its_model_and_what_was_rebuilt_from_an_original() -> Non
         assert (work.model, work.lane, work.deadline) == ("m@2", Lane.URGENT, LATER + timedelta(minutes=1))
         assert (work.blob.container, work.blob.name, work.blob.etag) == expected
         assert work.quality == ("dark",)
+
+
+async def test_runs_that_are_known_are_left_out_and_the_older_ones_come_in_their_place(ledger: Ledger) -> None:
+    opened = []
+    for hours in range(3):
+        at = NOW + timedelta(hours=hours)
+        entered = await ledger.enter_upload(entry(f"{hours}.jpg"), at)
+        await ledger.close_run(entered.run_id, at + timedelta(minutes=1))
+        opened.append(entered.run_id)
+    assert [run.run_id for run in await ledger.runs(limit=2)] == [opened[2], opened[1]]
+    for supplier in (None, "acme"):
+        assert [run.run_id for run in await ledger.runs(supplier, limit=2, skip={opened[2]})] == [opened[1], opened[0]]

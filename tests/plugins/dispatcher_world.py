@@ -1,7 +1,7 @@
 """Queue, pools, books, publisher and lease of a dispatcher in memory: plain ports, each able to fail."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -80,6 +80,10 @@ class World:
     slow: dict[str, asyncio.Event] = field(default_factory=dict)
     """What takes until its event is set: `read POOL`, `step POOL`, `controls`, `costs`, `notes`."""
     orders: Controls = field(default_factory=Controls)
+    deliveries: list[RunRow] = field(default_factory=list)
+    """The newest first."""
+    looked_into: list[str] = field(default_factory=list)
+    """Deliveries whose uploads were read."""
     announced: list[Window] = field(default_factory=list)
     leads: int | None = 1
     met: int = 0
@@ -154,11 +158,14 @@ class World:
     async def windows(self, after: datetime, before: datetime) -> list[Window]:
         return [window for window in self.announced if after <= window.opens_at < before]
 
-    async def runs(self, supplier: str | None = None, limit: int = 100) -> list[RunRow]:
+    async def runs(
+        self, supplier: str | None = None, limit: int = 100, skip: Collection[str] = frozenset()
+    ) -> list[RunRow]:
         self._fail("row", msgspec.ValidationError("Expected `str`, got `null`"))
-        return []
+        return [run for run in self.deliveries if run.run_id not in skip][:limit]
 
     async def uploads(self, run_id: str) -> list[UploadRow]:
+        self.looked_into.append(run_id)
         return []
 
     async def ensure(self) -> None:

@@ -13,6 +13,8 @@ from fusebus.dispatcher.seen import PoolSeen
 from fusebus.dispatcher.steps import RemoveNodes
 from fusebus.ledger import (
     LedgerUnavailable,
+    RunRow,
+    RunState,
     Window,
 )
 
@@ -181,3 +183,17 @@ async def test_a_row_that_can_not_be_decoded_leaves_a_gap_and_stops_no_look(
 
 def test_a_boot_time_of_zero_in_the_settings_is_nothing_to_divide_by() -> None:
     assert Memory(settings_with(boot_seconds=0.0)).pools["gpu"].boot.p50 > 0
+
+
+async def test_a_complete_delivery_is_read_no_more_and_an_open_one_is_seen_however_many_came_after(
+    world: World,
+) -> None:
+    def run(name: str, state: RunState) -> RunRow:
+        return RunRow(run_id=name, supplier="acme", state=state, opened_at=NOW, last_upload_at=NOW, first_upload_id="u")
+
+    world.deliveries = [*(run(f"r{number}", RunState.COMPLETE) for number in range(1500)), run("old", RunState.OPEN)]
+    dispatcher = dispatcher_in(world, ledger_seconds=1e-9)
+    for _ in range(2):
+        dispatcher._eyes._work_until = 0.0
+        await dispatcher.look()
+    assert world.looked_into == ["old"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Collection
 from datetime import UTC, datetime
 from typing import NamedTuple
 
@@ -37,15 +38,18 @@ class RunLedger:
         found = await self._tables.get("runs", run_id, HEADER)
         return from_columns(found.columns, RunRow, version=found.version) if found else None
 
-    async def runs(self, supplier: str | None = None, limit: int = 100) -> list[RunRow]:
-        """The newest runs of one supplier or of all, newest first."""
+    async def runs(
+        self, supplier: str | None = None, limit: int = 100, skip: Collection[str] = frozenset()
+    ) -> list[RunRow]:
+        """The newest runs of one supplier or of all, newest first, without those to `skip` (run ids)."""
         names = [
             (row.name, str(row.columns["run_id"]))
             async for row in self._tables.query(
-                "current", supplier, OPENED, _after(OPENED), limit if supplier else None
+                "current", supplier, OPENED, _after(OPENED), limit + len(skip) if supplier else None
             )
         ]
-        found = await asyncio.gather(*(self.run(run_id) for _, run_id in sorted(names)[:limit]))
+        wanted = [run_id for _, run_id in sorted(names) if run_id not in skip]
+        found = await asyncio.gather(*map(self.run, wanted[:limit]))
         return [run for run in found if run is not None]
 
     async def upload(self, run_id: str, upload_id: str) -> UploadRow | None:

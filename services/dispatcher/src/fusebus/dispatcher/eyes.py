@@ -24,6 +24,7 @@ from fusebus.ledger import Controls, LedgerError, RunRow, RunState, UploadRow, W
 from fusebus.planning import LATE_WINDOW
 
 TOPIC = "images"
+MOST_RUNS = 1000  # that are looked into in one reading, beside those known to be complete
 LEAST_REST = 20.0  # times as long as reading the open runs took, until they are read again: scans grow with deliveries
 
 log = logging.getLogger(__name__)
@@ -51,6 +52,7 @@ class Eyes:
         self._windows: tuple[Window, ...] | None = None
         self._runs: tuple[OpenRun, ...] | None = None
         self._disabled: frozenset[str] = frozenset()  # subscriptions
+        self._complete: set[str] = set()  # runs
         self._last: dict[str, tuple[float, PoolSeen]] = {}
         self._work_until = 0.0
 
@@ -178,7 +180,10 @@ class Eyes:
         )
 
     async def _open_runs(self, now: datetime) -> tuple[OpenRun, ...]:
-        runs = [run for run in await self._ledger.runs() if run.state is not RunState.COMPLETE]
+        """Of every delivery that is not over, however many came after it; a complete one stays complete."""
+        newest = await self._ledger.runs(limit=MOST_RUNS, skip=self._complete)
+        self._complete |= {run.run_id for run in newest if run.state is RunState.COMPLETE}
+        runs = [run for run in newest if run.state is not RunState.COMPLETE]
         found = await asyncio.gather(*(self._ledger.uploads(run.run_id) for run in runs))
         uploads = [begun(run, rows, now) for run, rows in zip(runs, found, strict=True)]
         kind, allowed = self._settings.default_job_kind, self._settings.deadline_seconds

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime
 from typing import Protocol
 
@@ -51,8 +51,10 @@ class Books(AccountBooks, NoteBooks, Protocol):
     async def windows(self, after: datetime, before: datetime) -> list[Window]:
         """Announced work."""
 
-    async def runs(self, supplier: str | None = None, limit: int = 100) -> list[RunRow]:
-        """The newest runs."""
+    async def runs(
+        self, supplier: str | None = None, limit: int = 100, skip: Collection[str] = frozenset()
+    ) -> list[RunRow]:
+        """The newest runs but those to skip."""
 
     async def uploads(self, run_id: str) -> list[UploadRow]:
         """All of a run."""
