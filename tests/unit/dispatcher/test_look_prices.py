@@ -64,9 +64,8 @@ async def test_another_regions_account_takes_over_where_home_has_no_quota() -> N
 
 
 async def test_spot_that_is_refused_at_home_is_bought_in_the_other_region() -> None:
-    refused = PoolSeen(
-        name="t4", steady=True, term=1, target_spot=1, resized_at=NOW - timedelta(minutes=5), shortfall="AllocationFailed"
-    )  # fmt: skip
+    asked = NOW - timedelta(minutes=5)
+    refused = PoolSeen(name="t4", steady=True, term=1, target_spot=1, resized_at=asked, shortfall="AllocationFailed")
     world = World(pools={"t4": refused, "t4-far": empty("t4-far")}, active=500)
     accounts = [
         BatchAccount(name="home", batch_url="http://localhost:1", region="uksouth"),
