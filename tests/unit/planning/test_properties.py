@@ -298,6 +298,20 @@ def test_noise_of_ten_per_cent_changes_nothing(depth, split, noise, limits):
 
 
 @CHECKS
+@given(st.integers(10, 60_000), dues(), st.floats(0.9, 1.1))
+def test_a_rate_measured_ten_per_cent_wrong_changes_nothing(depth, split, noise):
+    empty = Fleet((PoolState(name="t4"), PoolState(name="a100")))
+
+    def measured(factor):
+        one = {offer.pool: 1.0 / offer.images_per_second * factor for offer in PRICES.offers}
+        return {"service": {pool: Quantiles(seconds, seconds * 1.2, True) for pool, seconds in one.items()}}
+
+    plan = decide(empty, demand_of(depth, split, **measured(1.0)), ROOMY, PRICES, NOW)
+    again = decide(settled(after(empty, plan)), demand_of(depth, split, **measured(noise)), ROOMY, PRICES, NOW)
+    assert sizes(again) == sizes(plan)
+
+
+@CHECKS
 @given(st.integers(10, 60_000), dues(), st.lists(st.floats(0.95, 1.05), min_size=8, max_size=8))
 def test_a_depth_that_trembles_never_resizes(depth, split, noises):
     """Ten per cent from the lowest to the highest reading, look after look, while nodes boot and work."""
