@@ -111,8 +111,8 @@ async def test_a_blob_that_is_not_what_its_event_says_is_rejected_with_that_reas
     )
     settings = system.settings
     async with Blobs(settings.blobs) as blobs, Bus(settings.bus) as bus, Ledger(settings.ledger) as ledger:
+        await blobs.create_container(container)
         if etag:
-            await blobs.create_container(container)
             await blobs.write(container, "board.jpg", photographs(700_000, 1)[0], "image/jpeg")
         await bus.publisher().publish([Outgoing(message=event)])
         moment = await Follower(system.stack, ledger, bus, supplier).until(
