@@ -71,8 +71,9 @@ async def test_images_bring_nodes_and_workers_and_afterwards_nothing_is_left(
     )
     told: list[FleetChanged] = []
 
-    async def listen(message: FleetChanged, context: object) -> Done:
-        told.append(message)
+    async def listen(message: FleetChanged | WorkLate, context: object) -> Done:
+        if isinstance(message, FleetChanged):  # on a slow machine work may turn late
+            told.append(message)
         return done()
 
     stop = asyncio.Event()
