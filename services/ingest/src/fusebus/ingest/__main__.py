@@ -20,9 +20,6 @@ from fusebus.ingest.sweep import Sweep
 from fusebus.ledger import Ledger
 from fusebus.validation import Validator
 
-READ_AHEAD = 2
-"""Uploads being read and judged for each that is judged: the next one's bytes are there when a child is free."""
-
 
 def now() -> datetime:
     """UTC, as every time in messages and rows."""
@@ -47,7 +44,7 @@ async def main(settings: IngestSettings, life: Life) -> None:
                 settings=settings,
                 admission=admission,
                 schedule=Schedule(ledger=ledger, clock=now, settings=settings, coming=coming),
-                turns=Turns(READ_AHEAD * settings.validators),
+                turns=Turns(settings.validators),
             )
             sweep = Sweep(
                 blobs=blobs, ledger=ledger, publisher=bus.publisher(), settings=settings, held=admission.still_holds

@@ -34,7 +34,7 @@ class Served:
 
 
 class Turns:
-    """At most `places` uploads are looked at together; of those that wait, the least served supplier's is next."""
+    """At most `places` files are judged together; of those that wait, the least served supplier's is next."""
 
     def __init__(self, places: int, served: Served | None = None) -> None:
         self._free = places
@@ -44,7 +44,7 @@ class Turns:
 
     @asynccontextmanager
     async def of(self, supplier: str) -> AsyncIterator[None]:
-        """One upload's turn, from when it comes to the end of the block."""
+        """One file's turn, from when it comes to the end of the block."""
         rank = self._served.lately(supplier)
         self._served.add(supplier)  # now, so that a supplier's second one that waits stands behind another's first
         await self._wait(rank)

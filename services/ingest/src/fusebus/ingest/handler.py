@@ -22,12 +22,12 @@ from fusebus.ingest.schedule import Schedule, accepted, terms_of, timing_of
 from fusebus.ingest.settings import IngestSettings
 from fusebus.ingest.validation import BlobSource, Check, examine
 from fusebus.ledger import Entered, ImageClaim, LedgerError, UploadEntry, UploadRow
-from fusebus.validation import ValidatorUnavailable
+from fusebus.validation import ValidatorUnavailable, Verdict
 from fusebus.vision import MAX_PIXELS
 
 _log = logging.getLogger(__name__)
 
-ALONE = 1000  # places for uploads that are looked at together, where nobody limits them
+ALONE = 1000  # files that are judged together, where nobody limits them
 
 
 class Book(Protocol):
@@ -110,9 +110,12 @@ class Ingest:
                 return retry("storage_unavailable", error, attempt=context.attempt, first_seconds=first)
 
     async def _enter(self, place: policy.Place, event: BlobCreated) -> Entered:
-        async with self.turns.of(place.supplier):
-            with telemetry.examining():
-                finding = await examine(place, self.blobs, self.check, self._limits)
+        async def check_in_turn(data: bytes) -> Verdict:
+            async with self.turns.of(place.supplier):
+                return await self.check(data)
+
+        with telemetry.examining():
+            finding = await examine(place, self.blobs, check_in_turn, self._limits)
         terms = await self.admission.record(place.supplier) if self.admission else None
         now = self.clock()
         job_kind = terms.job_kind if terms else None
