@@ -92,6 +92,8 @@ def _blotted_jpegs() -> Iterator[Case]:
             at = scan + 14 + share * (len(jpeg) - scan) // 10
             blotted = jpeg[:at] + bytes(BLOT_BYTES) + jpeg[at + BLOT_BYTES :]
             yield Case(f"jpeg {name}, {BLOT_BYTES} zeros at {share}", blotted, DAMAGED)
+            noise = np.random.default_rng(share).bytes(512)
+            yield Case(f"jpeg {name}, noise at {share}", jpeg[:at] + noise + jpeg[at + 512 :], DAMAGED)
 
 
 def _bombs() -> Iterator[Case]:

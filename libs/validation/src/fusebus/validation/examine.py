@@ -13,6 +13,7 @@ from fusebus.validation import integrity, quality
 from fusebus.validation.heif import decode_heif
 from fusebus.validation.heif_data import verify_heif
 from fusebus.validation.kept import fields_of, kept_fields
+from fusebus.validation.levels import verify_levels
 from fusebus.validation.limits import Tier
 from fusebus.validation.look import Look, look
 from fusebus.validation.png_data import verified_png
@@ -80,6 +81,7 @@ def _decoded(data: bytes, found: Look) -> NDArray[np.uint8]:
         return decode(verified_png(data), found.header.orientation, checked=True)
     if found.header.format == "jpeg":
         integrity.verify_jpeg(data, found.header, found.kind)
+        verify_levels(data)
     else:
         integrity.verify_webp(data)
     return decode(data)
