@@ -3,6 +3,7 @@
 import asyncio
 import shutil
 import time
+import tomllib
 import urllib.request
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import pytest_asyncio
+from azure.servicebus import ServiceBusClient, ServiceBusMessage
 from otlp_receiver import OtlpReceiver
 
 from fusebus.console.photos import photos_in
@@ -38,6 +40,10 @@ class Observed:
     def port(self, service: str) -> int:
         """Where a service can be scraped."""
         return int(self.stack.children[service].environment["FUSEBUS_HEALTH_PORT"])
+
+    def page(self, service: str) -> str:
+        """What a scrape of a service gets now."""
+        return _page(self.port(service))
 
     def logs(self) -> dict[str, str]:
         """By file, all that the stack's processes have written, workers' output too."""
@@ -80,15 +86,26 @@ async def observed(tmp_path_factory: pytest.TempPathFactory, otlp: OtlpReceiver)
             on_upload=lambda _: None,
             on_look=lambda _: None,
         )
+        await asyncio.to_thread(_send_what_nobody_understands, stack)
         found = Observed(stack, otlp, delivered, {})
         await _until_told(otlp, stack)
         found.scraped = {name: await asyncio.to_thread(_page, found.port(name)) for name in SERVICES}
         yield found
 
 
+def _send_what_nobody_understands(stack: Stack) -> None:
+    """It becomes a dead letter, which the dispatcher counts and the notifier deals with."""
+    connection = tomllib.loads(stack.settings_file.read_text())["bus"]["connection"]
+    with ServiceBusClient.from_connection_string(connection) as client, client.get_topic_sender("results") as sender:
+        sender.send_messages(ServiceBusMessage(b"not a message", message_id="strange"))
+
+
 async def _until_told(otlp: OtlpReceiver, stack: Stack) -> None:
     """The last spans are sent some seconds after their end, and a worker's when it ends."""
-    seen, quiet_since, deadline = -1, time.monotonic(), time.monotonic() + WAIT_SECONDS
+    deadline = time.monotonic() + WAIT_SECONDS
+    while time.monotonic() < deadline and "fusebus.dead_letters.handled" not in otlp.received.metrics:
+        await asyncio.sleep(0.2)
+    seen, quiet_since = -1, time.monotonic()
     while time.monotonic() < deadline and time.monotonic() - quiet_since < 5:
         if (count := len(otlp.received.spans)) != seen:
             seen, quiet_since = count, time.monotonic()
