@@ -57,7 +57,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """So many within `storm_seconds` are a storm: no Spot is bought."""
     retry_refused: float = 600.0
     """After a resize got too few nodes: pause before that pool and price class is asked again; it doubles with each
-    refusal in a row."""
+    refusal in a row, up to half of the time left to the first deadline."""
     storms_per_hour: float = 0.0
     """How often Spot is expected to vanish for good: work that ends sooner is less exposed, so more Spot nodes are
     worth their boots. An insurance, which costs on every day without a storm; 0: none."""

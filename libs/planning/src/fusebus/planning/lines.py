@@ -19,6 +19,7 @@ GIVEN_UP, OVERDUE = 2.0, 120.0  # p95 of a boot, and seconds more: then a node t
 LONG_RESIZE = 180.0  # seconds: a pool that resizes longer than this is not waited for
 STORM_SHARE = 0.5  # of Spot nodes that work, so much is counted on in a storm
 MOST_DOUBLINGS = 3  # of the pause after a refusal
+SHARE_OF_TIME_LEFT = 0.5  # to the first deadline: no pause grows beyond it, for late work asks as often as it may
 FORGOTTEN = 4 * 3600.0  # seconds after which a refusal says nothing any more
 
 Key = tuple[str, bool]  # pool, Spot
@@ -95,19 +96,19 @@ class Line(msgspec.Struct, frozen=True, kw_only=True):
 def lines_of(kind: KindDemand, states: dict[str, PoolState], prices: Prices, limits: Limits, now: float) -> list[Line]:
     """Every line that does this kind, of pools that could be read; among equals the first offered comes first."""
     offers = [offer for offer in prices.offers if offer.kind == kind.kind and offer.pool in states]
-    found: list[Line] = []
+    pauses, found = _pauses(kind, limits, now), list[Line]()
     for offer in offers:
         state = states[offer.pool]
         nearby = [states[other.pool] for other in offers if other.region == offer.region]
         for spot in (True, False):
             price = _price(offer, spot, prices, now)
             if price is not None or state.counts(spot).billed:
-                without = _without_spot(nearby, limits, now) if spot else 0.0
-                found.append(_line(offer, spot, price, state, kind, limits, now, without))
+                without = _without_spot(nearby, limits, pauses, now) if spot else 0.0
+                found.append(_line(offer, spot, price, state, kind, limits, now, pauses, without))
     return sorted(found, key=lambda line: line.cost_per_image)
 
 
-def _without_spot(nearby: Sequence[PoolState], limits: Limits, now: float) -> float:
+def _without_spot(nearby: Sequence[PoolState], limits: Limits, pauses: Sequence[float], now: float) -> float:
     """Until when no Spot at all is asked for in a region, in seconds since 1970; 0: it may be.
 
     After the first refusal or storm another size is tried at once. After the second Spot is short there, whatever the
@@ -119,12 +120,18 @@ def _without_spot(nearby: Sequence[PoolState], limits: Limits, now: float) -> fl
     bad = sum(one.times for one in refused) + sum(in_storm(state, limits, now) for state in nearby)
     if bad < 2 or not refused:
         return 0.0
-    return max(one.at for one in refused) + _pause(bad - 1, limits)
+    return max(one.at for one in refused) + _pause(bad - 1, pauses)
 
 
-def _pause(times: int, limits: Limits) -> float:
-    """Seconds after so many refusals in a row."""
-    return limits.retry_refused * 2.0 ** min(times - 1, MOST_DOUBLINGS)
+def _pauses(kind: KindDemand, limits: Limits, now: float) -> list[float]:
+    """Seconds without a try after the first refusal, the second in a row and so on."""
+    first = min((due.deadline for due in kind.due), default=now - (kind.oldest_age or 0.0) + limits.deadline)
+    longest = max(limits.retry_refused, SHARE_OF_TIME_LEFT * (first - now))
+    return [min(limits.retry_refused * 2.0**times, longest) for times in range(MOST_DOUBLINGS + 1)]
+
+
+def _pause(times: int, pauses: Sequence[float]) -> float:
+    return pauses[min(times, len(pauses)) - 1]
 
 
 def _price(offer: PoolOffer, spot: bool, prices: Prices, now: float) -> float | None:
@@ -144,6 +151,7 @@ def _line(
     kind: KindDemand,
     limits: Limits,
     now: float,
+    pauses: Sequence[float],
     without: float,
 ) -> Line:
     counts, storm = state.counts(spot), spot and in_storm(state, limits, now)
@@ -168,8 +176,9 @@ def _line(
         kept=kept,
         steady=state.steady,
         storm=storm,
-        doubt=spot and (storm or without > now or any(_recent(refusal, limits, now) for refusal in state.refusals)),
-        why_not=_why_not(spot, price, state, limits, now, storm) or _short(without, offer, now),
+        doubt=spot
+        and (storm or without > now or any(_recent(refusal, limits, pauses, now) for refusal in state.refusals)),
+        why_not=_why_not(spot, price, state, limits, now, storm, pauses) or _short(without, offer, now),
     )
 
 
@@ -188,8 +197,8 @@ def _short(without: float, offer: PoolOffer, now: float) -> str:
     return f"Spot of several sizes is short{where}: no try for {without - now:.0f} s" if without > now else ""
 
 
-def _recent(refusal: Refusal, limits: Limits, now: float) -> bool:
-    return refusal.spot and now - refusal.at < max(limits.storm_seconds, 2 * _pause(refusal.times, limits))
+def _recent(refusal: Refusal, limits: Limits, pauses: Sequence[float], now: float) -> bool:
+    return refusal.spot and now - refusal.at < max(limits.storm_seconds, 2 * _pause(refusal.times, pauses))
 
 
 def in_storm(state: PoolState, limits: Limits, now: float) -> bool:
@@ -201,7 +210,15 @@ def in_storm(state: PoolState, limits: Limits, now: float) -> bool:
     return since < limits.storm_seconds and state.evicted >= many
 
 
-def _why_not(spot: bool, price: float | None, state: PoolState, limits: Limits, now: float, storm: bool) -> str:
+def _why_not(
+    spot: bool,
+    price: float | None,
+    state: PoolState,
+    limits: Limits,
+    now: float,
+    storm: bool,
+    pauses: Sequence[float],
+) -> str:
     if price is None:
         return "not for sale"
     if state.out_of_order:
@@ -213,7 +230,7 @@ def _why_not(spot: bool, price: float | None, state: PoolState, limits: Limits, 
     if storm:
         return f"{state.evicted} Spot nodes were lost within {limits.storm_seconds:.0f} s"
     for refusal in state.refusals:
-        if refusal.spot == spot and now - refusal.at < _pause(refusal.times, limits):
+        if refusal.spot == spot and now - refusal.at < _pause(refusal.times, pauses):
             return f"refused {now - refusal.at:.0f} s ago: {refusal.reason}"
     if not state.steady and state.ordered_at is not None and now - state.ordered_at > LONG_RESIZE:
         return f"resizing for {now - state.ordered_at:.0f} s"

@@ -13,7 +13,7 @@ HIT_MARK = 0.999
 MEAN_MARK, WORST_MARK = 1.15, 1.5  # times the bound
 MEAN_OF = 10  # scenarios at least: the average of a few chosen ones says nothing
 RESIZE_MARK = 2  # a burst, and as many for each time without Spot, when other nodes take over
-REFUSED_MARK = 5  # resizes in vain a burst
+REFUSED_MARK = 6  # resizes in vain a burst
 SAME_HITS = 1e-9
 # Marks that our policy misses, and how far at most: known, named wherever outcomes are shown, and not to become worse.
 KNOWN_MISSES = {
