@@ -161,7 +161,7 @@ async def test_an_event_goes_aside_once_and_a_retry_of_it_stays_there(
     async def aside(message: BlobCreated, context: Context) -> Outcome:
         lanes.append((context.envelope.upload_lane, context.attempt))
         if context.envelope.upload_lane != ASIDE:
-            return Aside(reason="too many")
+            return Aside(lane=ASIDE, reason="too many")
         return done() if context.attempt == 2 else retry("busy", "", attempt=1, first_seconds=0.1)
 
     await bus.publisher().publish([Outgoing(message=event("acme"))])

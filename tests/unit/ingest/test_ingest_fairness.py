@@ -6,6 +6,7 @@ import asyncio
 
 import pytest
 
+from fusebus.contracts.topology import ASIDE, upload_lane
 from fusebus.ingest.fairness import HALF_LIFE, Served, Turns
 
 
@@ -74,6 +75,20 @@ def test_what_was_served_counts_less_and_less() -> None:
     clock.now += HALF_LIFE
     assert served.lately("a") == pytest.approx(4)
     assert served.lately("b") == 0
+
+
+def test_a_flood_goes_to_its_own_lane_then_aside_and_comes_back_after_a_while() -> None:
+    clock = Clock()
+    served, own = Served(clock=clock), upload_lane("a")
+    unmarked = [served.other_lane("a", None, 100) for _ in range(6)]
+    assert unmarked == [None, None, None, None, own, own]
+    marked = [served.other_lane("a", own, 100) for _ in range(100)]
+    assert (marked.index(ASIDE), set(marked[94:])) == (94, {ASIDE})
+    assert served.other_lane("a", ASIDE, 100) is None, "it goes no further"
+    assert served.other_lane("b", None, 100) is None, "others are not concerned"
+    clock.now += HALF_LIFE
+    assert served.other_lane("a", own, 100) is None
+    assert [served.other_lane("c", None, 0) for _ in range(500)] == [None] * 500, "0: as many as it likes"
 
 
 def test_suppliers_of_long_ago_are_forgotten() -> None:

@@ -12,7 +12,7 @@ from fusebus.bus.backoff import backoff
 from fusebus.bus.settings import ConsumerSettings
 from fusebus.contracts.envelope import Envelope, fresh
 from fusebus.contracts.outcomes import Abandon, Aside, Done, Outcome, Outgoing, Reject, Retry
-from fusebus.contracts.topology import ASIDE, topic_of
+from fusebus.contracts.topology import topic_of
 from fusebus.host import redact
 
 MAX_DEAD_LETTER_TEXT = 4096  # characters; Service Bus refuses longer reasons and descriptions
@@ -88,7 +88,7 @@ def plan(outcome: Outcome, envelope: Envelope, source: Source, settings: Consume
         case Abandon():
             return Plan(settlement=GiveBack(outcome.reason))
         case Aside():
-            copy = msgspec.structs.replace(envelope, upload_lane=ASIDE, only=None)
+            copy = msgspec.structs.replace(envelope, upload_lane=outcome.lane, only=None)
             return Plan(parcels=(Parcel(envelope=copy, topic=source.topic),), settlement=Complete())
         case Retry():
             return _retry(outcome, envelope.attempt >= settings.max_passing_attempts, envelope, source, now)

@@ -55,8 +55,9 @@ class Abandon(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Aside(msgspec.Struct, frozen=True, kw_only=True):
-    """Only of topic `uploads`: let it go on in the lane ASIDE (see topology), unchanged and uncounted."""
+    """Only of topic `uploads`: let it go on in another lane (see topology), unchanged and uncounted."""
 
+    lane: str
     reason: str
 
 

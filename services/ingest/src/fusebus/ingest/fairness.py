@@ -10,7 +10,11 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
+from fusebus.contracts.topology import ASIDE, upload_lane
+
 HALF_LIFE = 30.0  # seconds, after which a served upload counts half
+UNMARKED_SHARE = 0.04
+"""Of what a supplier may send in its own lane, which it may send without one: 20 of 500."""
 NOTHING = 0.5  # of an upload, below which a supplier is forgotten
 
 
@@ -25,6 +29,18 @@ class Served:
         """About as many as in the last minute, where they come evenly (the sum of a decay of HALF_LIFE is 43 s)."""
         count, at = self._counts.get(supplier, (0.0, 0.0))
         return count * 0.5 ** ((self.clock() - at) / HALF_LIFE) if count else 0.0
+
+    def other_lane(self, supplier: str, lane: str | None, aside_after: int) -> str | None:
+        """Where the next event is to wait instead of in this lane; None: it is looked at now, and counts.
+
+        What comes without a lane waits with everybody's, so a supplier that sends many is soon sent to its own lane.
+        """
+        if lane == ASIDE or not aside_after:
+            return None
+        self.add(supplier)
+        if lane is None:
+            return upload_lane(supplier) if self.lately(supplier) > aside_after * UNMARKED_SHARE else None
+        return ASIDE if self.lately(supplier) > aside_after else None
 
     def add(self, supplier: str) -> None:
         """One more."""

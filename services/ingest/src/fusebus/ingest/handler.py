@@ -12,7 +12,6 @@ from fusebus.blobs import StorageUnavailable
 from fusebus.bus import Context
 from fusebus.contracts.messages import BlobCreated, ReleaseRun, StorageEvents
 from fusebus.contracts.outcomes import Aside, Done, Outcome, Outgoing, Reject, done, retry
-from fusebus.contracts.topology import ASIDE
 from fusebus.host import log_fields
 from fusebus.ingest import announcement, policy, telemetry
 from fusebus.ingest.admission import Admission
@@ -69,8 +68,9 @@ class Ingest:
         place = policy.place_of(event)
         if isinstance(place, policy.NotOurs):
             return Reject(reason=place.reason, description=place.description)
-        if self._is_too_much(place.supplier, context):
-            return Aside(reason=f"more than {self.settings.aside_after} of this supplier lately")
+        lane = self.served.other_lane(place.supplier, context.envelope.upload_lane, self.settings.aside_after)
+        if lane is not None:
+            return Aside(lane=lane, reason="this supplier sent many lately")
         with log_fields(upload=place.upload_id):
             try:
                 entered = await self.ledger.find_upload(place.upload_id)
@@ -90,13 +90,6 @@ class Ingest:
                 return retry("validator_unavailable", error, attempt=context.attempt, first_seconds=first)
             look_at = self.clock() + timedelta(seconds=self.settings.run_quiet_seconds)
             return Done((*messages, *announcement.run_check(entered, look_at)))
-
-    def _is_too_much(self, supplier: str, context: Context) -> bool:
-        """Whether the event is to wait where no other supplier's events do."""
-        if context.envelope.upload_lane == ASIDE:
-            return False
-        self.served.add(supplier)
-        return 0 < self.settings.aside_after < self.served.lately(supplier)
 
     async def _release(self, order: ReleaseRun, context: Context) -> Outcome:
         """A window opens, or people want a run's images announced now."""
