@@ -111,6 +111,9 @@ def test_each_clock_time_opens_once_a_day_whatever_the_clocks_do(timing: Timing,
         ("off-peak 22:00-06:00 Europe/London", "2026-06-01T23:00Z", "2026-06-01T23:00Z"),
         ("off-peak 22:00-06:00 Europe/London", "2026-06-02T05:00Z", "2026-06-02T21:00Z"),  # the end is over
         ("off-peak 09:00-17:00", "2026-06-02T12:00Z", "2026-06-02T12:00Z"),
+        ("off-peak 02:00-03:00 Europe/Berlin", "2027-03-28T12:30Z", "2027-03-29T00:00Z"),  # nothing was left of it
+        ("off-peak 02:00-03:00 Europe/Berlin", "2027-03-27T12:30Z", "2027-03-29T00:00Z"),
+        ("off-peak 01:30-02:00 Europe/London", "2027-03-28T12:00Z", "2027-03-29T00:30Z"),
     ],
 )
 def test_what_the_clocks_show_where_the_work_is_counts(text: str, now: str, opens: str) -> None:
@@ -125,6 +128,18 @@ def test_off_peak_work_begins_at_once_or_when_the_next_off_peak_begins(timing: T
     if opens > now:
         nominal = datetime.combine(shown(opens, timing.zone).date(), timing.times[0], ZoneInfo(timing.zone or "UTC"))
         assert shown(opens, timing.zone).time() == timing.times[0] or not is_real(nominal)
+
+
+@given(off_peaks, moments)
+def test_off_peak_never_lasts_longer_than_its_clock_times_say_and_an_hour_over_a_change(
+    timing: Timing, now: datetime
+) -> None:
+    begin, end = (datetime.combine(now, clock) for clock in timing.times)
+    longest = (end - begin) % timedelta(days=1) + timedelta(hours=1)
+    assume(longest < timedelta(hours=22))  # so that the looks below can't miss the time between two
+    looks = [now + timedelta(hours=hours) for hours in range(longest // timedelta(hours=1) + 2)]
+    inside = [timing.begins_at(moment) == moment for moment in looks]
+    assert not all(inside), "longer than the clock times apart"
 
 
 @given(off_peaks, moments)

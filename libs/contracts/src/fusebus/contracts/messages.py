@@ -430,7 +430,9 @@ def work_id(message: Message) -> str:
             return f"{kind}/{message.model}/{message.worker}"
         case UploadsHeld():
             return f"{kind}/{message.supplier}/{message.day}/{message.because}"
-        case ImageAccepted() | ImageAnalysed() | ImageFailed() | ImageRejected() | DuplicateFound():
+        case DuplicateFound():  # of another one is another finding: the first may have come to nothing meanwhile
+            return f"{kind}/{message.upload_id}/{message.duplicate_of}"
+        case ImageAccepted() | ImageAnalysed() | ImageFailed() | ImageRejected():
             return f"{kind}/{message.upload_id}"
         case _:
             raise TypeError(f"{kind} is not a message of this release")

@@ -62,18 +62,31 @@ class Timing(msgspec.Struct, frozen=True):
                 return self._off_peak(now)
 
     def _off_peak(self, now: datetime) -> datetime:
-        begin, end = self.times
-        last = max(found for found in self._instants(now, (begin,)) if found <= now)
-        if now < min(found for found in self._instants(last, (end,)) if found > last):
+        spans = self._off_peak_spans(now)
+        if any(begin <= now < end for begin, end in spans):
             return now
-        return min(found for found in self._instants(now, (begin,)) if found > now)
+        return min(begin for begin, _ in spans if begin > now)
+
+    def _off_peak_spans(self, around: datetime) -> list[tuple[datetime, datetime]]:
+        """Begins and ends, in UTC; none on a day whose change to summer time leaves nothing of it."""
+        opens, closes = self.times
+        days = 0 if opens < closes else 1
+        zone = ZoneInfo(self.zone or "UTC")
+        spans = [
+            (_instant(day, opens, zone), _instant(day + timedelta(days=days), closes, zone))
+            for day in self._days(around)
+        ]
+        return [(begin, end) for begin, end in spans if begin < end]
 
     def _instants(self, around: datetime, times: tuple[time, ...]) -> list[datetime]:
         """These clock times on the days around a moment, in UTC."""
         zone = ZoneInfo(self.zone or "UTC")
-        today = around.astimezone(zone).date()
-        # Two days each way: a zone that moves across the date line leaves a whole day out.
-        return [_instant(today + timedelta(days=days), one, zone) for days in range(-2, 3) for one in times]
+        return [_instant(day, one, zone) for day in self._days(around) for one in times]
+
+    def _days(self, around: datetime) -> list[date]:
+        """Two days each way: a zone that moves across the date line leaves a whole day out."""
+        today = around.astimezone(ZoneInfo(self.zone or "UTC")).date()
+        return [today + timedelta(days=days) for days in range(-2, 3)]
 
 
 def parse(text: str, zone: str = "") -> Timing:
