@@ -56,6 +56,16 @@ def test_zeros_that_fill_up_a_jpeg_are_no_damage_but_zeros_instead_of_its_data_a
                 decode(jpeg[:-102] + bytes(zeros) + jpeg[-2:])  # more than its last block of colour
 
 
+def test_a_scan_whose_beginning_was_overwritten_is_damage_and_not_left_out() -> None:
+    noise = np.random.default_rng(1).integers(0, 255, (160, 160, 3), np.uint8)
+    jpeg = saved(Image.fromarray(noise), "JPEG", progressive=True)
+    tables = [at for at in range(len(jpeg)) if jpeg[at : at + 2] == b"\xff\xc4"]
+    for at in tables[2:]:
+        for length in (40, 400):
+            with pytest.raises(Damaged):
+                decode(jpeg[: at + 6] + bytes(length) + jpeg[at + 6 + length :])
+
+
 def test_a_segment_in_the_middle_of_a_scan_ends_it_and_is_damage() -> None:
     jpeg = saved(Image.fromarray(np.random.default_rng(1).integers(0, 255, (64, 64, 3), np.uint8)), "JPEG")
     with pytest.raises(Damaged):

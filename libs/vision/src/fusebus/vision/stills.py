@@ -56,20 +56,24 @@ class WebpStill(msgspec.Struct, frozen=True):
 
 
 def jpeg_still(data: bytes) -> bytes:
-    """A JPEG file of only the first picture's tables, frame and scans. One that is cut short stays so."""
-    view, position, in_scan = memoryview(data), 2, False
+    """A JPEG file of only the first picture's tables, frame and scans. One that is cut short stays so.
+
+    From the first scan on nothing is left out: what seems to be loose bytes or a text may be a scan that was
+    overwritten, and the decoder shall complain of it.
+    """
+    view, position, scanned = memoryview(data), 2, False
     parts: list[bytes | memoryview] = [b"\xff\xd8"]
     while found := JPEG_MARKER.search(data, position):
         kind, start = found[1][0], found.end()
-        if in_scan:
-            parts.append(view[position : found.start()])  # elsewhere nothing lies between segments
+        if scanned:
+            parts.append(view[position : found.start()])
         if kind == _JPEG_END:
             parts.append(b"\xff\xd9")
             break
         position = start + (int.from_bytes(data[start : start + 2], "big") if kind != _JPEG_ALONE else 0)
-        if kind not in _JPEG_TEXTS:
+        if scanned or kind not in _JPEG_TEXTS:
             parts.append(view[start - 2 : position])
-        in_scan = kind == _JPEG_SCAN
+        scanned = scanned or kind == _JPEG_SCAN
     else:
         parts.append(view[position:])
     return b"".join(parts)
