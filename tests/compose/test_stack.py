@@ -32,6 +32,14 @@ def is_analysed(rows: list[UploadRow]) -> bool:
     return all(row.final is not None and row.final.kind is FinalKind.ANALYSED for row in rows)
 
 
+def keys_of(stack: ComposeStack) -> set[str]:
+    """The broker's and the storage account's."""
+    settings = stack.settings_file.read_text(encoding="utf-8")
+    keys = set(re.findall(r"(?:SharedAccessKey|AccountKey)=([^;\"]{20,})", settings))
+    assert len(keys) == 2
+    return keys
+
+
 def has_come_back(stack: ComposeStack, killed: dict[str, Any]) -> bool:
     (now,) = json.loads(stack.run("docker", "inspect", killed["Id"]))
     return now["RestartCount"] > killed["RestartCount"] and now["State"]["Health"]["Status"] == "healthy"
@@ -55,8 +63,7 @@ def test_every_container_of_ours_runs_without_privileges(stack: ComposeStack) ->
 
 
 def test_an_image_has_a_label_a_user_and_no_key(stack: ComposeStack) -> None:
-    keys = re.findall(r"(?:SharedAccessKey|AccountKey)=([^;\"]{20,})", stack.settings_file.read_text(encoding="utf-8"))
-    assert len(set(keys)) == 2
+    keys = keys_of(stack)
     for image in sorted({container["Config"]["Image"] for container in stack.containers()}):
         (told,) = json.loads(stack.run("docker", "image", "inspect", image))
         assert told["Config"]["User"] == "10001:10001"
@@ -88,6 +95,9 @@ def test_a_delivery_becomes_a_report_and_one_mail(stack: ComposeStack, photos: P
     assert all(name in page for name in names(folder))
     status = json.loads(stack.run(fusebus, "status", "--json"))
     assert status["runs"][0]["by_state"] == {"analysed": 8, "rejected": 1}
+    signature = re.findall(r"sig=([^&]+)", link)
+    said = stack.compose("logs", "--no-color")
+    assert not [secret for secret in [*keys_of(stack), *signature] if secret in said]
 
 
 def test_each_service_works_in_several_copies(stack: ComposeStack, photos: Photos) -> None:
