@@ -86,6 +86,16 @@ async def test_an_upload_waits_for_another_until_it_has_a_final(ledger: Ledger) 
     assert late is not None and (late.final, late.waits_for) == (final, ""), "one that has a final waits for nothing"
 
 
+async def test_a_wait_ends_only_as_the_one_that_it_was(ledger: Ledger) -> None:
+    run_id, [first, other, twin] = await enter(ledger, "a.jpg", "b.jpg", "c.jpg")
+    for of in (first, other):
+        await ledger.wait_for(run_id, twin.upload_id, of.upload_id, run_id)
+    row = await ledger.wait_for(run_id, twin.upload_id, "", "", instead_of=(first.upload_id, run_id))
+    assert row is not None and row.waits_for == other.upload_id, "it has begun to wait for another meanwhile"
+    row = await ledger.wait_for(run_id, twin.upload_id, "", "", instead_of=(other.upload_id, run_id))
+    assert row is not None and row.waits_for == row.waits_for_run == ""
+
+
 async def test_photos_that_are_analysed_again_get_rows_of_their_own_once(
     ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:

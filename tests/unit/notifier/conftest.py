@@ -93,10 +93,12 @@ class MemoryLedger:
         self._work()
         return self.held
 
-    async def wait_for(self, run_id: str, upload_id: str, of: str, of_run: str) -> UploadRow | None:
+    async def wait_for(
+        self, run_id: str, upload_id: str, of: str, of_run: str, *, instead_of: tuple[str, str] | None = None
+    ) -> UploadRow | None:
         self._work()
         row = self.rows.get((run_id, upload_id))
-        if row is None or row.final is not None:
+        if row is None or row.final is not None or instead_of not in (None, (row.waits_for, row.waits_for_run)):
             return row
         self.rows[run_id, upload_id] = msgspec.structs.replace(row, waits_for=of, waits_for_run=of_run)
         return self.rows[run_id, upload_id]

@@ -6,6 +6,7 @@ import msgspec
 import pytest
 
 from fusebus.contracts import identity
+from fusebus.contracts.envelope import Envelope
 from fusebus.contracts.messages import BlobCreated, RejectReason, RunCheck
 from fusebus.contracts.outcomes import Done, Reject
 from fusebus.ledger import Final, FinalKind, RunState
@@ -100,6 +101,31 @@ async def test_a_release_that_could_not_be_sent_is_tried_again_under_the_same_id
     await look(world, make.run_id)
     first, second = world.published
     assert first == second
+
+
+async def test_a_release_leaves_it_waiting_for_the_twin_that_ingest_finds_meanwhile(world, make, earlier):
+    world.enter("again", "other")
+    await world.take(make.duplicate("again", "first", earlier))
+    await world.ledger.record_final(earlier, "first", end(world, FinalKind.REJECTED))
+    world.pass_time(600)
+    send = world.publish
+
+    async def answered_at_once(outgoing):
+        await send(outgoing)
+        await world.take(make.duplicate("again", "other"))
+
+    world.publish = answered_at_once
+    world.restart()
+    await look(world, make.run_id)
+    assert world.ledger.rows[make.run_id, "again"].waits_for == "other"
+    await world.take(make.analysed("other"))
+    assert world.ledger.rows[make.run_id, "again"].final.duplicate_of == "other"
+    assert world.run.state is RunState.COMPLETE
+
+
+def test_the_twin_of_one_upload_and_then_of_another_is_told_twice(make):
+    found = [make.duplicate("again", of) for of in ("first", "first", "other")]
+    assert len({Envelope(message=one).message_id for one in found}) == 2
 
 
 async def test_a_duplicate_that_nobody_entered_is_refused(world, make, earlier):

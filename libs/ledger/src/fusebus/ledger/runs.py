@@ -69,14 +69,20 @@ class RunLedger:
             (found.uploads if upload.manifest is None else found.manifests).append(upload)
         return found
 
-    async def wait_for(self, run_id: str, upload_id: str, of: str, of_run: str) -> UploadRow | None:
+    async def wait_for(
+        self, run_id: str, upload_id: str, of: str, of_run: str, *, instead_of: tuple[str, str] | None = None
+    ) -> UploadRow | None:
         """Let an upload's final follow from that of the upload `of` (empty: no more); its row afterwards.
 
-        One that has a final keeps it, and waits for nothing. None where the run has no such upload.
+        One that has a final keeps it, and waits for nothing; so does one that waits for another upload and run than
+        `instead_of`, where that is given. None where the run has no such upload.
         """
         async for _ in self._tables.tries(f"waiting of {upload_id}"):
             upload = await self.upload(run_id, upload_id)
-            if upload is None or upload.final is not None or (upload.waits_for, upload.waits_for_run) == (of, of_run):
+            if upload is None or upload.final is not None:
+                return upload
+            waits = (upload.waits_for, upload.waits_for_run)
+            if waits == (of, of_run) or instead_of not in (None, waits):
                 return upload
             waiting = msgspec.structs.replace(upload, waits_for=of, waits_for_run=of_run)
             if version := await self._tables.replace("runs", upload_row(waiting)):

@@ -86,7 +86,8 @@ async def _follow(upload: UploadRow, first: UploadRow | None, ports: Ports) -> U
         case Fate.RELEASE:
             await ports.publish([_announced(upload)])
             _log.warning("is analysed after all", extra={"upload": upload.upload_id, "first": upload.waits_for})
-            released = await ports.ledger.wait_for(upload.run_id, upload.upload_id, "", "")
+            waited = (upload.waits_for, upload.waits_for_run)  # ingest may have found it the twin of another by now
+            released = await ports.ledger.wait_for(upload.run_id, upload.upload_id, "", "", instead_of=waited)
             return released or upload
         case _:
             assert first is not None and first.final is not None
