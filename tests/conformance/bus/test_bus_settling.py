@@ -95,15 +95,16 @@ async def test_a_delayed_retry_comes_back_with_its_attempt_counted_and_is_not_sw
     assert second.message_id == "ImageAccepted/u1/2/0"
 
 
-async def test_another_subscriptions_retry_is_none_of_our_business(
+async def test_a_retry_from_when_the_rules_were_others_is_handled_where_it_arrives(
     bus, consuming, recorder, image, eventually, send_raw
 ):
-    envelope = Envelope(message=image(), attempt=2, only="convert")
+    envelope = Envelope(message=image(), attempt=2, only="detect-urgent")
     await send_raw(encode(envelope.message), envelope.properties())
     handler = recorder()
     async with consuming(handler) as consumer:
         await eventually(lambda: consumer.counts["completed"] == 1)
-    assert handler.seen == []
+    ((_, context),) = handler.seen
+    assert context.attempt == 2, "no other subscription has it: rules don't overlap"
 
 
 async def test_a_message_is_given_up_after_its_attempts_with_the_reason(bus, consuming, recorder, image, eventually):

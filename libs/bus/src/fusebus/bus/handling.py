@@ -17,7 +17,7 @@ from fusebus.bus.publisher import Publisher
 from fusebus.bus.received import Received
 from fusebus.bus.renewal import Lock
 from fusebus.bus.settings import ConsumerSettings
-from fusebus.bus.settlement import Complete, DeadLetter, GiveBack, Plan, Settlement, Source, plan, plan_failure
+from fusebus.bus.settlement import DeadLetter, GiveBack, Plan, Settlement, Source, plan, plan_failure
 from fusebus.bus.tracing import process_span, span
 from fusebus.contracts.envelope import Envelope, Poison
 from fusebus.contracts.outcomes import Outcome
@@ -58,8 +58,6 @@ class Handling:
         except Poison as poison:
             log.warning("%s: poison %s: %s", self._source.name, message.message_id, poison)
             return DeadLetter(poison.reason, poison.description)
-        if envelope.only not in (None, self._source.subscription):
-            return Complete()  # another subscription's retry
         ids = {name: str(value) for name in ("upload", "run") if (value := message.properties.get(name))}
         with (
             log_fields(message_id=message.message_id, **ids),

@@ -62,7 +62,7 @@ class Envelope(msgspec.Struct, frozen=True, kw_only=True):
     replay: int = 0
     """How often people put it back from a dead-letter queue, or the sweep repeated it."""
     only: str | None = None
-    """The one subscription that a delayed retry is for."""
+    """The subscription whose reader sent it as a delayed retry; the rules, which don't overlap, say where it goes."""
     traceparent: str | None = None
     """W3C trace context."""
     upload_lane: str | None = None
