@@ -126,6 +126,20 @@ async def test_a_stop_gives_back_what_is_not_begun_and_finishes_what_is(
     assert [type(outcome) for outcome in outcomes] == [Done] * 8 + [Abandon] * 4
 
 
+async def test_an_image_whose_turn_does_not_come_is_given_back_uncounted(
+    fragile: Detect, accept: Accept, store: Any, context_of: Any
+) -> None:
+    slow = Stages(Places(downloads=1))
+    patient = {"store": store, "models": fragile.models, "codecs": fragile.codecs, "worker": "w"}
+    detect = Detect(**patient, stages=slow, patience_seconds=0.05)
+    assert slow.download.take(), "by more urgent ones, all the time"
+    work = accept(picture(0), "0")
+    outcome = await detect(work, context_of(work))
+    assert isinstance(outcome, Abandon)
+    slow.download.leave()
+    assert isinstance(await detect(work, context_of(work)), Done), "nothing is left of the first try"
+
+
 async def test_a_large_picture_is_annotated_reduced_and_its_result_is_of_the_whole(
     fragile: Detect, accept: Accept, store: Any, context_of: Any
 ) -> None:

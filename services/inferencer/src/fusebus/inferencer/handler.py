@@ -62,6 +62,10 @@ class _Gone(Exception):
         self.reason = reason
 
 
+class _Overtaken(Exception):
+    """Its turn did not come."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Detect:
     """Handles ImageAccepted of the job kind `detect`."""
@@ -77,6 +81,8 @@ class Detect:
     annotated_pixels: int = 0
     """Most pixels of the annotated picture, where half, a quarter or an eighth of its edges suffice; 0: any."""
     retry_seconds: float = 10.0
+    patience_seconds: float = 600.0
+    """How long an image may wait to be begun; a fraction of what the consumer allows for its handling."""
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
 
     async def __call__(self, work: ImageAccepted, context: Context) -> Outcome:
@@ -84,13 +90,16 @@ class Detect:
         with log_fields(upload=work.upload_id, run=work.run_id, image=work.image_id):
             try:
                 with self.stages.passage(urgency_of(work)) as passage:
-                    await passage.into(self.stages.download)
+                    await self._begin(passage)
                     with self.models.lease(work.image_id, work.model) as model:  # one version from first step to last
                         final = await self._analyse(work, model, passage)
                 telemetry.passed(passage.laps, work.accepted_at, work.deadline)
                 return done(final)
             except Closed:
                 return Abandon(reason="stopping before it was begun")
+            except _Overtaken:
+                # A delivery more, not an attempt: waiting for its turn is no fault of the image.
+                return Abandon(reason="more urgent images went first all the time")
             except _Gone as error:
                 return done(self._gone(work, error.reason, str(error)))
             except ImageError as error:
@@ -109,6 +118,14 @@ class Detect:
             except StorageUnavailable as error:
                 _log.warning("storage did not answer: %s", error)
                 return retry("storage_unavailable", error, attempt=context.attempt, first_seconds=self.retry_seconds)
+
+    async def _begin(self, passage: Passage) -> None:
+        """A place to begin in. Raises Closed, _Overtaken."""
+        try:
+            async with asyncio.timeout(self.patience_seconds):
+                await passage.into(self.stages.download)
+        except TimeoutError as error:
+            raise _Overtaken from error
 
     async def _analyse(self, work: ImageAccepted, model: Model, passage: Passage) -> ImageAnalysed:
         stages, run, urgency, manifest = self.stages, self.codecs.run, passage.urgency, model.manifest
