@@ -130,10 +130,9 @@ async def searched(listed: Listed, supplier: str, run_id: str, ledger: RunLedger
             continue
         for upload in (await ledger.contents(run.run_id)).uploads:
             elsewhere.setdefault(normal(upload.blob_name), run.run_id)
+    held -= elsewhere.keys()
     missing = (
-        msgspec.structs.replace(
-            one, of_run=elsewhere.get(normal(one.name), ""), held=normal(one.name) in held - elsewhere.keys()
-        )
+        msgspec.structs.replace(one, of_run=elsewhere.get(normal(one.name), ""), held=normal(one.name) in held)
         for one in listed.missing
     )
     return msgspec.structs.replace(listed, missing=tuple(missing))
