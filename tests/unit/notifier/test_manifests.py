@@ -92,6 +92,26 @@ async def test_two_manifests_close_the_run_only_together(world, make, listing):
     assert world.run.state is RunState.OPEN
 
 
+async def test_manifests_that_list_each_other_have_arrived(world, make, listing):
+    world.enter("u1")
+    listing("site/u1.jpg", "site/manifest-m2.json", "site/manifest-m3.json")
+    await look(world, make)
+    assert world.run.state is RunState.OPEN, "those are not there yet"
+    listing("site/manifest-m.json", upload="m2")
+    listing(upload="m3", reason="manifest_malformed")
+    await look(world, make)
+    assert world.run.state is RunState.CLOSED
+
+
+async def test_a_manifest_that_came_in_another_run_is_named_with_it(world, make, listing):
+    listing("site/a.jpg", "site/manifest-m.json")
+    other = make.run_id.replace("u0u0u0u0", "f0f0f0f0")
+    world.enter("b", run=other)
+    missing = Listed(missing=(Missing(name="site/manifest-m.json", manifest="site/manifest-n.json"),))
+    [found] = (await searched(missing, "northgrid", other, world.ledger)).missing
+    assert found.of_run == make.run_id
+
+
 async def test_a_refused_manifest_closes_nothing_and_is_told(world, make, listing):
     world.enter("u1")
     listing(reason="manifest_malformed")

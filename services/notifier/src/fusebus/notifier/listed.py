@@ -101,7 +101,7 @@ async def listed_of(contents: RunContents, store: ResultStore) -> Listed:
 def compared(
     rows: Sequence[UploadRow], lists: Mapping[str, Sequence[str] | str], uploads: Iterable[UploadRow]
 ) -> Listed:
-    """`lists`: the names of each manifest by its upload id, or why it is refused."""
+    """`lists`: the names of each manifest by its upload id, or why it is refused. One that another lists is there."""
     arrived = {normal(upload.blob_name): upload.blob_name for upload in uploads}
     wanted: dict[str, Missing] = {}
     manifests: list[Manifest] = []
@@ -112,9 +112,10 @@ def compared(
         for name in () if reason else names:
             wanted.setdefault(normal(name), Missing(name=name, manifest=row.blob_name))
     any_taken = any(not manifest.reason for manifest in manifests)
+    there = arrived.keys() | {normal(row.blob_name) for row in rows}
     return Listed(
         manifests=tuple(manifests),
-        missing=tuple(missing for name, missing in wanted.items() if name not in arrived),
+        missing=tuple(missing for name, missing in wanted.items() if name not in there),
         unlisted=tuple(sorted(shown for name, shown in arrived.items() if name not in wanted)) if any_taken else (),
     )
 
@@ -128,7 +129,8 @@ async def searched(listed: Listed, supplier: str, run_id: str, ledger: RunLedger
     for run in await ledger.runs(supplier, RUNS_SEARCHED):
         if run.run_id == run_id or run.reprocess_of:
             continue
-        for upload in (await ledger.contents(run.run_id)).uploads:
+        there = await ledger.contents(run.run_id)
+        for upload in (*there.uploads, *there.manifests):
             elsewhere.setdefault(normal(upload.blob_name), run.run_id)
     held -= elsewhere.keys()
     missing = (
