@@ -28,6 +28,7 @@ from fusebus.notifier.receipts import leave_receipt
 from fusebus.notifier.summary import summarise
 
 NOW = datetime(2026, 11, 21, 10, 30, tzinfo=UTC)
+FIRST = "0f" * 16
 KINDS = (FinalKind.ANALYSED, FinalKind.REJECTED, FinalKind.DUPLICATE, FinalKind.FAILED)
 
 
@@ -197,8 +198,9 @@ async def test_each_run_leaves_a_receipt_and_the_newest_is_where_its_supplier_lo
 def hostile_receipt() -> tuple[list[str], bytes, bytes]:
     run = run_of("acme")
     found = [*names(), "half\ud800pair.jpg", 'quote","=1+1', "semi;=1+1", "\uff1dfull", "  =spaced"]
+    found += ["b;=cmd|'/C calc'!A0;.jpg", 'quoted;"=1+1".jpg', "spaced; =1+1", "bar|@SUM(A1)", "many;;,-1", "w;\uff0b1"]
     rows = [
-        upload(run, name, kind, explanation="It is damaged.", reason="damaged", duplicate_of="0f" * 16)
+        upload(run, name, kind, explanation="It is damaged.", reason="damaged", duplicate_of=FIRST)
         for name, kind in zip(found, KINDS * len(found), strict=False)
     ]
     listed = Listed(
@@ -206,7 +208,10 @@ def hostile_receipt() -> tuple[list[str], bytes, bytes]:
         missing=tuple(Missing(name=name, manifest="=cmd()\r\n.json") for name in found),
         unlisted=tuple(found),
     )
-    receipt = receipt_of(run, rows, summarise(run, rows, {"0f" * 16: upload(run, "@first", KINDS[0])}, listed))
+    first = upload(run, "@first;=cmd|'/C calc'!A0", KINDS[0])
+    receipt = receipt_of(
+        run, rows, summarise(run, rows, {FIRST: msgspec.structs.replace(first, upload_id=FIRST)}, listed)
+    )
     return found, receipt_json(receipt), receipt_csv(receipt)
 
 
@@ -226,10 +231,11 @@ def test_json_keeps_every_name_exactly_and_csv_shows_it_without_a_formula() -> N
     assert not [cell for cell in cells if cell.startswith(FORMULA)]
     assert all(cell == one_line(cell, 2_000) for cell in cells), "visible characters, one line each"
     assert text.count("\r\n") == len(rows), "every line ends where we end it"
-    for line in text.splitlines():
-        assert line.startswith('"') and line.endswith('"'), "no cell is open to another separator"
-    shown = {row[0] for row in rows[1:]}
-    assert all({text, f"'{text}"} & shown for text in (one_line(name, 1_024) or "(no name)" for name in found))
+    for separator in ";,|\t":  # as a spreadsheet may be told, or tells itself where commas are in numbers
+        for row in csv.reader(io.StringIO(text, newline=""), delimiter=separator):
+            assert not [cell for cell in row if cell.lstrip(' "').startswith(FORMULA)], separator
+    shown = {row[0].replace("'", "") for row in rows[1:]}
+    assert shown >= {(one_line(name, 1_024) or "(no name)").replace("'", "") for name in found}
 
 
 def test_a_receipt_says_what_became_of_each_file_and_nothing_of_us() -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -27,6 +28,8 @@ CANCELLED = "cancelled"
 """Reason of the finals of a run that people cancelled, whose explanation is for its supplier."""
 FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
 """With what a spreadsheet takes a cell for a formula, the full-width forms too."""
+INNER_FORMULA = re.compile(rf"([;,|\t][\s\"]*)(?=[{re.escape(''.join(FORMULA))}])")
+"""Where a cell would begin with a formula if another separator were chosen: our quotes keep only commas inside."""
 COLUMNS = (
     "file",
     "outcome",
@@ -290,8 +293,9 @@ def _csv(columns: Sequence[str], lines: Iterable[Sequence[object]]) -> bytes:
 
 
 def _cell(value: object) -> str:
-    """One visible line that no spreadsheet runs: what would begin a formula gets an apostrophe before it."""
-    text = display.one_line(str(value), SHOWN)
+    """One visible line that no spreadsheet runs, whatever separates its cells: what would begin a formula gets an
+    apostrophe before it."""
+    text = INNER_FORMULA.sub(r"\1'", display.one_line(str(value), SHOWN))
     return f"'{text}" if text.startswith(FORMULA) else text
 
 
