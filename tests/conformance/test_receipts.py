@@ -195,6 +195,41 @@ async def test_each_run_leaves_a_receipt_and_the_newest_is_where_its_supplier_lo
     assert [row[0] for row in table] == ["run", again.run_id, *(run.run_id for run in reversed(runs))]
 
 
+class Held:
+    """Storage on which another run ends completely just before this write."""
+
+    def __init__(self, blobs: Blobs, name: str, meanwhile: Callable[[], Awaitable[None]]) -> None:
+        self._blobs, self._name, self._meanwhile = blobs, name, meanwhile
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._blobs, name)
+
+    async def write(self, container: str, name: str, data: bytes, content_type: str) -> None:
+        if name == self._name:
+            self._name = ""
+            await self._meanwhile()
+        await self._blobs.write(container, name, data, content_type)
+
+
+@pytest.mark.parametrize("at", ["receipts.csv", "receipt.json", "receipt.csv"])
+async def test_of_two_runs_that_end_together_the_slower_leaves_nothing_stale(
+    blobs: Blobs, supplier: str, at: str
+) -> None:
+    container = layout.receipt_container(supplier)
+    await blobs.create_container(container)
+    older, newer = (run_of(supplier, minute) for minute in range(2))
+
+    async def newer_ends() -> None:
+        await leave(newer, blobs, upload(newer, "new.jpg", FinalKind.ANALYSED))
+
+    slow = Held(blobs, at, newer_ends)
+    await leave(older, slow, upload(older, "old.jpg", FinalKind.ANALYSED))  # type: ignore[arg-type]
+    listed = (await blobs.read(container, "receipts.csv", max_bytes=10**6)).decode()
+    assert newer.run_id in listed and older.run_id in listed
+    assert json.loads(await blobs.read(container, "receipt.json", max_bytes=10**6))["run_id"] == newer.run_id
+    assert b"new.jpg" in await blobs.read(container, "receipt.csv", max_bytes=10**6)
+
+
 def hostile_receipt() -> tuple[list[str], bytes, bytes]:
     run = run_of("acme")
     found = [*names(), "half\ud800pair.jpg", 'quote","=1+1', "semi;=1+1", "\uff1dfull", "  =spaced"]
