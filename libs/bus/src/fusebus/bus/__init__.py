@@ -6,7 +6,7 @@ from fusebus.bus.context import Context, Handler
 from fusebus.bus.dead_letters import DeadLetter
 from fusebus.bus.dealing import Dealt
 from fusebus.bus.errors import BusError, ConsumerDead, PublishFailed
-from fusebus.bus.lanes import by_rank, evenly, last_yields
+from fusebus.bus.lanes import by_rank, evenly, newcomers_first
 from fusebus.bus.publisher import Publisher
 from fusebus.bus.settings import BusSettings, ConsumerSettings
 from fusebus.bus.settlement import Parcel
@@ -29,5 +29,5 @@ __all__ = [
     "Publisher",
     "by_rank",
     "evenly",
-    "last_yields",
+    "newcomers_first",
 ]

@@ -3,37 +3,57 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import NamedTuple
 
 from fusebus.bus.worker import Consumer
 
 IDLE_POLL_SECONDS = 0.2
 
-Share = Callable[[int, Sequence[int], int], int]
-"""From the slots there are, what every lane has in hand, and a lane's number: how many it may have in hand."""
+LONG_BUSY_SECONDS = 3.0
+"""A lane that has had work for so long has a flood; one that began later goes before it."""
+PAUSE_SECONDS = 2.0
+"""Without work for less than that, a lane is still busy: the next messages are on their way."""
 
 
-def by_rank(slots: int, in_hand: Sequence[int], lane: int) -> int:
+class Load(NamedTuple):
+    """What a lane has in hand, and for how long it has had work without a pause, in seconds."""
+
+    in_hand: int
+    busy_seconds: float = 0.0
+
+
+Share = Callable[[int, Sequence[Load], int], int]
+"""From the slots there are, every lane's load, and a lane's number: how many messages it may have in hand."""
+
+
+def by_rank(slots: int, lanes: Sequence[Load], lane: int) -> int:
     """The first lane has all slots, whatever the others hold; each further one what those before it leave.
 
     A less urgent lane gets nothing while the more urgent are full: what it held meanwhile would only age.
     """
-    return max(0, slots - sum(in_hand[:lane]))
+    return max(0, slots - sum(load.in_hand for load in lanes[:lane]))
 
 
-def evenly(slots: int, in_hand: Sequence[int], lane: int) -> int:
+def evenly(slots: int, lanes: Sequence[Load], lane: int) -> int:
     """Each lane that has work gets the same share, at least one slot; a lane alone gets all."""
-    others = sum(held > 0 for number, held in enumerate(in_hand) if number != lane)
+    others = sum(load.in_hand > 0 for number, load in enumerate(lanes) if number != lane)
     return max(1, slots // (others + 1))
 
 
-def last_yields(slots: int, in_hand: Sequence[int], lane: int) -> int:
-    """As `evenly`, but the last lane has one slot while any other has work, so that it goes on, and no more."""
-    first = in_hand[:-1]
-    if lane < len(first):
-        return evenly(slots, first, lane)
-    return 1 if any(first) else slots
+def newcomers_first(slots: int, lanes: Sequence[Load], lane: int) -> int:
+    """Lanes that have been busy for long share a quarter of the slots while others have work, these the rest.
+
+    The last lane counts as such a one whenever it has work. None is ever left without a slot.
+    """
+    long = [number == len(lanes) - 1 or load.busy_seconds > LONG_BUSY_SECONDS for number, load in enumerate(lanes)]
+    alike = [load for number, load in enumerate(lanes) if long[number] == long[lane] or number == lane]
+    place = sum(1 for number in range(lane) if long[number] == long[lane])
+    if not any(load.in_hand for number, load in enumerate(lanes) if long[number] != long[lane]):
+        return evenly(slots, alike, place)
+    return evenly(max(1, slots // 4) if long[lane] else slots - slots // 4, alike, place)
 
 
 class Lanes:
@@ -51,13 +71,9 @@ class Lanes:
         """Each consumer has `ended` as its stop, and no idle limit of its own; `idle_exit` in seconds, 0: never."""
         self.consumers = tuple(consumers)
         self._share, self._stop, self._ended, self._idle_exit = share, stop, ended, idle_exit
+        self._busy = [(0.0, float("-inf"))] * len(self.consumers)  # since when, and when work was last seen
         for lane, consumer in enumerate(self.consumers):
             consumer.room = partial(self._room, lane)
-
-    @property
-    def in_hand(self) -> list[int]:
-        """Messages held now, by lane."""
-        return [consumer.in_hand for consumer in self.consumers]
 
     async def run(self) -> None:
         """Consume until the end; whatever ends it, all finish or give back what is in hand. Raises ConsumerDead."""
@@ -84,4 +100,15 @@ class Lanes:
             stopped.cancel()
 
     def _room(self, lane: int, slots: int) -> int:
-        return self._share(slots, self.in_hand, lane)
+        now = time.monotonic()
+        return self._share(slots, [self._load(number, now) for number in range(len(self.consumers))], lane)
+
+    def _load(self, lane: int, now: float) -> Load:
+        since, last = self._busy[lane]
+        held = self.consumers[lane].in_hand
+        if now - last > PAUSE_SECONDS:
+            since = now
+        if held:
+            last = now
+        self._busy[lane] = since, last
+        return Load(held, last - since if now - last <= PAUSE_SECONDS else 0.0)

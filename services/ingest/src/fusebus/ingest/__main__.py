@@ -7,7 +7,7 @@ import sys
 from datetime import UTC, datetime
 
 from fusebus.blobs import Blobs
-from fusebus.bus import Bus, last_yields
+from fusebus.bus import Bus, newcomers_first
 from fusebus.contracts.topology import ASIDE, UPLOAD_SUBSCRIPTIONS, upload_subscription
 from fusebus.host import Life, run_service
 from fusebus.ingest.admission import Admission
@@ -57,7 +57,7 @@ async def main(settings: IngestSettings, life: Life) -> None:
                         "uploads",
                         (*UPLOAD_SUBSCRIPTIONS, upload_subscription(ASIDE)),
                         ingest,
-                        share=last_yields,
+                        share=newcomers_first,
                         stop=life.stop,
                         settings=settings.consumer,
                     )
