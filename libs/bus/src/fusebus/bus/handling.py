@@ -5,9 +5,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import partial
+
+from opentelemetry.trace import StatusCode
 
 from fusebus.bus import measures
 from fusebus.bus.context import Context, Handler
@@ -24,6 +27,7 @@ from fusebus.contracts.outcomes import Outcome
 from fusebus.host import log_fields
 
 Renew = Callable[[], Awaitable[datetime]]
+Failed = Callable[[BaseException], None]
 
 log = logging.getLogger(__name__)
 
@@ -61,26 +65,30 @@ class Handling:
         ids = {name: str(value) for name in ("upload", "run") if (value := message.properties.get(name))}
         with (
             log_fields(message_id=message.message_id, **ids),
-            process_span(self._source, message, envelope),
-            measures.processing(self._source),
+            _told(self._source, message, envelope) as failed,
         ):
             measures.waited(self._source, message.enqueued_at)
             try:
                 if renew is not None:
                     async with asyncio.timeout(self._settings.renew_seconds):
                         lock.expires = (await renew()).timestamp()
-                return await self._handle_and_publish(message, envelope, lock)
+                return await self._handle_and_publish(message, envelope, lock, failed)
             except LockLost as error:
+                failed(error)
                 return GiveBack(str(error))  # a lock that is really lost is noticed when settling
             except (LinkBroken, TimeoutError) as error:
+                failed(error)
                 return GiveBack(f"too old to start: {error}")
             except asyncio.CancelledError:
                 return GiveBack("stopped")
             except PublishFailed as error:
+                failed(error)
                 log.warning("giving back %s: %s", message.message_id, error)
                 return GiveBack("publish failed")
 
-    async def _handle_and_publish(self, message: Received, envelope: Envelope, lock: Lock) -> Settlement:
+    async def _handle_and_publish(
+        self, message: Received, envelope: Envelope, lock: Lock, failed: Failed
+    ) -> Settlement:
         context = Context(
             envelope=envelope,
             delivery_count=message.delivery_count,
@@ -95,6 +103,7 @@ class Handling:
         except (LockLost, PublishFailed):
             raise
         except Exception as error:
+            failed(error)
             log.exception("attempt %d of %s failed", envelope.attempt, message.message_id)
             decided = plan_failure(error, envelope, self._source, self._settings, now())
             await self._publish(decided, lock)
@@ -150,3 +159,19 @@ class Handling:
                     raise
                 log.warning("%s: holding a finished message: %s", self._source.name, error)
                 await asyncio.sleep(self._settings.retry_seconds)
+
+
+@contextmanager
+def _told(source: Source, message: Received, envelope: Envelope) -> Iterator[Failed]:
+    """The span and the measure of one message's handling.
+
+    Call what it yields where the handling failed: every failure becomes a settlement, so none is raised out of it.
+    """
+    with process_span(source, message, envelope) as span_, measures.processing(source) as attributes:
+
+        def failed(error: BaseException) -> None:
+            attributes["error.type"] = type(error).__qualname__
+            span_.set_attribute("error.type", attributes["error.type"])
+            span_.set_status(StatusCode.ERROR)
+
+        yield failed

@@ -76,10 +76,11 @@ def waited(source: Source, enqueued_at: datetime | None) -> None:
 
 
 @contextmanager
-def processing(source: Source) -> Iterator[None]:
-    """One message is handled."""
-    with timed(_process.record, destination(source.topic, source.subscription)):
-        yield
+def processing(source: Source) -> Iterator[dict[str, str]]:
+    """One message is handled. What is put into the attributes that it yields is recorded with it."""
+    attributes = destination(source.topic, source.subscription)
+    with timed(_process.record, attributes):
+        yield attributes
 
 
 @contextmanager
