@@ -1,8 +1,8 @@
+import msgspec
 import pytest
 
-from fusebus.contracts.messages import (
-    CloseRun,
-)
+from fusebus.blobs import StorageError, layout
+from fusebus.contracts.messages import CloseRun
 from fusebus.contracts.outcomes import Done
 from fusebus.ledger import LedgerUnavailable, MailState, RunState
 from fusebus.notifier.mailers import NotSent, OutcomeUnknown
@@ -160,3 +160,49 @@ async def test_a_certain_failure_after_an_unknown_one_stays_unknown(world, make)
         world.pass_time(30)
         await world.take(make.check(sequence))
     assert world.ledger.mails[make.run_id].state is MailState.UNKNOWN
+
+
+@pytest.fixture
+def refused(world):
+    """Storage refuses the supplier's container, as it does an identity without its role there."""
+    write = world.results.write
+
+    async def only_results(container, name, data, content_type):
+        if container != layout.RESULTS:
+            raise StorageError(f"{container}/{name}: 403")
+        await write(container, name, data, content_type)
+
+    world.results.write = only_results
+
+
+async def test_a_receipt_that_is_refused_for_long_holds_neither_mail_nor_run(world, make, refused, caplog):
+    world.mailer.failures = [NotSent("connection refused", passing=True)]
+    world.enter("u1")
+    world.pass_time(36_000)  # from closing to the last final
+    world.ledger.runs_by_id[make.run_id] = msgspec.structs.replace(world.run, state=RunState.CLOSED)
+    late = msgspec.structs.replace(make.analysed("u1"), analysed_at=world.now)
+    await world.take(late)
+    for sequence in range(119):  # an hour but half a minute
+        world.pass_time(30)
+        assert (await world.take(make.check(sequence))).publish
+    assert (world.mailer.tries, world.run.state) == (0, RunState.CLOSED), "it may be a matter of minutes"
+    world.pass_time(31)
+    assert (await world.take(make.check(119))).publish, "the mail itself is tried again"
+    assert [one.levelname for one in caplog.records if "without a receipt" in one.message] == ["ERROR"]
+    world.restart()
+    world.pass_time(30)
+    assert await world.take(make.check(120)) == Done()
+    assert world.run.state is RunState.COMPLETE
+    [mail] = world.mailer.sent
+    for part in ("plain", "html"):
+        assert "got no receipt" in mail.get_body((part,)).get_content()
+
+
+async def test_a_receipt_that_is_taken_at_last_is_not_missed(world, make, refused):
+    world.enter("u1")
+    await deliver(world, make, "u1")
+    await close(world, make)
+    assert world.mailer.tries == 0
+    del world.results.write
+    assert await world.take(make.check()) == Done()
+    assert "receipt" not in world.mailer.sent[0].get_body(("plain",)).get_content()

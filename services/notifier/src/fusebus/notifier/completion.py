@@ -5,17 +5,19 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import defaultdict
+from collections.abc import Sequence
+from datetime import timedelta
 from email.message import EmailMessage
 
 import msgspec
 
-from fusebus.blobs import layout
+from fusebus.blobs import StorageError, layout
 from fusebus.ledger import FinalKind, RunContents, RunRow, RunState, UploadRow
 from fusebus.notifier import policy, telemetry
 from fusebus.notifier.listed import listed_of, searched
 from fusebus.notifier.mail import Envelope, message_id, run_key, summary_mail
 from fusebus.notifier.ports import Ports
-from fusebus.notifier.receipts import leave_receipt
+from fusebus.notifier.receipts import has_receipt, leave_receipt
 from fusebus.notifier.report import render_report
 from fusebus.notifier.send_once import send_once
 from fusebus.notifier.summary import Summary, summarise, summary_json, summary_name
@@ -72,7 +74,9 @@ class Completion:
         key = run_key(run.run_id)
         if await ports.ledger.mail_marker(run.run_id) is None:  # a mail is only ever meant after its report
             await self._report(summary)
-            await leave_receipt(run, uploads, summary, ports.results)
+            receipt = await self._receipt(run, uploads, summary)
+        else:
+            receipt = await has_receipt(run, ports.results)
         envelope = envelope_of(ports)
         since = run.closed_at or run.last_upload_at
 
@@ -81,7 +85,7 @@ class Completion:
                 : ports.settings.mail_pictures
             ]
             small = await thumbnails(run.run_id, shown, ports.results, ports.shrink)
-            return summary_mail(summary, small, envelope, ports.clock())
+            return summary_mail(summary, small, envelope, ports.clock(), without_receipt=not receipt)
 
         if not await send_once(run.run_id, message_id(key, envelope), write, since, ports):
             return False
@@ -109,6 +113,19 @@ class Completion:
             layout.RESULTS, summary_name(summary.run_id), summary_json(summary), "application/json"
         )
         await ports.results.write(layout.RESULTS, layout.report_name(summary.run_id), page, "text/html; charset=utf-8")
+
+    async def _receipt(self, run: RunRow, uploads: Sequence[UploadRow], summary: Summary) -> bool:
+        """Leave the receipt; False where that failed for so long that the run ends without. Raises StorageError."""
+        ports = self._ports
+        try:
+            await leave_receipt(run, uploads, summary, ports.results)
+        except StorageError as error:
+            done_at = max(summary.closed_at, *(upload.final.at for upload in uploads if upload.final), run.opened_at)
+            if ports.clock() - done_at < timedelta(seconds=ports.settings.receipt_patience_seconds):
+                raise
+            _log.error("the run ends without a receipt for its supplier: %s", error)
+            return False
+        return True
 
     async def _earlier(self, run_id: str, uploads: list[UploadRow]) -> dict[str, UploadRow]:
         """Uploads in other runs that this run's duplicates repeat, by their ids."""

@@ -57,7 +57,14 @@ class _Problem(Struct, frozen=True):
     text: str
 
 
-def summary_mail(summary: Summary, thumbnails: Mapping[str, bytes], envelope: Envelope, now: datetime) -> EmailMessage:
+def summary_mail(
+    summary: Summary,
+    thumbnails: Mapping[str, bytes],
+    envelope: Envelope,
+    now: datetime,
+    *,
+    without_receipt: bool = False,
+) -> EmailMessage:
     """A run's mail. `thumbnails`: JPEG bytes by upload id, in the order in which they shall appear."""
     run = presentable(summary)
     domain = _domain(envelope)
@@ -70,7 +77,7 @@ def summary_mail(summary: Summary, thumbnails: Mapping[str, bytes], envelope: En
         "parts": parts(run),
         "title": title(run),
         "findings": findings(run),
-        "next_steps": next_steps(run),
+        "next_steps": next_steps(run, without_receipt),
         "period": period(run.opened_at, run.closed_at),
         "problems": problems[:MOST_PROBLEMS],
         "more": max(0, len(problems) - MOST_PROBLEMS),

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
-from fusebus.blobs import BlobChanged, BlobExists, BlobVanished, StorageUnavailable, layout
+from fusebus.blobs import BlobChanged, BlobExists, BlobVanished, StorageError, StorageUnavailable, layout
 from fusebus.ledger import RunRow, UploadRow
 from fusebus.notifier.ports import ResultStore
 from fusebus.notifier.receipt import (
@@ -44,6 +44,17 @@ async def leave_receipt(run: RunRow, uploads: Sequence[UploadRow], summary: Summ
         for suffix, (data, content_type) in files.items():
             await store.write(container, layout.receipt_name(run.run_id, suffix), data, content_type)
     await _shown(container, receipt, files, store)
+
+
+async def has_receipt(run: RunRow, store: ResultStore) -> bool:
+    """Whether the run's receipt is where its supplier may read it. Raises StorageUnavailable."""
+    container = layout.receipt_container(run.supplier)
+    try:
+        return await store.properties(container, layout.receipt_name(run.run_id, "json")) is not None
+    except StorageUnavailable:
+        raise
+    except StorageError:  # who may not look could not write either
+        return False
 
 
 async def _shown(container: str, receipt: Receipt, files: Files, store: ResultStore) -> None:

@@ -123,7 +123,7 @@ def findings(run: Summary) -> str:
     return f"{counted(counts.neutrals, 'fuse neutral')} in {where} {photos}."
 
 
-def next_steps(run: Summary) -> str:
+def next_steps(run: Summary, without_receipt: bool = False) -> str:
     """What is left to do, and for whom."""
     counts = run.counts
     sentences = []
@@ -136,6 +136,8 @@ def next_steps(run: Summary) -> str:
         sentences.append(f"{counted(len(run.lost), 'listed file')} {'is' if one else 'are'} missing.")
     if counts.failed:
         sentences.append(f"{counted(counts.failed, 'photo')} failed on our side.")
+    if without_receipt:
+        sentences.append("Its supplier got no receipt, for storage did not take it: the notifier's log says why.")
     return " ".join(sentences) or ("Nothing is left to do." if counts.uploads else "Nothing was uploaded.")
 
 

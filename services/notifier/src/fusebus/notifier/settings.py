@@ -57,6 +57,11 @@ class NotifierSettings(Struct, frozen=True, kw_only=True):
         Meta(gt=0, description="Seconds before a message comes back whose ledger write failed; doubles up to 300."),
     ] = 5.0
 
+    receipt_patience_seconds: Annotated[
+        float,
+        Meta(gt=0, description="Seconds after a run's last final in which a refused receipt is tried again."),
+    ] = 3600.0
+
     mailer: Annotated[
         Literal["folder", "smtp"], Meta(description="Where mail goes: .eml files in `mail_folder`, or the SMTP relay.")
     ] = "folder"
