@@ -33,7 +33,7 @@ TRIES = 2
 _KEPT_VARIABLES = ("PATH", "LANG", "LC_ALL", "PYTHONPATH", "LD_LIBRARY_PATH", "TMPDIR")
 _ONE_THREAD = dict.fromkeys(("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 _SMALL_PAGES = {"NUMPY_MADVISE_HUGEPAGE": "0"}
-"""Large pages save a tenth of a second at 30 megapixels; where the kernel must tidy up for them, they cost half of one."""
+"""Large pages save a tenth of a second at 30 megapixels, or cost half of one where the kernel must tidy up for them."""
 _CRASHES = frozenset({signal.SIGSEGV, signal.SIGBUS, signal.SIGABRT, signal.SIGILL, signal.SIGFPE, signal.SIGSYS})
 
 
