@@ -19,6 +19,7 @@ from fusebus.contracts.messages import (
     DuplicateFound,
     ImageAccepted,
     ImageRejected,
+    JobKind,
     Message,
     RejectReason,
     RunCheck,
@@ -202,6 +203,16 @@ async def test_kept_fields_and_warnings_travel_with_an_accepted_photo(bench: Ben
     assert isinstance(message, ImageAccepted)
     assert (message.captured_at, message.camera) == ("2026-01-02T03:04:05", "X100")
     assert message.quality == ("blurred", "too_small")
+
+
+async def test_the_job_kind_is_kept_in_the_row_whoever_says_it(bench: Bench) -> None:
+    convert = msgspec.structs.replace(bench.settings, job_kind=JobKind.CONVERT)
+    bench.settings, detect = convert, bench.settings
+    event = bench.upload("a")
+    (first,) = await bench.told(event)
+    assert bench.book.rows[upload_id("a")].job_kind is JobKind.CONVERT, "else nobody else could know it"
+    bench.settings = detect
+    assert await bench.told(event) == [first], "a repeat says the same"
 
 
 async def test_where_a_picture_is_rebuilt_the_workers_get_that_one_pinned_by_its_digest(bench: Bench) -> None:

@@ -132,9 +132,10 @@ class UploadEntry(msgspec.Struct, frozen=True, kw_only=True):
     detail: str = ""
     """For ops: what exactly was found."""
     job_kind: JobKind | None = None
-    """The supplier's own terms when it arrived; None: ingest's settings."""
+    """The supplier's own terms, or else ingest's settings, when it arrived; None: of an older release."""
     lane: Lane | None = None
     deadline_seconds: float | None = None
+    """As its lane the supplier's own when it arrived; None: ingest's settings."""
     manifest: ManifestFacts | None = None
     """Set where the upload is a manifest, taken or refused."""
     when: str = ""

@@ -111,8 +111,8 @@ class Ingest:
             finding = await examine(place, self.blobs, check_in_turn, self._limits)
         terms = await self.admission.record(place.supplier) if self.admission else None
         now = self.clock()
-        job_kind = terms.job_kind if terms else None
-        timing = timing_of(terms, job_kind or self.settings.job_kind, self.settings)
+        job_kind = (terms.job_kind if terms else None) or self.settings.job_kind
+        timing = timing_of(terms, job_kind, self.settings)
         when, release_at = terms_of(timing, now) if self.schedule and finding.image else ("", None)
         entry = UploadEntry(
             upload_id=place.upload_id,
