@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections import Counter
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -219,7 +220,19 @@ async def running(
             yield topics, life, running
         finally:
             life.stop.set()
-            await asyncio.gather(running, *readers)
+            await ended(running, *readers)
+
+
+async def ended(*tasks: asyncio.Task[None], seconds: float = 60.0) -> None:
+    """Waits for them; after `seconds` it fails with what every task waits for."""
+    _, left = await asyncio.wait(tasks, timeout=seconds)
+    if left:
+        for task in asyncio.all_tasks():
+            task.print_stack(file=sys.stdout)
+        for task in left:
+            task.cancel()
+        pytest.fail(f"{len(left)} of {len(tasks)} did not end within {seconds:.0f} s")
+    await asyncio.gather(*tasks)
 
 
 async def until(condition: Any, seconds: float = 90.0) -> None:

@@ -80,6 +80,7 @@ def test_a_second_broker_on_the_directory_says_that_it_is_in_use(durable: Durabl
     assert "in use by another broker" in second.stderr
 
 
+@pytest.mark.long  # the SDK tries what is not answered again, for minutes
 def test_a_full_disk_refuses_sends_and_goes_on_when_there_is_room(durable: DurableBroker) -> None:
     accepted: list[str] = []
     with durable.client() as client:
