@@ -219,6 +219,36 @@ async def test_run_now_announces_at_once_what_waits_and_what_still_comes_and_the
     assert await bench.told(opening.message) == []
 
 
+async def test_run_now_announces_nothing_twice_that_went_before_it(bench: Bench) -> None:
+    await bench.terms(when={"any": "windows 15:30,20:00"})
+    (opening,) = await bench.told(await bench.upload(1))
+    assert isinstance(opening.message, ReleaseRun)
+    bench.now = opening.message.opens_at
+    (early,) = images(await bench.told(opening.message))
+    bench.now += timedelta(minutes=1)
+    await bench.told(await bench.upload(2))  # waits for the evening
+
+    def asked() -> ReleaseRun:
+        return ReleaseRun(run_id=early.run_id, supplier=bench.supplier, opens_at=bench.now, requested_by="me")
+
+    bench.now += timedelta(minutes=20)  # longer than the topic remembers ids
+    first = asked()
+    (late,) = images(await bench.told(first))
+    assert late.upload_id != early.upload_id, "what the window released is in a queue, or in a worker's hands"
+    bench.now += timedelta(minutes=20)
+    assert images(await bench.told(asked())) == [], "said a second time"
+    assert images(await bench.told(first)) == [late], "but the first word, delivered once more, is carried out"
+
+
+async def test_run_now_of_a_clock_that_is_ahead_releases_all_the_same(bench: Bench) -> None:
+    await bench.terms(when={"any": "on-command"})
+    await bench.told(await bench.upload(1))
+    (run,) = await bench.ledger.runs(bench.supplier)
+    ahead = bench.now + timedelta(hours=1)
+    asked = ReleaseRun(run_id=run.run_id, supplier=bench.supplier, opens_at=ahead, requested_by="me")
+    assert len(images(await bench.told(asked))) == 1
+
+
 async def test_on_command_waits_until_people_say_so(bench: Bench) -> None:
     await bench.terms(when={"any": "windows", "detect": "on-command"})
     assert await bench.told(await bench.upload(1)) == [], "nothing is scheduled"

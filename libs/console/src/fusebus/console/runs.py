@@ -131,7 +131,8 @@ def reprocess(
 
     The photos get a new run, with results and a summary of its own that names the model. Photos that failed are tried
     too; refused files, duplicates, conversions and what this model has seen already are left out. The same command
-    again continues where it was interrupted, and never does the work twice.
+    again continues where it was interrupted: it sends what has no final yet. What waits in a queue since more than
+    10 minutes is sent twice then, and may be analysed twice, with one final: say it again only where nothing moves.
 
     \b
     Example: fusebus reprocess 20261121T103000Z-acme-0f0f0f0f --model fuses@2 --dry-run

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Protocol
@@ -23,6 +23,9 @@ _log = logging.getLogger(__name__)
 OPENS_SOON = timedelta(seconds=2)
 """A window so near counts as open: whoever opens it elsewhere, by a clock that is ahead of ours, may not find this
 upload any more."""
+SAID_AGAIN = timedelta(minutes=5)
+"""What began so shortly before people's word is announced once more: the topic still drops the repeat by its id, and
+clocks differ. What began earlier is in a queue or in a worker's hands, and a repeat would be done twice."""
 MOST_ARRANGED = 10_000
 """Openings that are known to be arranged for; beyond, the ledger is asked again."""
 
@@ -94,7 +97,9 @@ class Schedule:
         ]
 
     async def release(self, order: ReleaseRun) -> Outcome:
-        """Announce what waits for this window, or, at people's word, all that waits. A repeat says the same again.
+        """Announce what waits for this window, or, at people's word, all that waited when they gave it.
+
+        A repeat says the same again.
 
         Raises LedgerError.
         """
@@ -107,24 +112,15 @@ class Schedule:
         if run is None or run.cancelled_at is not None or (not asked and _went_before(run, order.opens_at)):
             _log.info("nothing to release", extra={"run": order.run_id, "known": run is not None})
             return Done()
-        waiting = self._waiting(await self.ledger.uploads(order.run_id), None if asked else order.opens_at)
+        uploads = [upload for upload in await self.ledger.uploads(order.run_id) if _is_due(upload)]
         if asked:
+            word_at = min(order.opens_at, self.clock()) - SAID_AGAIN
+            waiting = [upload for upload in uploads if upload.waits(run, word_at)]
             self.coming.changed(order.run_id)
+        else:
+            waiting = [upload for upload in uploads if upload.release_at == order.opens_at]
         _log.info("released", extra={"run": order.run_id, "images": len(waiting), "asked_by": order.requested_by})
         return Done(tuple(Outgoing(message=accepted(upload, run, self.settings)) for upload in waiting))
-
-    @staticmethod
-    def _waiting(uploads: Iterable[UploadRow], opens_at: datetime | None) -> list[UploadRow]:
-        """Those of this window (None: of any) that have no final, and whose photo no earlier upload has brought."""
-        return [
-            upload
-            for upload in uploads
-            if upload.when
-            and upload.image is not None
-            and upload.final is None
-            and not upload.waits_for
-            and (opens_at is None or upload.release_at == opens_at)
-        ]
 
 
 def accepted(upload: UploadRow, run: RunRow | None, settings: IngestSettings) -> ImageAccepted:
@@ -136,6 +132,11 @@ def accepted(upload: UploadRow, run: RunRow | None, settings: IngestSettings) ->
     begins = upload.begins_at(run)
     # What waited for its window has had no time yet.
     return message if begins is None else msgspec.structs.replace(message, deadline=begins + allowed)
+
+
+def _is_due(upload: UploadRow) -> bool:
+    """Whether it has a window or waits for people, no final, and no earlier upload has brought its photo."""
+    return bool(upload.when) and upload.image is not None and upload.final is None and not upload.waits_for
 
 
 def _went_before(run: RunRow, opens_at: datetime) -> bool:
