@@ -14,11 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from azure.storage.blob.aio import BlobServiceClient
 from click.testing import CliRunner, Result
 
 from fusebus.blobs import Blobs, BlobSettings
 from fusebus.console.__main__ import fusebus
-from fusebus.ledger import Grant, Ledger, LedgerSettings
+from fusebus.ledger import Grant, Ledger, LedgerSettings, LedgerUnavailable
 
 Run = Callable[..., Result]
 
@@ -115,6 +116,45 @@ def test_a_grant_comes_with_a_link_that_reads_receipts_until_it_is_revoked(
     assert status() == 200
     assert run("supplier", "revoke", supplier).exit_code == 0
     assert status() == 403
+
+
+@pytest.mark.parametrize("fails", ["receipts", "uploads", "no container", "ledger"])
+def test_a_grant_that_fails_leaves_nothing_that_holds(
+    run: Run, supplier: str, blob_settings: BlobSettings, monkeypatch: pytest.MonkeyPatch, fails: str
+) -> None:
+    run("supplier", "add", supplier)
+    until = datetime.now(UTC) + timedelta(days=1)
+
+    async def prepare() -> None:
+        async with Blobs(blob_settings) as blobs:
+            await blobs.create_container(f"to-{supplier}")
+            for number in range(5 if fails in ("receipts", "uploads") else 0):  # all that a container can have
+                await (blobs.receipt_grant if fails == "receipts" else blobs.supplier_grant)(
+                    supplier, f"g{number}", until
+                )
+
+    async def refuse(self: Ledger, grant: Grant) -> None:
+        raise LedgerUnavailable("no answer")
+
+    async def policies() -> set[str]:
+        async with BlobServiceClient.from_connection_string(blob_settings.connection.reveal()) as service:
+            there = [f"to-{supplier}"] if fails == "no container" else [f"in-{supplier}", f"to-{supplier}"]
+            found = [await service.get_container_client(name).get_container_access_policy() for name in there]
+            return {str(one.id) for one in (*found[0]["signed_identifiers"], *found[-1]["signed_identifiers"])}
+
+    async def delete() -> None:
+        async with BlobServiceClient.from_connection_string(blob_settings.connection.reveal()) as service:
+            await service.delete_container(f"in-{supplier}")
+
+    asyncio.run(prepare())
+    if fails == "no container":
+        asyncio.run(delete())
+    if fails == "ledger":
+        monkeypatch.setattr(Ledger, "note_grant", refuse)
+    refused = run("supplier", "grant", supplier)
+    assert (refused.exit_code, "sig=" in refused.output) == (1, False), refused.output
+    assert not {name for name in asyncio.run(policies()) if not name.startswith("g")}
+    assert answer(run("supplier", "show", supplier, "--json"))["grants"] == []
 
 
 def test_a_grant_that_storage_cant_take_back_alone_is_told_with_the_way_out(

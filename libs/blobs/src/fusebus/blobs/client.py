@@ -252,11 +252,13 @@ class Blobs:
 
         Raises StorageUnavailable, StorageError (GrantUnavailable where others change the grants all the time)."""
         container = supplier_container(supplier)
-        with translated(f"revocation for {container}"):
-            await grants.revoke(self._service, container, grant_ids)
         receipts = receipt_container(supplier)
-        with contextlib.suppress(BlobVanished), translated(f"revocation for {receipts}"):  # not made yet: none is there
-            await grants.revoke(self._service, receipts, grant_ids)
+        try:
+            with translated(f"revocation for {container}"):
+                await grants.revoke(self._service, container, grant_ids)
+        finally:  # whatever became of the other
+            with contextlib.suppress(BlobVanished), translated(f"revocation for {receipts}"):  # not made: none is there
+                await grants.revoke(self._service, receipts, grant_ids)
 
     async def _put(self, container: str, name: str, data: bytes, content_type: str, condition: dict[str, Any]) -> str:
         with translated(f"write of {container}/{name!r}"):

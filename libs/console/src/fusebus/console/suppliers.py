@@ -6,6 +6,7 @@ import re
 import secrets
 import sys
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
@@ -270,17 +271,22 @@ def grant(name: str, span: str, author: str | None, as_json: bool, settings_file
         record = await _known(ledger, name)
         if record.state is not SupplierState.ACTIVE:
             raise click.UsageError(f"{name} is {record.state.value}: fusebus supplier resume {name} comes first")
-        made = await blobs.supplier_grant(name, grant_id, until)
-        reads = await blobs.receipt_grant(name, grant_id, until)
-        noted = Grant(
-            grant_id=grant_id,
-            supplier=name,
-            made_at=now,
-            made_by=author or this_person(),
-            expires_at=made.expires_at,
-            revocable=made.revocable,
-        )
-        await ledger.note_grant(noted)
+        try:
+            reads = await blobs.receipt_grant(name, grant_id, until)  # the harmless one first
+            made = await blobs.supplier_grant(name, grant_id, until)
+            noted = Grant(
+                grant_id=grant_id,
+                supplier=name,
+                made_at=now,
+                made_by=author or this_person(),
+                expires_at=made.expires_at,
+                revocable=made.revocable,
+            )
+            await ledger.note_grant(noted)
+        except BaseException:  # nobody has its links, and no row names it: it must not take one of the few places
+            with suppress(StorageError):
+                await blobs.revoke_grants(name, {grant_id})
+            raise
         return noted, made.url, reads.url
 
     noted, url, receipts = _with_both(settings_file, work)
