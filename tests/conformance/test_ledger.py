@@ -92,7 +92,8 @@ async def test_a_repeat_finds_its_own_row_with_the_verdict_entered_first(ledger:
     first = await ledger.enter_upload(entry(), NOW)
     await ledger.enter_upload(entry("another"), NOW)
     repeated = await other.enter_upload(entry(reject=RejectReason.BLOB_VANISHED), NOW + timedelta(hours=1))
-    assert repeated == Entered(upload=first.upload, opened=True)
+    assert (repeated.upload, repeated.opened) == (first.upload, True)
+    assert repeated.run is not None and repeated.run.run_id == first.run_id
     assert await other.find_upload(first.upload.upload_id) == repeated
 
 
