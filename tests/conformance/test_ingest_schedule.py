@@ -60,7 +60,7 @@ class Bench:
     def start(self) -> None:
         """A new process: what was only in memory is gone."""
         clock = lambda: self.now  # noqa: E731
-        self.coming = Coming(ledger=self.ledger, settings=self.settings)
+        self.coming = Coming(ledger=self.ledger, settings=self.settings, clock=clock)
         self.ingest = Ingest(
             blobs=self.blobs,
             ledger=self.ledger,
@@ -194,6 +194,53 @@ async def test_what_a_process_did_not_tell_any_more_is_told_by_the_next_one(benc
     stop.set()
     await telling
     assert [window.images for window in windows] == [1]
+
+
+async def test_a_cancelled_runs_window_releases_nothing_any_more_for_the_dispatcher(bench: Bench) -> None:
+    bench.settings = msgspec.structs.replace(bench.settings, coming_seconds=0.05, coming_recount_seconds=0.1)
+    bench.start()
+    await bench.terms(when={"any": "windows"})
+    await bench.told(await bench.upload(1))
+    stop = asyncio.Event()
+    telling = asyncio.create_task(bench.coming.run(stop))
+
+    async def until_told(images: int) -> None:
+        async with asyncio.timeout(30):
+            while [window.images for window in await bench.ledger.windows(THREE, OPENS + timedelta(1))] != [images]:
+                await asyncio.sleep(0.05)
+
+    await until_told(1)
+    (run,) = await bench.ledger.runs(bench.supplier)
+    await bench.ledger.cancel_run(run.run_id, bench.now, by="me")  # as the notifier does, in another process
+    await until_told(0)
+    stop.set()
+    await telling
+
+
+async def test_a_start_counts_an_unfinished_run_however_many_came_after_it(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await bench.terms(when={"any": "windows"})
+    await bench.told(await bench.upload(1))
+    (first,) = await bench.ledger.runs(bench.supplier)
+    for number in (2, 3):  # each in a run of its own
+        await bench.ledger.close_run((await bench.ledger.runs(bench.supplier))[0].run_id, bench.now)
+        bench.now += timedelta(seconds=1)
+        await bench.told(await bench.upload(number))
+    newest = bench.ledger.runs
+
+    async def two_at_once(supplier: str | None = None, limit: int = 100, **skip: Any) -> Any:
+        return await newest(supplier, min(limit, 2), **skip)
+
+    monkeypatch.setattr(bench.ledger, "runs", two_at_once)
+    bench.start()
+    stop = asyncio.Event()
+    telling = asyncio.create_task(bench.coming.run(stop))
+    async with asyncio.timeout(30):
+        while first.run_id not in {window.name for window in await bench.ledger.windows(THREE, OPENS + timedelta(1))}:
+            await asyncio.sleep(0.05)
+    stop.set()
+    await telling
 
 
 async def test_run_now_announces_at_once_what_waits_and_what_still_comes_and_the_window_repeats_nothing(

@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import time
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import NamedTuple, Protocol
 
 from fusebus.contracts.messages import JobKind
@@ -17,6 +18,10 @@ from fusebus.ledger import LedgerError, RunRow, RunState, UploadRow, Window
 
 LAST_WORD_SECONDS = 5.0
 """For what changed last, once told to stop."""
+WINDOWS_AHEAD = timedelta(days=2)
+"""Further ahead opens none: each timing has a window a day, and the change from summer time makes one of 25 hours."""
+RUNS_AT_ONCE = 200
+"""That a start reads together, beside those that it has read already."""
 
 _log = logging.getLogger(__name__)
 
@@ -26,11 +31,15 @@ class Windows(Protocol):
 
     async def run(self, run_id: str) -> RunRow | None: ...
 
-    async def runs(self, supplier: str | None = None, limit: int = 100) -> list[RunRow]: ...
+    async def runs(
+        self, supplier: str | None = None, limit: int = 100, skip: Collection[str] = frozenset()
+    ) -> list[RunRow]: ...
 
     async def uploads(self, run_id: str) -> list[UploadRow]: ...
 
     async def announce_window(self, window: Window) -> None: ...
+
+    async def windows(self, after: datetime, before: datetime) -> list[Window]: ...
 
 
 class _Opening(NamedTuple):
@@ -67,10 +76,15 @@ def windows_of(run: RunRow, uploads: Iterable[UploadRow], settings: IngestSettin
 
 @dataclass(kw_only=True)
 class Coming:
-    """One process's view: runs whose windows changed are counted anew, at most so often; a start counts all."""
+    """One process's view: runs whose windows changed are counted anew, at most so often.
+
+    A start counts all unfinished runs. Those with a window ahead are counted again and again, for what others change:
+    people cancel a run, a photo gets a final before its window.
+    """
 
     ledger: Windows
     settings: IngestSettings
+    clock: Callable[[], datetime] = lambda: datetime.now(UTC)
     _changed: set[str] = field(default_factory=set)
 
     def changed(self, run_id: str) -> None:
@@ -92,10 +106,26 @@ class Coming:
                 await self.tell()
 
     async def _rounds(self) -> None:
-        await self._recall()
+        is_recalled, recount_at = False, 0.0
         while True:
+            is_recalled = is_recalled or await self._recall()
+            if time.monotonic() >= recount_at:
+                recount_at = time.monotonic() + self.settings.coming_recount_seconds
+                await self.recount()
             await self.tell()
             await asyncio.sleep(self.settings.coming_seconds)
+
+    async def recount(self) -> None:
+        """Have the runs counted anew that are told to release something in a window ahead."""
+        now = self.clock()
+        try:
+            windows = await self.ledger.windows(now, now + WINDOWS_AHEAD)
+        except LedgerError as error:
+            _log.warning("runs with a window ahead are not counted again yet: %s", error)
+        except Exception:  # a row that can't be decoded must not end the rounds, and ingest with them
+            _log.exception("windows ahead can't be read")
+        else:
+            self._changed.update(window.name for window in windows if window.images)
 
     async def tell(self) -> None:
         """Count the runs that changed and announce their windows. What fails is tried again the next time."""
@@ -119,11 +149,14 @@ class Coming:
         for window in windows_of(run, await self.ledger.uploads(run_id), self.settings):
             await self.ledger.announce_window(window)
 
-    async def _recall(self) -> None:
-        """Whatever a process before this one had not told any more."""
+    async def _recall(self) -> bool:
+        """Have every unfinished run counted: whatever a process before this one had not told. False: try again."""
+        seen: set[str] = set()
         try:
-            runs: Sequence[RunRow] = await self.ledger.runs()
+            while runs := await self.ledger.runs(limit=RUNS_AT_ONCE, skip=seen):
+                seen.update(run.run_id for run in runs)
+                self._changed.update(run.run_id for run in runs if run.state is not RunState.COMPLETE)
         except LedgerError as error:
-            _log.warning("earlier runs' windows are not told: %s", error)
-            return
-        self._changed.update(run.run_id for run in runs if run.state is not RunState.COMPLETE)
+            _log.warning("earlier runs' windows are not told yet: %s", error)
+            return False
+        return True

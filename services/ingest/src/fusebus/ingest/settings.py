@@ -43,6 +43,12 @@ class IngestSettings(Struct, frozen=True, kw_only=True):
     coming_seconds: Annotated[
         float, Meta(gt=0, description="How often at most the dispatcher is told anew what a window will release.")
     ] = 5.0
+    coming_recount_seconds: Annotated[
+        float,
+        Meta(
+            gt=0, description="How often runs with a window ahead are counted anew, for what people cancel meanwhile."
+        ),
+    ] = 60.0
     aside_after: Annotated[
         int,
         Meta(
