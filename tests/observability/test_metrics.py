@@ -23,8 +23,10 @@ OPERATE = Path(__file__).parents[2] / "docs" / "operate.md"
 SUFFIXES = ("_total", "_bucket", "_count", "_sum")
 NOT_IN_THIS_DELIVERY = {"fusebus.message.redeliveries", "fusebus.cost.forecast"}
 """Only where a lock ran out, or after a while; tests/unit/bus/test_measures.py sees the first."""
-OF_PROMETHEUS = {"le", "instance", "job", "error_type"}
-"""Labels of its own, and the attribute of what failed."""
+OF_PROMETHEUS = {"instance", "job"}
+"""Labels of its own."""
+OF_MESSAGES = {"messaging.system", "messaging.destination.name", "messaging.destination.subscription.name"}
+"""Attributes that the page names once for all metrics of messages."""
 PROMETHEUS_SECONDS = 60.0
 
 
@@ -39,10 +41,6 @@ def exported(observed: Any) -> dict[str, set[str]]:
     return found
 
 
-def labels_of(known: dict[str, set[str]]) -> set[str]:
-    return OF_PROMETHEUS.union(*known.values())
-
-
 def bare(name: str) -> str:
     for suffix in SUFFIXES:
         if name.endswith(suffix):
@@ -55,21 +53,55 @@ def metrics_in(query: str) -> set[str]:
     return {bare(name) for name in re.findall(r"\b(?:fusebus|messaging)_[a-z_]+", plain)}
 
 
-def labels_in(query: str) -> set[str]:
-    selectors = " ".join(re.findall(r"\{([^}]*)\}", query))
-    groups = " ".join(re.findall(r"\b(?:by|on) \(([^)]*)\)", query))
-    return set(re.findall(r"(\w+) *(?:=~|!~|!=|=)", selectors)) | set(re.findall(r"\w+", groups))
+def labels_in(query: str) -> Iterator[tuple[str, set[str]]]:
+    """Each metric with the labels by which it is chosen or grouped; a metric several times."""
+    for name, selector in re.findall(r"(\w+)\{([^}]*)\}", query):
+        yield name, set(re.findall(r"(\w+) *(?:=~|!~|!=|=)", selector))
+    for group in re.finditer(r"\bby \(([^)]*)\) \(", query):
+        end, depth = group.end(), 1
+        while depth:
+            depth += {"(": 1, ")": -1}.get(query[end], 0)
+            end += 1
+        for name in re.findall(r"\b(?:fusebus|messaging)_\w+(?=[\s{[)])", query[group.end() : end]):
+            yield name, set(re.findall(r"\w+", group[1]))
+
+
+def assert_labels(query: str, known: dict[str, set[str]]) -> None:
+    """No metric is asked for by a label that this metric does not have."""
+    rows = documented_attributes().items()
+    fails = {sanitize_full_name(name) for name, attributes in rows if "error.type" in attributes}
+    for name, labels in labels_in(query):
+        if (metric := bare(name)) in known:
+            own = known[metric] | ({"le"} if name.endswith("_bucket") else set())
+            error = {"error_type"} if metric.removesuffix("_seconds") in fails else set()
+            assert labels <= own | error | OF_PROMETHEUS, f"{metric} has no {labels - own}: {query}"
 
 
 def documented() -> set[str]:
     """The first column of the table in the page for operators."""
-    return set(re.findall(r"^\| `((?:fusebus|messaging)\.[a-z._]+)` \|", OPERATE.read_text(), re.MULTILINE))
+    return set(documented_attributes())
+
+
+def documented_attributes() -> dict[str, set[str]]:
+    """By metric, the attributes in its row of that table."""
+    row = r"^\| `((?:fusebus|messaging)\.[a-z._]+)` \|[^|]*\|[^|]*\|([^|]*)\|"
+    rows = re.findall(row, OPERATE.read_text(), re.MULTILINE)
+    return {name: set(re.findall(r"`([a-z._]+)`", attributes)) for name, attributes in rows}
 
 
 async def test_every_metric_is_in_the_operators_table_and_the_other_way_round(observed: Any) -> None:
     names = {name for name in observed.receiver.received.metrics if name.startswith(("fusebus.", "messaging."))}
     assert names <= documented()
     assert documented() - names <= NOT_IN_THIS_DELIVERY
+
+
+async def test_every_metric_has_the_attributes_of_its_row(observed: Any) -> None:
+    wrong = {}
+    for name, row in documented_attributes().items():
+        attributes = {one for some in observed.receiver.received.metrics.get(name, ()) for one in some} - OF_MESSAGES
+        if name not in NOT_IN_THIS_DELIVERY and attributes | {"error.type"} != row | {"error.type"}:
+            wrong[name] = attributes  # errors are there only where something failed
+    assert not wrong
 
 
 async def test_a_dead_letter_is_counted_where_it_lies_and_where_it_is_dealt_with(observed: Any) -> None:
@@ -110,7 +142,7 @@ async def test_the_dashboard_asks_only_for_what_is_exported(observed: Any, deplo
         asked = metrics_in(query)
         assert asked, query
         assert asked <= known.keys() | extra, query
-        assert labels_in(query) <= labels_of(known), query
+        assert_labels(query, known)
 
 
 async def test_the_alerts_ask_only_for_what_is_exported(observed: Any, deployment: Path) -> None:
@@ -122,7 +154,7 @@ async def test_the_alerts_ask_only_for_what_is_exported(observed: Any, deploymen
     assert len(expressions) > 10
     for expression in expressions:
         assert metrics_in(expression) <= known.keys() | extra, expression
-        assert labels_in(expression) <= labels_of(known), expression
+        assert_labels(expression, known)
 
 
 async def test_rules_hold_what_their_unit_tests_say(tool: Callable[[str], str], deployment: Path) -> None:
