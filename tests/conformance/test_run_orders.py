@@ -16,7 +16,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from fusebus.blobs import Blobs, BlobSettings, layout
-from fusebus.bus import Bus, BusSettings, ConsumerSettings
+from fusebus.bus import Bus, BusSettings, ConsumerSettings, taking_out
 from fusebus.console.__main__ import fusebus
 from fusebus.contracts.messages import BlobReference, ImageAccepted, JobKind, Lane
 from fusebus.contracts.outcomes import Outgoing
@@ -172,7 +172,14 @@ async def test_run_now_does_not_wait_for_the_window_and_goes_first(system: Syste
     await system.supply(4, when={"any": "on-command"})
     run = await system.run_of(uploads=4)
     told = answer(await system.fusebus("run-now", run.run_id, "--json"))
-    assert told == {"run_id": run.run_id, "lane": "urgent", "waited": 4, "moved": 0, "taken_up": True}
+    assert told == {
+        "run_id": run.run_id,
+        "lane": "urgent",
+        "waited": 4,
+        "moved": 0,
+        "moved_all": True,
+        "taken_up": True,
+    }
     await system.until_queued(**{"detect-urgent": 4})
     await system.supply(1, first=10)
     await system.until_queued(**{"detect-urgent": 5})
@@ -193,13 +200,20 @@ async def test_run_now_moves_what_waits_in_a_queue_already(system: System) -> No
 
 
 async def test_a_cancelled_run_leaves_an_outcome_for_each_photo_a_summary_and_nothing_in_a_queue(
-    system: System,
+    system: System, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await system.supply(3)
     first = await system.run_of(uploads=3)
     await system.until_queued(detect=3)
-    told = answer(await system.fusebus("cancel", first.run_id, "--reason", "sent twice", "--by", "me", "--json"))
-    assert told == {"run_id": first.run_id, "cancelled": 3, "done_before": 0, "taken_out": 3, "taken_up": True}
+    with monkeypatch.context() as hurry:
+        hurry.setattr(taking_out, "TAKE_SECONDS", -1.0)
+        told = answer(await system.fusebus("cancel", first.run_id, "--reason", "sent twice", "--by", "me", "--json"), 3)
+        said = await system.fusebus("cancel", first.run_id)
+    done = {"run_id": first.run_id, "cancelled": 3, "done_before": 0, "taken_up": True}
+    assert told == done | {"taken_out": 0, "taken_out_all": False}, "a queue too long is no queue without it"
+    assert (said.exit_code, "say it again" in said.output) == (3, True)
+    told = answer(await system.fusebus("cancel", first.run_id, "--json"))
+    assert told == done | {"taken_out": 3, "taken_out_all": True}
     assert not system.queued(), "nothing stays"
     finals = [upload.final for upload in await system.ledger.uploads(first.run_id)]
     assert {(final.kind, final.reason) for final in finals if final} == {(FinalKind.FAILED, "cancelled")}

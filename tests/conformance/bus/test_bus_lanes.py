@@ -13,7 +13,7 @@ import pytest
 from azure.servicebus import ServiceBusMessage
 from azure.servicebus.aio import ServiceBusClient
 
-from fusebus.bus import Bus, ConsumerSettings, Context, evenly
+from fusebus.bus import Bus, ConsumerSettings, Context, evenly, taking_out
 from fusebus.contracts.envelope import Envelope
 from fusebus.contracts.messages import BlobCreated, BlobCreatedData, ImageAccepted, JobKind, Lane
 from fusebus.contracts.outcomes import Aside, Outcome, Outgoing, done, retry
@@ -215,13 +215,26 @@ async def test_a_runs_messages_are_taken_out_from_between_others(
 ) -> None:
     mixed = zip(run_of(image, 30, Lane.NORMAL, "mine"), run_of(image, 30, Lane.NORMAL, "other"), strict=True)
     await bus.publisher().publish([one for pair in mixed for one in pair])
-    assert await bus.take_out("images", "detect", "mine") == 30
-    assert await bus.take_out("images", "detect", "mine") == 0, "nothing is left of it"
+    assert await bus.take_out("images", "detect", "mine") == (30, True)
+    assert await bus.take_out("images", "detect", "mine") == (0, True), "nothing is left of it"
     worker = Worker(0.0)
     async with consuming_lanes(worker):
         await eventually(lambda: len(worker.finished) == 30)
     assert {work.run_id for work in worker.finished} == {"other"}
     assert not peek("images/Subscriptions/detect")
+
+
+async def test_a_run_is_taken_out_of_a_queue_longer_than_what_is_looked_at_together(
+    bus: Bus, image: Image, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mixed = zip(run_of(image, 60, Lane.NORMAL, "other"), run_of(image, 60, Lane.NORMAL, "mine"), strict=True)
+    await bus.publisher().publish([one for pair in mixed for one in pair])
+    monkeypatch.setattr(taking_out, "MOST_PEEKS", 1)
+    monkeypatch.setattr(taking_out, "TAKE_SECONDS", -1.0)
+    assert await bus.take_out("images", "detect", "mine") == (0, False), "what time does not allow is said"
+    monkeypatch.undo()
+    monkeypatch.setattr(taking_out, "MOST_PEEKS", 1)
+    assert await bus.take_out("images", "detect", "mine") == (60, True)
 
 
 @pytest.mark.long
@@ -236,7 +249,7 @@ async def test_a_run_is_moved_to_another_lane(
         urgent = msgspec.structs.replace(envelope.message, lane=Lane.URGENT)
         return msgspec.structs.replace(envelope, message=urgent, replay=envelope.replay + 1)
 
-    assert await bus.take_out("images", "detect", "mine", hurried) == 10
+    assert await bus.take_out("images", "detect", "mine", hurried) == (10, True)
     worker = Worker()
     async with consuming_lanes(worker):
         await eventually(lambda: len(worker.finished) == 70)

@@ -10,6 +10,7 @@ from fusebus.bus.lanes import by_rank, evenly, newcomers_first
 from fusebus.bus.publisher import Publisher
 from fusebus.bus.settings import BusSettings, ConsumerSettings
 from fusebus.bus.settlement import Parcel
+from fusebus.bus.taking_out import Taken
 from fusebus.bus.worker import Consumer
 
 __all__ = [
@@ -27,6 +28,7 @@ __all__ = [
     "Parcel",
     "PublishFailed",
     "Publisher",
+    "Taken",
     "by_rank",
     "evenly",
     "newcomers_first",

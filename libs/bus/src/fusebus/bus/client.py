@@ -21,7 +21,7 @@ from fusebus.bus.publisher import Publisher
 from fusebus.bus.queues import QueueWatch
 from fusebus.bus.settings import BusSettings, ConsumerSettings
 from fusebus.bus.settlement import Source
-from fusebus.bus.taking_out import Instead, TakingOut
+from fusebus.bus.taking_out import Instead, Taken, TakingOut
 from fusebus.bus.worker import Consumer, Limit
 from fusebus.contracts import topology
 from fusebus.host import metrics_are_read
@@ -174,10 +174,10 @@ class Bus:
         """Whether consumers get anything: not where the subscription is disabled; None: it can't be read."""
         return await self._administration.receiving(topic, subscription)
 
-    async def take_out(self, topic: str, subscription: str, run_id: str, instead: Instead = lambda _: None) -> int:
+    async def take_out(self, topic: str, subscription: str, run_id: str, instead: Instead = lambda _: None) -> Taken:
         """Take the run's messages out of a subscription; what `instead` makes of each is sent to the topic first.
 
-        How many; not those that workers hold. Raises BusError: a repeat takes the rest.
+        How many, and whether those are all; not those that workers hold. Raises BusError: a repeat takes the rest.
         """
         topology.subscription(topic, subscription)
         return await TakingOut(self._connection, topic, subscription, self._settings).run(

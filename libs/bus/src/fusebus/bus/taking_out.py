@@ -6,6 +6,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 from fusebus.bus.connection import Connection, close_quietly
 from fusebus.bus.errors import BusError, LinkBroken, LockLost
@@ -19,14 +20,33 @@ from fusebus.contracts.envelope import Envelope, Poison
 RECEIVE_MESSAGES = 200
 RECEIVE_SECONDS = 1.0
 MOST_PEEKS = 200
-"""Pages of a queue that are looked through: 10,000 messages with 50 a page."""
+"""Pages of a queue that are looked through before what they have of the run is taken: 10,000 messages, 50 a page."""
 TAKE_SECONDS = 30.0
 """So long at most are other runs' messages held back meanwhile: half of a lock."""
+MOST_SECONDS = 300.0
+"""No further stretch of a queue is begun after this: one may be filled quicker than it is looked through."""
 
 Instead = Callable[[Envelope], Envelope | None]
 """What goes into the topic in a message's place; None: nothing."""
 
 log = logging.getLogger(__name__)
+
+
+class Taken(NamedTuple):
+    """What became of a run's messages in a subscription."""
+
+    messages: int
+    """That were taken out."""
+    is_all: bool
+    """Whether all of it was looked through, and all that was found was taken; else a repeat takes more."""
+
+
+class _Stretch(NamedTuple):
+    last: int | None
+    """The highest sequence number of the run's messages; None where there are none: then nobody is disturbed."""
+    after: int
+    """Where the next stretch begins."""
+    is_end: bool
 
 
 class TakingOut:
@@ -37,24 +57,33 @@ class TakingOut:
         self._topic, self._subscription = topic, subscription
         self._link = ReceiveLink(connection, topic, subscription, settings)
 
-    async def run(self, run_id: str, instead: Instead, publisher: Publisher) -> int:
-        """How many messages of the run were taken out, each replaced first; workers keep what they hold.
+    async def run(self, run_id: str, instead: Instead, publisher: Publisher) -> Taken:
+        """Take the run's messages out to the queue's end, each replaced first; workers keep what they hold.
 
         Raises BusError: some may be out already, a repeat takes the rest.
         """
+        count, after, until = 0, 0, time.monotonic() + MOST_SECONDS
         try:
-            last = await self._last_of(run_id)
-            return await self._take(run_id, last, instead, publisher) if last is not None else 0
+            while True:
+                stretch = await self._look(run_id, after)
+                if stretch.last is not None:
+                    taken = await self._take_up_to(stretch.last, run_id, instead, publisher, until)
+                    count += taken.messages
+                    if not taken.is_all:
+                        return Taken(count, False)
+                if stretch.is_end or time.monotonic() >= until:
+                    return Taken(count, stretch.is_end)
+                after = stretch.after
         except (LinkBroken, TimeoutError) as error:
             raise BusError(f"{self._topic}/{self._subscription}: {error}") from error
         finally:
             await self._link.close()
 
-    async def _last_of(self, run_id: str) -> int | None:
-        """The highest sequence number of the run's messages; None where there are none: then nobody is disturbed."""
+    async def _look(self, run_id: str, after: int) -> _Stretch:
+        """What the next pages behind a sequence number have of the run."""
         client = self._connection.client()
         receiver = self._connection.receiver(client, self._topic, self._subscription)
-        last, after = None, 0
+        last = None
         try:
             async with asyncio.timeout(self._settings.open_seconds):
                 await receiver.__aenter__()
@@ -65,7 +94,7 @@ class TakingOut:
                     )
                 found = [received(raw) for raw in page]
                 if not found:
-                    break
+                    return _Stretch(last, after, True)
                 last = next((one.sequence for one in reversed(found) if _is_of(one, run_id)), last)
                 after = found[-1].sequence
         except Exception as error:
@@ -73,22 +102,32 @@ class TakingOut:
         finally:
             await close_quietly(receiver, self._settings.close_seconds)
             await close_quietly(client, self._settings.close_seconds)
-        return last
+        return _Stretch(last, after, False)
 
-    async def _take(self, run_id: str, last: int, instead: Instead, publisher: Publisher) -> int:
+    async def _take_up_to(self, last: int, run_id: str, instead: Instead, publisher: Publisher, until: float) -> Taken:
+        """Again and again while it gets on: a long queue takes longer than others may be held back."""
+        count = 0
+        while True:
+            taken = await self._take(run_id, last, instead, publisher)
+            count += taken.messages
+            if taken.is_all or not taken.messages or time.monotonic() >= until:
+                return Taken(count, taken.is_all)
+
+    async def _take(self, run_id: str, last: int, instead: Instead, publisher: Publisher) -> Taken:
         await self._link.open()
         held, taken, until = list[Received](), 0, time.monotonic() + TAKE_SECONDS
+        is_end, kept = False, 0
         try:
-            while time.monotonic() < until:
+            while not is_end and time.monotonic() < until:
                 found = await self._link.receive(RECEIVE_MESSAGES, RECEIVE_SECONDS)
                 ours = [one for one in found if _is_of(one, run_id)]
                 held += [one for one in found if not _is_of(one, run_id)]
-                taken += await self._replace(ours, instead, publisher)
-                if not found or found[-1].sequence >= last:
-                    break
+                done = await self._replace(ours, instead, publisher)
+                taken, kept = taken + done, kept + len(ours) - done
+                is_end = not found or found[-1].sequence >= last
         finally:
             await asyncio.gather(*(self._settle(one, GiveBack("not of this run")) for one in held))
-        return taken
+        return Taken(taken, is_end and not kept)
 
     async def _replace(self, ours: Sequence[Received], instead: Instead, publisher: Publisher) -> int:
         parcels = [

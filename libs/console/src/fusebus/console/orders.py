@@ -6,7 +6,7 @@ import asyncio
 import sys
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,7 +15,7 @@ from typing import TypeVar
 import click
 import msgspec
 
-from fusebus.bus import Bus, BusError, BusSettings
+from fusebus.bus import Bus, BusError, BusSettings, Taken
 from fusebus.console.answers import json_text
 from fusebus.console.attribution import short_reason, this_person
 from fusebus.console.commands import SETTINGS_OPTION
@@ -28,7 +28,8 @@ from fusebus.host import environment_for_people, load_settings
 from fusebus.ledger import Ledger, LedgerError, LedgerSettings, RunRow, RunState, UploadRow
 
 EXIT_ASKED = 3
-"""It is asked for, and will happen; nobody has taken it up yet."""
+"""It is asked for, and will happen; nobody has taken it up yet. Or some of it stays in queues: say it again."""
+NOT_ALL = "not all of it could be taken out of the queues: say it again"
 POLL_SECONDS = 0.5
 
 Result = TypeVar("Result")
@@ -51,6 +52,8 @@ class Released(msgspec.Struct, frozen=True, kw_only=True):
     """Photos that waited for a window or for this command."""
     moved: int
     """Photos that waited in a queue, and went on in another lane."""
+    moved_all: bool
+    """Whether the queues were looked through to their end."""
     taken_up: bool
 
 
@@ -63,6 +66,8 @@ class Cancelled(msgspec.Struct, frozen=True, kw_only=True):
     done_before: int
     taken_out: int
     """Messages that were removed from queues."""
+    taken_out_all: bool
+    """Whether the queues were looked through to their end."""
     taken_up: bool
 
 
@@ -101,7 +106,7 @@ def run_now(
     Example: fusebus run-now 20261121T103000Z-acme-0f0f0f0f
              fusebus run-now 20261121T103000Z-acme-0f0f0f0f --lane normal
     Exit codes: 0 on its way, 1 ledger or bus could not be reached, 2 usage (an unknown, complete or cancelled run too),
-                3 asked for, but no ingest has taken it up yet.
+                3 asked for, but no ingest has taken it up yet, or not all that waits in queues was moved: say it again.
     """
     order = Lane(lane)
 
@@ -120,12 +125,20 @@ def run_now(
 
         taken_up = await _eventually(is_taken_up, wait_seconds)
         moved = await _move(bus, run_id, order)
-        return Released(run_id=run_id, lane=lane, waited=len(waiting), moved=moved, taken_up=taken_up)
+        return Released(
+            run_id=run_id,
+            lane=lane,
+            waited=len(waiting),
+            moved=moved.messages,
+            moved_all=moved.is_all,
+            taken_up=taken_up,
+        )
 
     told = _with_both(settings_file, work)
     words = [f"{run_id} goes now, {told.lane}: {told.waited:,} photos had waited, {told.moved:,} pass others in queues"]
-    _tell(as_json, told, words + ([] if told.taken_up else ["no ingest has taken it up yet; it will once one runs"]))
-    sys.exit(0 if told.taken_up else EXIT_ASKED)
+    words += [] if told.taken_up else ["no ingest has taken it up yet; it will once one runs"]
+    _tell(as_json, told, words + ([] if told.moved_all else [NOT_ALL]))
+    sys.exit(0 if told.taken_up and told.moved_all else EXIT_ASKED)
 
 
 @click.command()
@@ -145,7 +158,8 @@ def cancel(
     \b
     Example: fusebus cancel 20261121T103000Z-acme-0f0f0f0f --reason "sent twice"
     Exit codes: 0 cancelled (a cancelled run stays so), 1 ledger or bus could not be reached,
-                2 usage (an unknown or complete run too), 3 asked for, but no notifier has taken it up yet.
+                2 usage (an unknown or complete run too), 3 asked for, but no notifier has taken it up yet, or not all
+                of it was taken out of the queues: say it again.
     """
 
     async def work(ledger: Ledger, bus: Bus) -> Cancelled:
@@ -168,27 +182,29 @@ def cancel(
             return all(upload.final is not None for upload in found)
 
         taken_up = await _eventually(is_taken_up, wait_seconds)
-        taken_out = [await bus.take_out("images", name, run_id) for name in _queues()] if taken_up else []
+        taken_out = _sum([await bus.take_out("images", name, run_id) for name in _queues()] if taken_up else [])
         ends = Counter(upload.final is not None and upload.final.reason == "cancelled" for upload in found)
         return Cancelled(
             run_id=run_id,
             cancelled=ends[True],
             done_before=ends[False] if taken_up else 0,
-            taken_out=sum(taken_out),
+            taken_out=taken_out.messages,
+            taken_out_all=taken_up and taken_out.is_all,
             taken_up=taken_up,
         )
 
     told = _with_both(settings_file, work)
     if told.taken_up:
         words = [f"{run_id} is cancelled: {told.cancelled:,} photos are not processed, {told.done_before:,} were done"]
+        words += [] if told.taken_out_all else [NOT_ALL]
     else:
         words = [f"{run_id} is told to end; no notifier has taken it up yet, it will once one runs"]
         words.append("what waits in queues stays there until then: say it again")
     _tell(as_json, told, words)
-    sys.exit(0 if told.taken_up else EXIT_ASKED)
+    sys.exit(0 if told.taken_out_all else EXIT_ASKED)
 
 
-async def _move(bus: Bus, run_id: str, lane: Lane) -> int:
+async def _move(bus: Bus, run_id: str, lane: Lane) -> Taken:
     """Messages of the run that wait in other lanes go on in this one."""
 
     def instead(envelope: Envelope) -> Envelope | None:
@@ -199,7 +215,11 @@ async def _move(bus: Bus, run_id: str, lane: Lane) -> int:
         return msgspec.structs.replace(envelope, message=moved, replay=envelope.replay + 1, only=None)
 
     others = [name for name in _queues() if name not in {image_subscription(kind, lane) for kind in JobKind}]
-    return sum([await bus.take_out("images", name, run_id, instead) for name in others])
+    return _sum([await bus.take_out("images", name, run_id, instead) for name in others])
+
+
+def _sum(taken: Sequence[Taken]) -> Taken:
+    return Taken(sum(one.messages for one in taken), all(one.is_all for one in taken))
 
 
 def _queues() -> list[str]:
