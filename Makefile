@@ -86,7 +86,7 @@ logs:  ## what the containers write, until Ctrl-C
 	docker compose logs --follow --tail 50
 
 test-compose: $(STAMP)  ## the stack in containers: built, used, scaled, renewed, killed (12 minutes at most; needs Docker)
-	$(BIN)/pytest -ra -o timeout=720 tests/compose
+	$(BIN)/pytest -ra tests/compose
 
 lock: $(STAMP)  ## pin the dependencies anew
 	PATH="$(abspath $(BIN)):$$PATH" scripts/lock

@@ -1,14 +1,17 @@
-"""The stack of docker-compose.yml for the whole session: images built, up and healthy; logs kept where a test fails."""
+"""The stack of docker-compose.yml for the whole session: images built, up and healthy; logs kept of what fails."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
+import threading
 import time
 import tomllib
 import urllib.request
@@ -31,6 +34,7 @@ ARTEFACTS = ROOT / "out" / "compose"
 sys.path.insert(0, str(HERE))
 
 PROJECT = "fusebus-test"
+LIMIT_SECONDS = float(os.environ.get("COMPOSE_TEST_SECONDS", "720"))  # of all, the build included, on 2 quiet cores
 COMMAND_SECONDS = 240.0
 BUILD_SECONDS = 600.0
 DELIVERY_SECONDS = 180.0
@@ -218,16 +222,45 @@ def stack(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
             pytest.fail(f"containers can't be tested: {missing}")
         pytest.skip(f"containers are not tested here: {missing}")
     made = ComposeStack(tmp_path_factory.mktemp("compose"))
-    made.run("deploy/docker/base-images", seconds=BUILD_SECONDS)
-    made.compose("build", seconds=BUILD_SECONDS)
-    made.compose("down", "--volumes", "--remove-orphans", "--timeout", "5")
     try:
-        made.up()
-        yield made
+        with _limited(LIMIT_SECONDS):
+            made.run("deploy/docker/base-images", seconds=BUILD_SECONDS)
+            made.compose("build", seconds=BUILD_SECONDS)
+            made.compose("down", "--volumes", "--remove-orphans", "--timeout", "5")
+            _up_or_told_why(made)
+            yield made
     finally:
-        if request.session.testsfailed:
+        if request.session.testsfailed or request.session.exitstatus == pytest.ExitCode.INTERRUPTED:
             _keep_artefacts(made)
         made.compose("down", "--volumes", "--remove-orphans", "--timeout", "5", check=False)
+
+
+@contextlib.contextmanager
+def _limited(seconds: float) -> Iterator[None]:
+    """Interrupt the session, as Ctrl-C does, when its time is over: logs are still kept, the stack is taken down."""
+
+    def end() -> None:
+        timer.finished.set()
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+
+    timer = threading.Timer(seconds, end)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        if timer.finished.is_set():  # said here, at the session's end: what is printed before is captured
+            print(f"\nnot over after {seconds:.0f} s (COMPOSE_TEST_SECONDS)")
+        timer.cancel()
+
+
+def _up_or_told_why(stack: ComposeStack) -> None:
+    """No test has failed yet where a stack does not come up: its logs are kept here, before it is taken down."""
+    try:
+        stack.up()
+    except BaseException:  # pytest's failures are no Exception
+        _keep_artefacts(stack)
+        raise
 
 
 def _keep_artefacts(stack: ComposeStack) -> None:
