@@ -82,8 +82,9 @@ class Topic(msgspec.Struct, frozen=True, kw_only=True):
 
 UPLOAD_LANE = "upload_lane"
 """The application property of `uploads` by which suppliers are kept apart."""
-UPLOAD_LANES = 8
-"""Suppliers share them by a digest of their names; each is one more subscription and one more link of each ingest."""
+UPLOAD_LANES = 4
+"""Suppliers share them by a digest of their names; each is one more subscription, one more link of each ingest, and one
+more filter, which is a credit, that each event is compared with."""
 ASIDE = "aside"
 """The lane of what a supplier sends faster than the others' lanes bear: it goes where the others are not."""
 
