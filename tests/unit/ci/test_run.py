@@ -41,10 +41,10 @@ def test_the_tier_of_observability_runs_where_prometheus_can_not_be_installed(ch
     assert done.returncode == 0, done.stderr
     assert "=== make test-observability\n" in done.stdout
     assert "no route to the mirror" in done.stderr, "and apt says why"
-    assert "=== make test\n" in done.stdout
+    assert "=== make test-long\n" in done.stdout
 
 
 def test_a_tier_that_fails_ends_it(checkout: Path) -> None:
     done = run(checkout, FAILING="test-observability")
     assert done.returncode != 0
-    assert "=== make test\n" not in done.stdout
+    assert "=== make test-long\n" not in done.stdout
