@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zlib
 
+from fusebus.vision.errors import Damaged
 from fusebus.vision.formats import png_chunks, webp_chunks
 
 MOST_PROFILE_BYTES = 4 << 20
@@ -12,7 +13,10 @@ _JPEG_PROFILE = b"ICC_PROFILE\x00"
 
 
 def of_jpeg(data: bytes) -> bytes | None:
-    """The profile from APP2 segments, joined in the order they state; None where one is missing."""
+    """The profile from APP2 segments, joined in the order they state; None where there is none.
+
+    Raises Damaged where a part is missing: without its profile a picture's colours are others.
+    """
     if data.find(_JPEG_PROFILE, 0, 1 << 22) < 0:
         return None
     found: dict[int, bytes] = {}
@@ -30,8 +34,11 @@ def of_jpeg(data: bytes) -> bytes | None:
             found.setdefault(content[12], content[14:])
             total = content[13]
         position += 2 + length
-    whole = b"".join(found[number] for number in sorted(found))
-    return whole if found and sorted(found) == list(range(1, total + 1)) else None
+    if not found:
+        return None
+    if sorted(found) != list(range(1, total + 1)):
+        raise Damaged("jpeg: a part of its ICC profile is missing, or its parts are numbered wrong")
+    return b"".join(found[number] for number in sorted(found))
 
 
 def of_png(data: bytes) -> bytes | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import cv2
 import msgspec
 import numpy as np
@@ -16,8 +18,8 @@ from fusebus.validation.integrity import verify_jpeg, verify_webp
 from fusebus.validation.look import look
 from fusebus.validation.png_data import verified_png
 from fusebus.vision.errors import Damaged, ImageError
-from fusebus.vision.formats import MAX_PIXELS, PNG_SIGNATURE, png_chunks
-from fusebus.vision.stills import png_still, webp_still
+from fusebus.vision.formats import MAX_PIXELS, PNG_SIGNATURE, ImageHeader, png_chunks
+from fusebus.vision.stills import jpeg_still, png_still, webp_still, without_padding
 
 SCRATCH_BYTES = 64 << 20
 """Most memory that a Scratch keeps between pictures; a larger picture gets memory of its own."""
@@ -64,7 +66,7 @@ def _jpeg(data: bytes, scratch: Scratch | None) -> Picture:
     verify_jpeg(data, header, found.kind)
     profile = profiles.of_jpeg(data)
     try:
-        height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
+        height, width, colours = _jpeg_header(data, header)
         if (height, width) != (header.height, header.width):
             raise Damaged("jpeg has two different frame headers")
         if colours in ("CMYK", "YCCK"):
@@ -82,10 +84,31 @@ def _jpeg(data: bytes, scratch: Scratch | None) -> Picture:
     )
 
 
+def _jpeg_header(data: bytes, header: ImageHeader) -> tuple[int, int, str]:
+    """Height, width and colours as the decoder has them. Raises ValueError."""
+    try:
+        try:
+            height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
+        except ValueError:  # perhaps of what lies between the segments that make the picture
+            height, width, colours, _ = simplejpeg.decode_jpeg_header(jpeg_still(data))
+    except KeyError:  # a sampling that it decodes and has no name for, 4:4:1; only YCbCr is sampled like that
+        return header.height, header.width, "YCbCr"
+    return height, width, colours
+
+
 def _decoded(data: bytes, shape: tuple[int, int, int], scratch: Scratch | None) -> Samples:
+    """What ingest takes for sound is sound here: loose bytes between segments, zeros before the end. Raises ValueError
+    for any other complaint of the decoder."""
     memory = scratch.of(shape[0] * shape[1] * shape[2]) if scratch is not None else None
     colours = "GRAY" if shape[2] == 1 else "RGB"
-    return np.asarray(simplejpeg.decode_jpeg(data, colours, strict=True, buffer=memory))
+    try:
+        return np.asarray(simplejpeg.decode_jpeg(data, colours, strict=True, buffer=memory))
+    except ValueError:
+        still = jpeg_still(data)
+        for sound in filter(None, (still, without_padding(still))):
+            with contextlib.suppress(ValueError):
+                return np.asarray(simplejpeg.decode_jpeg(sound, colours, strict=True, buffer=memory))
+        raise
 
 
 def _png(data: bytes) -> Picture:
@@ -142,5 +165,7 @@ def pixels_of(data: bytes) -> int:
             height, width, _, _ = simplejpeg.decode_jpeg_header(data)
             return min(int(height) * int(width), MAX_PIXELS)
         return min(rare.pixels_of(data), MAX_PIXELS)
+    except KeyError:  # 4:4:1, see _jpeg_header: so rare that it may be thought large
+        return MAX_PIXELS
     except (ValueError, Unconvertible):
         return 0
