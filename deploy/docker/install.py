@@ -26,6 +26,7 @@ TOOLS = Path("/opt/tools")  # uv and the build backend; stay behind in the build
 ENVIRONMENT = Path("/opt/fusebus")
 OWN = Path("/opt/own")
 WHEELS = Path("/opt/wheels")
+CACHE = Path("/var/cache/uv")  # what uv has downloaded: the Dockerfiles mount it, so it is in no image
 LOCK, GPU_LOCK = ROOT / "requirements.txt", ROOT / "requirements-gpu.txt"
 _REQUIREMENT = re.compile(r"([A-Za-z0-9._-]+)(?:\[([A-Za-z0-9,_-]+)\])?")
 
@@ -141,7 +142,7 @@ def _install(environment: Path, *arguments: str | Path) -> None:
 
 
 def _run(*command: str | Path) -> None:
-    subprocess.run(command, check=True, env={**os.environ, "UV_LINK_MODE": "copy"})
+    subprocess.run(command, check=True, env={**os.environ, "UV_LINK_MODE": "copy", "UV_CACHE_DIR": str(CACHE)})
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 stack_settings.py write       keys (kept once made), /run/fusebus/settings.toml and topology.json
 stack_settings.py emulator    the services' bus is Microsoft's emulator from now on
 stack_settings.py telemetry   the services send their telemetry to the collector from now on
+stack_settings.py room        exit code 1 where the emulator does not admit the connections of the whole stack
 stack_settings.py provision   the results container and the ledger's tables
 stack_settings.py host BROKER BLOBS TABLES CA_FILE    print settings for programs of this machine, outside of containers
 """
@@ -39,6 +40,8 @@ AUTHORITY = "/ca/ca.pem"
 EMULATOR_KEY = "SAS_KEY_VALUE"  # the emulator's only one, and no secret
 EMULATOR = "amqp://emulator:5672"
 EMULATOR_SECONDS = 300.0  # SQL Server has to start first
+EMULATOR_CONNECTIONS = "FUSEBUS_EMULATOR_CONNECTIONS"  # how many it admits
+CONNECTIONS = {"ingest": 13, "notifier": 21, "dispatcher": 37, "inferencer": 4}  # of one copy at rest, as counted
 COLLECTOR = "http://collector:4318"
 
 Tables = dict[str, dict[str, Any]]
@@ -83,6 +86,18 @@ def until_answering(address: str, limit_seconds: float) -> None:
         if time.monotonic() > deadline:
             sys.exit(f"stack_settings: {address} does not answer after {limit_seconds:.0f} s")
         time.sleep(1.0)
+
+
+def room(admitted: int) -> str:
+    """Why the whole stack can't be started with an emulator that admits so many connections; empty where it can."""
+    if admitted >= (wanted := sum(CONNECTIONS.values())):
+        return ""
+    parts = ", ".join(f"{name} {count}" for name, count in CONNECTIONS.items())
+    return (
+        f"Microsoft's emulator admits {admitted} connections, the whole stack holds {wanted} ({parts}). "
+        "Start what fits: docker compose up -d inferencer. Where it admits more (a proxy that shares connections), "
+        f"say so with {EMULATOR_CONNECTIONS}."
+    )
 
 
 def for_host(broker: str, blobs: str, tables: str, authority: str, run: Path = RUN) -> str:
@@ -170,6 +185,8 @@ def main(arguments: list[str]) -> None:
             change({"bus": {"connection": broker_connection(EMULATOR_KEY, "emulator"), "ca_file": ""}})
         case ["telemetry"]:
             change({"telemetry": {"exporter": "otlp", "endpoint": COLLECTOR}})
+        case ["room"]:
+            sys.exit(room(int(os.environ[EMULATOR_CONNECTIONS])) or None)
         case ["provision"]:
             asyncio.run(provision())
         case ["host", broker, blobs, tables, authority]:

@@ -16,7 +16,7 @@ import time
 import tomllib
 import urllib.request
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -222,6 +222,7 @@ def stack(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
             pytest.fail(f"containers can't be tested: {missing}")
         pytest.skip(f"containers are not tested here: {missing}")
     made = ComposeStack(tmp_path_factory.mktemp("compose"))
+    shutil.rmtree(ARTEFACTS, ignore_errors=True)  # of an earlier session
     try:
         with _limited(LIMIT_SECONDS):
             made.run("deploy/docker/base-images", seconds=BUILD_SECONDS)
@@ -230,9 +231,19 @@ def stack(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
             _up_or_told_why(made)
             yield made
     finally:
-        if request.session.testsfailed or request.session.exitstatus == pytest.ExitCode.INTERRUPTED:
-            _keep_artefacts(made)
+        if request.session.exitstatus == pytest.ExitCode.INTERRUPTED:
+            _keep_artefacts(made, "interrupted")
         made.compose("down", "--volumes", "--remove-orphans", "--timeout", "5", check=False)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Keep the logs of a failure at once: a later test may take down the containers that wrote them."""
+    report = yield
+    stack = getattr(item, "funcargs", {}).get("stack")
+    if report.failed and isinstance(stack, ComposeStack):
+        _keep_artefacts(stack, item.name)
+    return report
 
 
 @contextlib.contextmanager
@@ -259,18 +270,19 @@ def _up_or_told_why(stack: ComposeStack) -> None:
     try:
         stack.up()
     except BaseException:  # pytest's failures are no Exception
-        _keep_artefacts(stack)
+        _keep_artefacts(stack, "start")
         raise
 
 
-def _keep_artefacts(stack: ComposeStack) -> None:
-    """Logs of all containers and their states, for whoever asks why."""
-    ARTEFACTS.mkdir(parents=True, exist_ok=True)
+def _keep_artefacts(stack: ComposeStack, when: str) -> None:
+    """Logs of all containers and their states, for whoever asks why; `when` names their folder."""
+    folder = ARTEFACTS / re.sub(r"\W+", "-", when)
+    folder.mkdir(parents=True, exist_ok=True)
     logs = stack.compose("logs", "--no-color", "--timestamps", check=False)
-    (ARTEFACTS / "logs.txt").write_text(logs, encoding="utf-8")
-    (ARTEFACTS / "containers.txt").write_text(stack.compose("ps", "--all", check=False), encoding="utf-8")
-    (ARTEFACTS / "mails.txt").write_text("\n".join(_quietly(stack.mails)), encoding="utf-8")
-    print(f"\nlogs of the containers: {ARTEFACTS}")
+    (folder / "logs.txt").write_text(logs, encoding="utf-8")
+    (folder / "containers.txt").write_text(stack.compose("ps", "--all", check=False), encoding="utf-8")
+    (folder / "mails.txt").write_text("\n".join(_quietly(stack.mails)), encoding="utf-8")
+    print(f"\nlogs of the containers: {folder}")
 
 
 def _quietly(read: Callable[[], list[str]]) -> list[str]:

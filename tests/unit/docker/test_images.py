@@ -42,6 +42,13 @@ def test_every_image_follows_the_pattern(file: Path) -> None:
     assert not re.search(r"^# *syntax=|:latest|curl |wget |ADD ", text, re.MULTILINE)
 
 
+@pytest.mark.parametrize("file", PYTHON_IMAGES, ids=lambda file: str(file.relative_to(ROOT)))
+def test_what_is_downloaded_is_kept_beside_the_image_and_not_in_it(file: Path) -> None:
+    steps = re.findall(r"^RUN (.*install\.py .*)", file.read_text(), re.MULTILINE)
+    assert steps
+    assert all(step.startswith(f"--mount=type=cache,target={install.CACHE} ") for step in steps)
+
+
 def test_every_service_has_its_image() -> None:
     services = {file.parent for file in ROOT.glob("services/*/pyproject.toml")}
     assert services == {file.parent for file in ROOT.glob("services/*/Dockerfile")}

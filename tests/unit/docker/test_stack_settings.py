@@ -52,6 +52,12 @@ def test_profiles_change_the_bus_and_the_telemetry_and_nothing_else(run: Path) -
     load_settings(HostSettings, "host", {"FUSEBUS_SETTINGS": str(run / "settings.toml")})
 
 
+def test_the_whole_stack_is_refused_where_the_emulator_admits_too_few_connections() -> None:
+    told = stack_settings.room(10)
+    assert "admits 10 connections" in told and "docker compose up -d inferencer" in told
+    assert not stack_settings.room(sum(stack_settings.CONNECTIONS.values()))
+
+
 def test_keys_stay_over_a_restart_and_settings_follow_the_template(run: Path, tmp_path: Path) -> None:
     before = tomllib.loads((run / "settings.toml").read_text())
     other = tmp_path / "other.toml"
