@@ -20,6 +20,7 @@ async def main(settings: NotifierSettings, life: Life) -> None:
     """Consume results and fleet, watch the dead letters, until `life.stop`."""
     async with Bus(settings.bus) as bus, Blobs(settings.blobs) as blobs, Ledger(settings.ledger) as ledger:
         mailer = adapters.mailer_of(settings)
+        runs_channel, alerts_channel = adapters.channels_of(settings)
         handler = Handler(
             Ports(
                 settings=settings,
@@ -31,6 +32,8 @@ async def main(settings: NotifierSettings, life: Life) -> None:
                 shrink=shrink_jpeg,
                 clock=adapters.now,
                 life=adapters.life(),
+                runs_channel=runs_channel,
+                alerts_channel=alerts_channel,
             )
         )
         life.health.liveness("bus", bus.is_alive)
@@ -42,4 +45,6 @@ async def main(settings: NotifierSettings, life: Life) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(run_service("notifier", NotifierSettings, main, "Folds finals, closes runs, writes reports, sends mail."))
+    sys.exit(
+        run_service("notifier", NotifierSettings, main, "Folds finals, closes runs, writes reports, tells people.")
+    )

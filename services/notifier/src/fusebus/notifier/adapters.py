@@ -11,11 +11,13 @@ from datetime import UTC, datetime
 from typing import assert_never
 
 from fusebus.blobs import StorageError
+from fusebus.host import Secret
 from fusebus.ledger import LedgerError
 from fusebus.notifier.handler import Handler
-from fusebus.notifier.mailers import Mailer
+from fusebus.notifier.mailers import Channel, Mailer
 from fusebus.notifier.mailers.folder import FolderMailer
 from fusebus.notifier.mailers.smtp import SmtpMailer
+from fusebus.notifier.mailers.teams import TeamsWebhook
 from fusebus.notifier.settings import NotifierSettings
 
 _log = logging.getLogger(__name__)
@@ -29,6 +31,17 @@ def mailer_of(settings: NotifierSettings) -> Mailer:
         case "smtp":
             return SmtpMailer(settings.smtp, settings.mail_timeout_seconds)
     assert_never(settings.mailer)
+
+
+def channels_of(settings: NotifierSettings) -> tuple[Channel | None, Channel | None]:
+    """Where cards of runs and of alerts go. Raises ValueError for an address that can't be a webhook's."""
+    teams = settings.teams
+
+    def channel(address: Secret, setting: str) -> Channel | None:
+        return TeamsWebhook(address, setting, teams.timeout_seconds) if address else None
+
+    runs = channel(teams.webhook, "FUSEBUS_TEAMS_WEBHOOK")
+    return runs, channel(teams.alerts_webhook, "FUSEBUS_TEAMS_ALERTS_WEBHOOK") or runs
 
 
 def now() -> datetime:

@@ -1,4 +1,4 @@
-"""Brings a closed run to its end: report, summary, receipt, one mail, complete. Each step may be repeated."""
+"""Brings a closed run to its end: report, summary, receipt, one mail, one card, complete. Each may be repeated."""
 
 from __future__ import annotations
 
@@ -14,13 +14,14 @@ import msgspec
 from fusebus.blobs import StorageError, layout
 from fusebus.ledger import FinalKind, RunContents, RunRow, RunState, UploadRow
 from fusebus.notifier import policy, telemetry
+from fusebus.notifier.cards import run_card_key, summary_card
 from fusebus.notifier.listed import listed_of, searched
-from fusebus.notifier.mail import Envelope, message_id, run_key, summary_mail
+from fusebus.notifier.mail import run_key, summary_mail
 from fusebus.notifier.ports import Ports
 from fusebus.notifier.receipts import has_receipt, leave_receipt
 from fusebus.notifier.report import render_report
-from fusebus.notifier.send_once import send_once
 from fusebus.notifier.summary import Summary, summarise, summary_json, summary_name
+from fusebus.notifier.telling import carded, envelope_of, mailed
 from fusebus.notifier.thumbnails import thumbnails
 from fusebus.notifier.twins import follow, is_waiting
 
@@ -71,12 +72,28 @@ class Completion:
         listed = await listed_of(contents, ports.results)
         listed = await searched(listed, run.supplier, run.run_id, ports.ledger)
         summary = summarise(run, uploads, await self._earlier(run.run_id, uploads), listed)
-        key = run_key(run.run_id)
-        if await ports.ledger.mail_marker(run.run_id) is None:  # a mail is only ever meant after its report
+        if not await self._is_meant(run.run_id):
             await self._report(summary)
             receipt = await self._receipt(run, uploads, summary)
         else:
             receipt = await has_receipt(run, ports.results)
+        if not await self._tell(run, summary, without_receipt=not receipt):
+            return False
+        complete = await ports.ledger.complete_run(run.run_id, ports.clock())
+        telemetry.run_complete(run.opened_at, ports.clock())
+        _log.info("run is complete", extra={"counts": msgspec.to_builtins(summary.counts)})
+        return complete is not None and complete.state is RunState.COMPLETE
+
+    async def _is_meant(self, run_id: str) -> bool:
+        """Whether its mail or card is: that is so only once the report is there."""
+        ledger = self._ports.ledger
+        if await ledger.mail_marker(run_id) is not None:
+            return True
+        return self._ports.runs_channel is not None and await ledger.mail_marker(run_card_key(run_id)) is not None
+
+    async def _tell(self, run: RunRow, summary: Summary, *, without_receipt: bool) -> bool:
+        """Whether the outcomes of mail and card are known now; neither waits for the other."""
+        ports = self._ports
         envelope = envelope_of(ports)
         since = run.closed_at or run.last_upload_at
 
@@ -85,14 +102,16 @@ class Completion:
                 : ports.settings.mail_pictures
             ]
             small = await thumbnails(run.run_id, shown, ports.results, ports.shrink)
-            return summary_mail(summary, small, envelope, ports.clock(), without_receipt=not receipt)
+            return summary_mail(summary, small, envelope, ports.clock(), without_receipt=without_receipt)
 
-        if not await send_once(run.run_id, message_id(key, envelope), write, since, ports):
-            return False
-        complete = await ports.ledger.complete_run(run.run_id, ports.clock())
-        telemetry.run_complete(run.opened_at, ports.clock())
-        _log.info("run is complete", extra={"counts": msgspec.to_builtins(summary.counts)})
-        return complete is not None and complete.state is RunState.COMPLETE
+        def card() -> bytes:
+            return summary_card(summary, envelope.report_address, without_receipt=without_receipt)
+
+        by_both = (
+            await mailed(run.run_id, run_key(run.run_id), write, since, ports),
+            await carded(run_card_key(run.run_id), card, since, ports, ports.runs_channel),
+        )
+        return all(by_both)
 
     async def _scan(self, run_id: str) -> RunContents:
         """All of the run, with the ends of uploads that waited for others, and from how many more finals on another
@@ -144,9 +163,3 @@ class Completion:
 
         rows = await asyncio.gather(*(row(run, upload) for run, upload in wanted if run and upload))
         return {found.upload_id: found for found in rows if found is not None}
-
-
-def envelope_of(ports: Ports) -> Envelope:
-    """Who gets mail from whom, from the settings."""
-    settings = ports.settings
-    return Envelope(sender=settings.sender, recipients=settings.recipients, report_address=settings.report_address)

@@ -1,11 +1,9 @@
-"""The notifier's story: finals into the ledger, runs closed when quiet; when all is final, a report and one mail."""
+"""The notifier's story: finals into the ledger, runs closed when quiet; when all is final, a report, one mail, one card."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
-from email.message import EmailMessage
 
 import msgspec
 
@@ -33,14 +31,14 @@ from fusebus.contracts.outcomes import Done, Outcome, Outgoing, Reject, Retry, d
 from fusebus.host import log_fields
 from fusebus.ledger import LedgerError, RunRow, RunState
 from fusebus.notifier import finals, policy
+from fusebus.notifier.alerts import budget_alert, held_alert, late_alert
 from fusebus.notifier.cancelling import cancel
-from fusebus.notifier.completion import Completion, envelope_of
+from fusebus.notifier.completion import Completion
 from fusebus.notifier.dead_letters import DeadLetterWatch
 from fusebus.notifier.listed import listed_of
-from fusebus.notifier.mail import budget_key, budget_mail, held_key, held_mail, late_key, late_mail, message_id
 from fusebus.notifier.policy import Look, Phase
 from fusebus.notifier.ports import Ports
-from fusebus.notifier.send_once import send_once
+from fusebus.notifier.telling import told
 from fusebus.notifier.twins import waits
 
 _log = logging.getLogger(__name__)
@@ -73,12 +71,8 @@ class Handler:
                     return await self._close(message, context)
                 case CancelRun():
                     return await self._cancel(message, context)
-                case BudgetCrossed():
+                case BudgetCrossed() | WorkLate() | UploadsHeld():
                     return await self._alert(message, context)
-                case WorkLate():
-                    return await self._late(message, context)
-                case UploadsHeld():
-                    return await self._held(message, context)
                 case FleetChanged() | ModelChanged() | ModelRefused():
                     _log.info("fleet", extra={"event": msgspec.to_builtins(message)})
                     return done()
@@ -231,42 +225,23 @@ class Handler:
             recheck=settings.recheck_seconds,
         )
 
-    async def _alert(self, message: BudgetCrossed, context: Context) -> Outcome:
-        """One mail for each month and share."""
-        envelope = envelope_of(self._ports)
-
-        async def write() -> EmailMessage:
-            return budget_mail(message, envelope, self._ports.clock())
-
-        return await self._mail_once(budget_key(message), write, message.crossed_at, context)
-
-    async def _late(self, message: WorkLate, context: Context) -> Outcome:
-        """One mail for each time that a job kind's work turns late."""
-        envelope = envelope_of(self._ports)
-        _log.warning("work will be late", extra={"job_kind": message.job_kind.value, "because": message.because})
-
-        async def write() -> EmailMessage:
-            return late_mail(message, envelope, self._ports.clock())
-
-        return await self._mail_once(late_key(message), write, message.since, context)
-
-    async def _held(self, message: UploadsHeld, context: Context) -> Outcome:
-        """One mail for each supplier, day and reason: to the supplier, or to ops where it has no address."""
-        envelope = envelope_of(self._ports)
-        if message.email:
-            envelope = msgspec.structs.replace(envelope, recipients=[message.email])
-        _log.warning("a supplier's uploads are held", extra={"supplier": message.supplier, "because": message.because})
-
-        async def write() -> EmailMessage:
-            return held_mail(message, envelope, self._ports.clock())
-
-        return await self._mail_once(held_key(message), write, message.held_at, context)
-
-    async def _mail_once(
-        self, key: str, write: Callable[[], Awaitable[EmailMessage]], since: datetime, context: Context
-    ) -> Outcome:
+    async def _alert(self, message: BudgetCrossed | WorkLate | UploadsHeld, context: Context) -> Outcome:
+        """One mail and one card for each alert; of held uploads a mail to their supplier, or to ops as the others."""
+        recipients: tuple[str, ...] = ()
+        match message:
+            case BudgetCrossed():
+                alert = budget_alert(message)
+            case WorkLate():
+                alert = late_alert(message)
+                why = {"job_kind": message.job_kind.value, "because": message.because}
+                _log.warning("work will be late", extra=why)
+            case UploadsHeld():
+                alert = held_alert(message)
+                recipients = (message.email,) if message.email else ()
+                why = {"supplier": message.supplier, "because": message.because}
+                _log.warning("a supplier's uploads are held", extra=why)
         try:
-            if await send_once(key, message_id(key, envelope_of(self._ports)), write, since, self._ports):
+            if await told(alert, self._ports, recipients=recipients, card=not recipients):
                 return done()
         except LedgerError as error:
             return self._later(context, error)

@@ -11,7 +11,7 @@ from fusebus.blobs import BlobProperties
 from fusebus.bus import DeadLetter
 from fusebus.contracts.outcomes import Outgoing
 from fusebus.ledger import Entered, Final, FinalRecorded, Held, MailMarker, MailState, RunContents, RunRow, UploadRow
-from fusebus.notifier.mailers import Mailer
+from fusebus.notifier.mailers import Channel, Mailer
 from fusebus.notifier.settings import NotifierSettings
 
 
@@ -78,8 +78,11 @@ class Ports:
     clock: Callable[[], datetime]
     life: str
     """Names this process's life in mail markers."""
+    runs_channel: Channel | None = None
+    """Where each run's card goes; None: nowhere."""
+    alerts_channel: Channel | None = None
     handed_over: set[str] = field(default_factory=set)
-    """Keys of mails that are out although their markers could not say so yet."""
+    """Keys of mails and cards that are out although their markers could not say so yet."""
 
 
 Thumbnails = Mapping[str, bytes]

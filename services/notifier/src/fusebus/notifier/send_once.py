@@ -1,55 +1,98 @@
-"""Sends a mail at most once, whatever dies meanwhile: a marker is written before (intent) and after (done)."""
+"""Sends a mail or card at most once, whatever dies meanwhile: a marker is written before (intent) and after (done)."""
 
 from __future__ import annotations
 
 import logging
 import uuid
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from email.message import EmailMessage
+from typing import Generic, Literal, TypeVar
 
 from fusebus.ledger import MailMarker, MailState
 from fusebus.notifier import policy, telemetry
-from fusebus.notifier.mailers import NotSent, OutcomeUnknown
+from fusebus.notifier.mailers import Channel, NotSent, OutcomeUnknown
 from fusebus.notifier.policy import Send
 from fusebus.notifier.ports import Ports
 
 _log = logging.getLogger(__name__)
 
 
-async def send_once(
-    key: str, message_id: str, write: Callable[[], Awaitable[EmailMessage]], since: datetime, ports: Ports
-) -> bool:
-    """True once the mail's outcome is known: it is out, refused for good, or shown to the operator.
+T = TypeVar("T")
 
-    False: look again later. `key` names the mail in the ledger, `write` makes it when it is really to be sent, `since`
-    is when it became due: after `mail_patience_seconds` seconds an unreachable relay counts as a refusal.
+
+@dataclass(frozen=True, kw_only=True)
+class Way(Generic[T]):
+    """How something reaches people."""
+
+    what: Literal["mail", "card"]
+    send: Callable[[T], Awaitable[None]]
+    """Raises NotSent, OutcomeUnknown."""
+    timeout_seconds: float
+    """A send may take so long; another process waits as long before it repeats one."""
+    patience_seconds: float
+    """From when it became due; then what certainly did not go out is given up."""
+    where_to_look: str
+    """For the operator, whether it went out after all."""
+
+
+def by_mail(ports: Ports) -> Way[EmailMessage]:
+    """Through the mailer of the settings."""
+    return Way(
+        what="mail",
+        send=ports.mailer.send,
+        timeout_seconds=ports.settings.mail_timeout_seconds,
+        patience_seconds=ports.settings.mail_patience_seconds,
+        where_to_look="look for its Message-ID at the relay",
+    )
+
+
+def by_card(channel: Channel, ports: Ports) -> Way[bytes]:
+    """Through a webhook of Teams."""
+    return Way(
+        what="card",
+        send=channel.post,
+        timeout_seconds=ports.settings.teams.timeout_seconds,
+        patience_seconds=ports.settings.teams.patience_seconds,
+        where_to_look="look for it in the channel",
+    )
+
+
+async def send_once(
+    key: str, message_id: str, write: Callable[[], Awaitable[T]], since: datetime, ports: Ports, way: Way[T]
+) -> MailState | None:
+    """How it ended, once that is known: DONE (it is out), REFUSED (for good) or UNKNOWN (shown to the operator).
+
+    None: look again later. `key` names it in the ledger, `write` makes it when it is really to be sent, `since`
+    is when it became due: after `way.patience_seconds` what can't be reached counts as a refusal.
     """
-    if not ports.settings.recipients:
-        return True
     if key in ports.handed_over:
         await _done(key, ports)
-        return True
+        return MailState.DONE
     marker = await ports.ledger.mail_marker(key)
-    step = policy.mail_step(_mark(marker), ports.clock(), mail_timeout=ports.settings.mail_timeout_seconds)
+    step = policy.mail_step(_mark(marker), ports.clock(), mail_timeout=way.timeout_seconds)
     match step.send:
         case Send.SETTLED:
-            return True
+            assert marker is not None
+            return MailState.DONE if marker.done_at is not None else marker.state
         case Send.WAIT:
-            _log.info("mail is left alone for now", extra={"mail": key, "because": step.because})
-            return False
+            _log.info("%s is left alone for now", way.what, extra={"mail": key, "because": step.because})
+            return None
         case Send.UNKNOWN:
             assert marker is not None
             _log.error(
-                "it is not known whether this mail went out: look for its Message-ID at the relay",
+                "it is not known whether this %s went out: %s",
+                way.what,
+                way.where_to_look,
                 extra={"mail": key, "message_id_header": marker.message_id, "because": step.because},
             )
             await ports.ledger.mail_failed(marker, MailState.UNKNOWN, step.because)
-            telemetry.mail("unknown")
-            return True
-    mail = await write()  # before the intent: what fails here certainly sends nothing
+            telemetry.mail(way.what, "unknown")
+            return MailState.UNKNOWN
+    content = await write()  # before the intent: what fails here certainly sends nothing
     intent = await _intend(key, message_id, marker, ports)
-    return intent is not None and await _send(mail, intent, since, ports)
+    return None if intent is None else await _send(content, intent, since, ports, way)
 
 
 def _mark(marker: MailMarker | None) -> policy.Mark | None:
@@ -72,36 +115,36 @@ async def _intend(key: str, message_id: str, marker: MailMarker | None, ports: P
     return intent if intent.intended_by == by and intent.done_at is None else None
 
 
-async def _send(mail: EmailMessage, intent: MailMarker, since: datetime, ports: Ports) -> bool:
+async def _send(content: T, intent: MailMarker, since: datetime, ports: Ports, way: Way[T]) -> MailState | None:
     told = {"mail": intent.run_id, "message_id_header": intent.message_id, "tries": intent.tries}
     try:
-        await ports.mailer.send(mail)
+        await way.send(content)
     except NotSent as error:
         first_doubt = (
             intent.intended_at == intent.tried_at
         )  # else an earlier try may be out, whatever became of this one
-        patient = ports.clock() - since < timedelta(seconds=ports.settings.mail_patience_seconds)
+        patient = ports.clock() - since < timedelta(seconds=way.patience_seconds)
         if (error.passing and patient) or not first_doubt:
-            _log.warning("mail was not sent, another try follows: %s", error, extra=told)
-            telemetry.mail("not_sent")
+            _log.warning("%s was not sent, another try follows: %s", way.what, error, extra=told)
+            telemetry.mail(way.what, "not_sent")
             await ports.ledger.mail_failed(
                 intent, MailState.NOT_SENT if first_doubt else MailState.INTENDED, str(error)
             )
-            return False
-        _log.error("mail will not be sent: %s", error, extra=told)
-        telemetry.mail("refused")
+            return None
+        _log.error("%s will not be sent: %s", way.what, error, extra=told)
+        telemetry.mail(way.what, "refused")
         await ports.ledger.mail_failed(intent, MailState.REFUSED, str(error))
-        return True
+        return MailState.REFUSED
     except OutcomeUnknown as error:
-        _log.warning("it is not known whether the mail went out: %s", error, extra=told)
-        telemetry.mail("unknown")
+        _log.warning("it is not known whether the %s went out: %s", way.what, error, extra=told)
+        telemetry.mail(way.what, "unknown")
         await ports.ledger.mail_failed(intent, MailState.INTENDED, str(error))
-        return False
-    _log.info("mail sent", extra=told)
-    telemetry.mail("sent")
+        return None
+    _log.info("%s sent", way.what, extra=told)
+    telemetry.mail(way.what, "sent")
     ports.handed_over.add(intent.run_id)
     await _done(intent.run_id, ports)
-    return True
+    return MailState.DONE
 
 
 async def _done(key: str, ports: Ports) -> None:

@@ -32,6 +32,33 @@ class SmtpSettings(Struct, frozen=True, kw_only=True):
     ca_file: Annotated[str, Meta(description="PEM file of the relay's own authority; empty: the system's.")] = ""
 
 
+class TeamsSettings(Struct, frozen=True, kw_only=True):
+    """Section `teams`: channels of Microsoft Teams that get cards."""
+
+    webhook: Annotated[
+        Secret,
+        Meta(
+            description="Address of a Teams workflow (When a Teams webhook request is received), https; "
+            "gets a card for each run and each alert; empty: no cards."
+        ),
+    ] = Secret()
+    alerts_webhook: Annotated[
+        Secret, Meta(description="Where alerts go in place of `webhook`: operators and reviewers apart.")
+    ] = Secret()
+    timeout_seconds: Annotated[
+        float,
+        Meta(gt=0, le=120, description="Seconds a post may take, half of them for connecting."),
+    ] = 20.0
+    patience_seconds: Annotated[
+        float,
+        Meta(
+            gt=0,
+            description="Seconds after a run's closing, or an alert's cause, in which a webhook that does not answer, "
+            "answers 5xx or asks for a pause is tried again; then runs end without their card.",
+        ),
+    ] = 3600.0
+
+
 class NotifierSettings(Struct, frozen=True, kw_only=True):
     """Section `notifier`."""
 
@@ -40,6 +67,7 @@ class NotifierSettings(Struct, frozen=True, kw_only=True):
     blobs: BlobSettings
     ledger: LedgerSettings
     smtp: SmtpSettings
+    teams: TeamsSettings = TeamsSettings()
 
     run_quiet_seconds: Annotated[
         float,

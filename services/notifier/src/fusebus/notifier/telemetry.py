@@ -17,7 +17,9 @@ _runs = _meter.create_histogram(
     description="From a run's first upload until it was complete, its report written and its mail dealt with.",
     explicit_bucket_boundaries_advisory=RUN_SECONDS,
 )
-_mails = _meter.create_counter("fusebus.mails", unit="{mail}", description="Tries to send a mail, by their outcome.")
+_mails = _meter.create_counter(
+    "fusebus.mails", unit="{mail}", description="Tries to send a mail or a card, by their outcome."
+)
 _dead = _meter.create_counter(
     "fusebus.dead_letters.handled", unit="{message}", description="Dead letters that the notifier dealt with."
 )
@@ -33,9 +35,9 @@ def run_complete(opened_at: datetime, now: datetime) -> None:
     _runs.record(max(0.0, (now - opened_at).total_seconds()))
 
 
-def mail(outcome: Literal["sent", "not_sent", "refused", "unknown"]) -> None:
+def mail(what: Literal["mail", "card"], outcome: Literal["sent", "not_sent", "refused", "unknown"]) -> None:
     """One try."""
-    _mails.add(1, {"fusebus.outcome": outcome})
+    _mails.add(1, {"fusebus.kind": what, "fusebus.outcome": outcome})
 
 
 def dead_letter(topic: str, subscription: str) -> None:

@@ -1,4 +1,4 @@
-"""Where mail goes: one file per variant, and the two ways in which a send can fail."""
+"""Where mail and cards go: one file per variant, and the two ways in which a send can fail."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Protocol
 
 
 class NotSent(Exception):
-    """The mail certainly did not go out. `passing`: a later try may succeed."""
+    """The mail or card certainly did not go out. `passing`: a later try may succeed."""
 
     def __init__(self, reason: str, *, passing: bool) -> None:
         super().__init__(reason)
@@ -15,7 +15,7 @@ class NotSent(Exception):
 
 
 class OutcomeUnknown(Exception):
-    """The mail may or may not have gone out: the answer to its content never came."""
+    """The mail or card may or may not have gone out: the answer to its content never came."""
 
 
 class Mailer(Protocol):
@@ -23,3 +23,14 @@ class Mailer(Protocol):
 
     async def send(self, message: EmailMessage) -> None:
         """Hand the mail over; returning means it was taken. Raises NotSent or OutcomeUnknown."""
+
+
+class Channel(Protocol):
+    """Shows cards to people."""
+
+    @property
+    def setting(self) -> str:
+        """The variable that holds its address, for whom it is to be told that something is wrong with it."""
+
+    async def post(self, card: bytes) -> None:
+        """Hand the card over; returning means it was taken. Raises NotSent or OutcomeUnknown."""
