@@ -25,7 +25,7 @@ from fusebus.bus import Bus, BusSettings, ConsumerSettings, Context
 from fusebus.console.__main__ import fusebus
 from fusebus.contracts.messages import ImageAccepted, JobKind
 from fusebus.contracts.outcomes import Outcome, Outgoing
-from fusebus.contracts.topology import broker_configuration, image_subscriptions, upload_lane, upload_subscription
+from fusebus.contracts.topology import broker_configuration, image_subscriptions, upload_subscription
 from fusebus.host import Secret
 from fusebus.inferencer.codecs import Codecs
 from fusebus.inferencer.handler import Detect
@@ -168,7 +168,7 @@ async def system(
             return await detect(work, context)
 
         consumed = (
-            ("uploads", ("ingest", upload_subscription(upload_lane(supplier))), ingest),
+            ("uploads", ("ingest", upload_subscription("0")), ingest),
             ("images", image_subscriptions(JobKind.DETECT), detected),
             ("results", ("notifier",), notifier),
         )

@@ -13,16 +13,16 @@ import pytest
 from azure.servicebus import ServiceBusMessage
 from azure.servicebus.aio import ServiceBusClient
 
-from fusebus.bus import Bus, ConsumerSettings, Context, evenly, taking_out
+from fusebus.bus import Bus, ConsumerSettings, Context, apart, taking_out
 from fusebus.contracts.envelope import Envelope
 from fusebus.contracts.messages import BlobCreated, BlobCreatedData, ImageAccepted, JobKind, Lane
 from fusebus.contracts.outcomes import Aside, Outcome, Outgoing, done, retry
 from fusebus.contracts.topology import (
     ASIDE,
+    UPLOAD_LANES,
     UPLOAD_SUBSCRIPTIONS,
     image_subscription,
     image_subscriptions,
-    upload_lane,
     upload_subscription,
 )
 from fusebus.inferencer.stages import Stage
@@ -166,8 +166,8 @@ async def test_an_event_goes_aside_once_and_a_retry_of_it_stays_there(
 
     await bus.publisher().publish([Outgoing(message=event("acme"))])
     names = (*UPLOAD_SUBSCRIPTIONS, upload_subscription(ASIDE))
-    async with consuming_lanes(aside, "uploads", names, share=evenly):
-        await eventually(lambda: lanes == [(upload_lane("acme"), 1), (ASIDE, 1), (ASIDE, 2)])
+    async with consuming_lanes(aside, "uploads", names, share=apart):
+        await eventually(lambda: lanes == [("0", 1), (ASIDE, 1), (ASIDE, 2)])
     assert not any(peek(f"uploads/Subscriptions/{name}") for name in names)
 
 
@@ -183,31 +183,35 @@ async def test_a_retry_of_an_event_without_a_lane_comes_back_to_where_it_was(
     async with (
         ServiceBusClient.from_connection_string(broker.connection_string) as client,
         client.get_topic_sender("uploads") as sender,
-        consuming_lanes(second_time, "uploads", UPLOAD_SUBSCRIPTIONS, share=evenly),
+        consuming_lanes(second_time, "uploads", UPLOAD_SUBSCRIPTIONS, share=apart),
     ):
         await sender.send_messages(ServiceBusMessage(msgspec.json.encode(event("acme"))))  # as Event Grid does
         await eventually(lambda: seen == [(None, 1), (None, 2)])
 
 
 @pytest.mark.long
-async def test_lanes_with_work_share_the_slots_evenly(bus: Bus, consuming_lanes: Any, eventually: Eventually) -> None:
-    one, other = (next(n for n in map("s{}".format, range(99)) if upload_lane(n) == lane) for lane in ("0", "1"))
-    order: list[str] = []
+async def test_a_flood_is_sent_to_further_lanes_and_others_pass_it(
+    bus: Bus, consuming_lanes: Any, eventually: Eventually
+) -> None:
+    order: list[tuple[str, str | None]] = []
 
     async def slow(message: BlobCreated, context: Context) -> Outcome:
         await asyncio.sleep(0.02)
-        order.append(message.container.removeprefix("in-"))
+        order.append((message.container.removeprefix("in-"), context.envelope.upload_lane))
         return done()
 
-    await bus.publisher().publish([Outgoing(message=event(one, f"{number}.jpg")) for number in range(150)])
+    flood = [event("flood", f"{number}.jpg") for number in range(UPLOAD_LANES[-1] + 10)]
+    await bus.publisher().publish([Outgoing(message=one) for one in flood])
+    await bus.publisher().publish([Outgoing(message=event("few", f"{number}.jpg")) for number in range(10)])
     names = (*UPLOAD_SUBSCRIPTIONS, upload_subscription(ASIDE))
-    async with consuming_lanes(slow, "uploads", names, share=evenly):
-        await eventually(lambda: len(order) > 10)
-        before = len(order)
-        await bus.publisher().publish([Outgoing(message=event(other, f"{number}.jpg")) for number in range(10)])
-        await eventually(lambda: order.count(other) == 10)
-        last = len(order) - 1 - order[::-1].index(other)
-        assert last - before < 70, "ten did not wait for a hundred and forty"
+    async with consuming_lanes(slow, "uploads", names, share=apart):
+        await eventually(lambda: order.count(("few", "0")) == 10)
+        assert len(order) < 20 + 10 + 4 * (30 + SLOTS), "ten did not wait for five hundred and fifty"
+        await eventually(lambda: len(order) == len(flood) + 10)
+    assert Counter(order) == Counter(
+        {("flood", "0"): 20, ("flood", "1"): 40, ("flood", "2"): 120, ("flood", "3"): 360, ("flood", ASIDE): 10}
+        | {("few", "0"): 10}
+    )
 
 
 async def test_a_runs_messages_are_taken_out_from_between_others(

@@ -1,4 +1,4 @@
-"""Whose upload is looked at next, and who has sent too much, on a clock of our own."""
+"""Whose upload is dealt with next."""
 
 from __future__ import annotations
 
@@ -6,23 +6,15 @@ import asyncio
 
 import pytest
 
-from fusebus.contracts.topology import ASIDE, upload_lane
-from fusebus.ingest.fairness import HALF_LIFE, Served, Turns
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = 100.0
-
-    def __call__(self) -> float:
-        return self.now
+from fusebus.contracts.topology import ASIDE
+from fusebus.ingest.fairness import LONGEST_EVERY, Turns, rank_of
 
 
 async def test_the_least_served_suppliers_upload_is_next_whoever_waits_longer() -> None:
     turns, order = Turns(1), list[str]()
 
     async def look(supplier: str) -> None:
-        async with turns.of(supplier):
+        async with turns.of(supplier, 0):
             await asyncio.sleep(0)
             order.append(supplier)
 
@@ -35,18 +27,18 @@ async def test_two_that_send_alike_take_turns() -> None:
     turns, order = Turns(1), list[str]()
 
     async def look(supplier: str) -> None:
-        async with turns.of(supplier):
+        async with turns.of(supplier, 0):
             await asyncio.sleep(0)
             order.append(supplier)
 
     await asyncio.gather(*(look(supplier) for supplier in ["a"] * 10 + ["b"] * 10))
-    assert all({one, other} == {"a", "b"} for one, other in zip(order[2::2], order[3::2], strict=False))
+    assert all(abs(order[:end].count("a") - end / 2) <= 2 for end in range(21))
 
 
 async def test_who_gives_up_waiting_keeps_no_place() -> None:
     turns = Turns(1)
-    async with turns.of("a"):
-        waiting = [asyncio.create_task(turns.of(name).__aenter__()) for name in ("b", "c")]
+    async with turns.of("a", 0):
+        waiting = [asyncio.create_task(turns.of(name, 0).__aenter__()) for name in ("b", "c")]
         await asyncio.sleep(0)
         waiting[0].cancel()
     await asyncio.wait_for(waiting[1], 1)
@@ -55,47 +47,90 @@ async def test_who_gives_up_waiting_keeps_no_place() -> None:
 
 async def test_a_turn_that_comes_with_the_cancellation_goes_to_the_next() -> None:
     turns = Turns(1)
-    first = turns.of("a")
+    first = turns.of("a", 0)
     await first.__aenter__()
-    waiting = asyncio.create_task(turns.of("b").__aenter__())
+    waiting = asyncio.create_task(turns.of("b", 0).__aenter__())
     await asyncio.sleep(0)
     await first.__aexit__(None, None, None)
     waiting.cancel()
     await asyncio.gather(waiting, return_exceptions=True)
-    async with asyncio.timeout(1), turns.of("c"):
+    async with asyncio.timeout(1), turns.of("c", 0):
         pass
 
 
-def test_what_was_served_counts_less_and_less() -> None:
-    clock = Clock()
-    served = Served(clock=clock)
-    for _ in range(8):
-        served.add("a")
-    assert served.lately("a") == 8
-    clock.now += HALF_LIFE
-    assert served.lately("a") == pytest.approx(4)
-    assert served.lately("b") == 0
+@pytest.mark.parametrize(
+    ("lane", "rank"), [(None, 0), ("0", 0), ("1", 1), ("3", 3), (ASIDE, 4), ("4", 4), ("-1", 4), ("", 4)]
+)
+def test_lanes_have_an_order(lane: str | None, rank: int) -> None:
+    assert rank_of(lane) == rank
 
 
-def test_a_flood_goes_to_its_own_lane_then_aside_and_comes_back_after_a_while() -> None:
-    clock = Clock()
-    served, own = Served(clock=clock), upload_lane("a")
-    unmarked = [served.other_lane("a", None, 100) for _ in range(6)]
-    assert unmarked == [None, None, None, None, own, own]
-    marked = [served.other_lane("a", own, 100) for _ in range(100)]
-    assert (marked.index(ASIDE), set(marked[94:])) == (94, {ASIDE})
-    assert served.other_lane("a", ASIDE, 100) is None, "it goes no further"
-    assert served.other_lane("b", None, 100) is None, "others are not concerned"
-    clock.now += HALF_LIFE
-    assert served.other_lane("a", own, 100) is None
-    assert [served.other_lane("c", None, 0) for _ in range(500)] == [None] * 500, "0: as many as it likes"
+class Crowd:
+    """Uploads that are dealt with until they are let go."""
+
+    def __init__(self, places: int) -> None:
+        self.begun = list[str]()
+        self._turns = Turns(places)
+        self._inside: list[tuple[str, asyncio.Event]] = []
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def come(self, supplier: str, rank: int, count: int = 1) -> None:
+        self._tasks += [asyncio.create_task(self._deal_with(supplier, rank)) for _ in range(count)]
+        await self._settled()
+
+    async def go(self, supplier: str) -> None:
+        one = next(one for one in self._inside if one[0] == supplier)
+        self._inside.remove(one)
+        one[1].set()
+        await self._settled()
+
+    def inside(self) -> list[str]:
+        return sorted(supplier for supplier, _ in self._inside)
+
+    async def _deal_with(self, supplier: str, rank: int) -> None:
+        async with self._turns.of(supplier, rank):
+            leave = asyncio.Event()
+            self._inside.append((supplier, leave))
+            self.begun.append(supplier)
+            await leave.wait()
+
+    async def _settled(self) -> None:
+        for _ in range(5):
+            await asyncio.sleep(0)
 
 
-def test_suppliers_of_long_ago_are_forgotten() -> None:
-    clock = Clock()
-    served = Served(clock=clock)
-    for number in range(1000):
-        served.add(f"s{number}")
-    clock.now += 10 * HALF_LIFE
-    served.add("new")
-    assert len(served._counts) == 1
+async def test_a_flood_has_one_place_while_another_suppliers_few_are_dealt_with() -> None:
+    crowd = Crowd(4)
+    await crowd.come("flood", 4, 40)
+    assert crowd.inside() == ["flood"] * 4, "alone it has all places"
+    await crowd.come("few", 0, 3)
+    for _ in range(3):
+        await crowd.go("flood")
+    assert crowd.inside() == ["few"] * 3 + ["flood"]
+    await crowd.go("few")
+    assert crowd.inside() == ["few"] * 2 + ["flood"], "the place is kept for the next of the few"
+    await crowd.go("flood")
+    assert crowd.inside() == ["few"] * 2 + ["flood"], "it goes on meanwhile"
+    await crowd.go("few")
+    await crowd.go("few")
+    assert crowd.inside() == ["flood"] * 4
+
+
+async def test_no_flood_starves_though_others_few_never_end() -> None:
+    crowd = Crowd(1)
+    await crowd.come("flood", 4, 40)
+    await crowd.come("few-0", 0)
+    await crowd.go("flood")
+    for number in range(1, 5 * LONGEST_EVERY):
+        await crowd.come(f"few-{number}", 0)
+        await crowd.go(crowd.inside()[0])
+    assert crowd.begun.count("flood") >= 5
+
+
+async def test_an_earlier_lane_goes_first_also_between_floods() -> None:
+    crowd = Crowd(1)
+    await crowd.come("large", 4, 5)
+    await crowd.come("small", 2, 30)
+    for _ in range(LONGEST_EVERY - 2):
+        await crowd.go(crowd.inside()[0])
+    assert crowd.begun == ["large", *["small"] * (LONGEST_EVERY - 2)]

@@ -6,7 +6,8 @@ from fusebus.bus.context import Context, Handler
 from fusebus.bus.dead_letters import DeadLetter
 from fusebus.bus.dealing import Dealt
 from fusebus.bus.errors import BusError, ConsumerDead, PublishFailed
-from fusebus.bus.lanes import by_rank, evenly, newcomers_first
+from fusebus.bus.lanes import apart, by_rank
+from fusebus.bus.lately import Lately
 from fusebus.bus.publisher import Publisher
 from fusebus.bus.settings import BusSettings, ConsumerSettings
 from fusebus.bus.settlement import Parcel
@@ -25,11 +26,11 @@ __all__ = [
     "Dealt",
     "Depth",
     "Handler",
+    "Lately",
     "Parcel",
     "PublishFailed",
     "Publisher",
     "Taken",
+    "apart",
     "by_rank",
-    "evenly",
-    "newcomers_first",
 ]

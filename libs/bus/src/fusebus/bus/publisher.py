@@ -20,6 +20,7 @@ from fusebus.bus import measures
 from fusebus.bus.backoff import backoff
 from fusebus.bus.connection import Closer, Connection
 from fusebus.bus.errors import PublishFailed
+from fusebus.bus.lately import Lately, placed
 from fusebus.bus.settings import BusSettings
 from fusebus.bus.settlement import Parcel, parcels_of
 from fusebus.bus.tracing import Sending
@@ -33,9 +34,13 @@ Fence = Callable[[], None]
 
 
 class Publisher:
-    """One long-lived sender for each topic; safe to share between coroutines."""
+    """One long-lived sender for each topic; safe to share between coroutines.
+
+    A supplier's uploads go to lanes by how many of them were sent lately (see topology).
+    """
 
     def __init__(self, connection: Connection, settings: BusSettings) -> None:
+        self._sent = Lately()
         self._connection = connection
         self._settings = settings
         self._senders: dict[str, _TopicSender] = {}
@@ -53,6 +58,7 @@ class Publisher:
             return
         # All are encoded before the first is sent: one that is too large leaves nothing half published.
         bodies = [encode(parcel.envelope.message) for parcel in parcels]
+        parcels = [placed(parcel, self._sent) for parcel in parcels]
         for topic in sorted({parcel.topic for parcel in parcels}):
             mine = [(parcel, body) for parcel, body in zip(parcels, bodies, strict=True) if parcel.topic == topic]
             with (

@@ -11,7 +11,6 @@ from fusebus.contracts.identity import ID_LENGTH, digest
 from fusebus.contracts.messages import (
     MESSAGE_TYPES,
     SCHEMA_VERSION,
-    SUPPLIER_CONTAINER_PREFIX,
     AnyMessage,
     BlobCreated,
     ImageAccepted,
@@ -19,7 +18,7 @@ from fusebus.contracts.messages import (
     StorageEvents,
     work_id,
 )
-from fusebus.contracts.topology import ASIDE, UPLOAD_LANE, upload_lane
+from fusebus.contracts.topology import ASIDE, UPLOAD_LANE
 
 MAX_BODY_BYTES = 64 * 1024
 MAX_ARRAY_BYTES = 256 * 1024
@@ -103,8 +102,7 @@ class Envelope(msgspec.Struct, frozen=True, kw_only=True):
 
 def fresh(message: Message, replay: int = 0) -> Envelope:
     """The envelope of a message that nobody has tried to handle yet."""
-    supplier = message.container.removeprefix(SUPPLIER_CONTAINER_PREFIX) if isinstance(message, BlobCreated) else ""
-    return Envelope(message=message, replay=replay, upload_lane=upload_lane(supplier) if supplier else None)
+    return Envelope(message=message, replay=replay)
 
 
 def encode(message: Message) -> bytes:

@@ -7,7 +7,6 @@ from typing import Any
 
 import msgspec
 
-from fusebus.contracts.identity import digest
 from fusebus.contracts.messages import (
     BlobCreated,
     BudgetCrossed,
@@ -81,17 +80,18 @@ class Topic(msgspec.Struct, frozen=True, kw_only=True):
 
 
 UPLOAD_LANE = "upload_lane"
-"""The application property of `uploads` by which suppliers are kept apart."""
-UPLOAD_LANES = 4
-"""Suppliers share them by a digest of their names; each is one more subscription, one more link of each ingest, and one
-more filter, which is a credit, that each event is compared with."""
+"""The application property of `uploads` by which those who send few are kept apart from those who send many."""
+UPLOAD_LANES = (20, 60, 180, 540)
+"""Of what a supplier sends in about a minute, how many wait in the lanes up to this one. Each lane is one more
+subscription, one more link of each ingest, and one more filter, which is a credit, that each event is compared with."""
+FEW_UPLOADS = UPLOAD_LANES[0]
 ASIDE = "aside"
-"""The lane of what a supplier sends faster than the others' lanes bear: it goes where the others are not."""
+"""The lane of all that a supplier sends beyond: it goes where the others are not."""
 
 
-def upload_lane(supplier: str) -> str:
-    """The lane of a supplier's uploads, the same everywhere and for ever: `0`, `1` and so on."""
-    return str(int(digest("lane", supplier), 16) % UPLOAD_LANES)
+def upload_lane(sent: float) -> str:
+    """The lane of an upload by how many its supplier sent in about the last minute, this one counted."""
+    return next((str(lane) for lane, most in enumerate(UPLOAD_LANES) if sent <= most), ASIDE)
 
 
 def upload_subscription(lane: str) -> str:
@@ -99,12 +99,12 @@ def upload_subscription(lane: str) -> str:
     return f"ingest-{lane}"
 
 
-UPLOAD_SUBSCRIPTIONS = ("ingest", *(upload_subscription(str(lane)) for lane in range(UPLOAD_LANES)))
+UPLOAD_SUBSCRIPTIONS = ("ingest", *(upload_subscription(str(lane)) for lane in range(len(UPLOAD_LANES))))
 """Without that of ASIDE."""
 
 
 def _upload_subscriptions() -> tuple[Subscription, ...]:
-    lanes = [*map(str, range(UPLOAD_LANES)), ASIDE]
+    lanes = [*map(str, range(len(UPLOAD_LANES))), ASIDE]
     return (
         Subscription(name="ingest", rules=(Rule(name="unmarked", absent=UPLOAD_LANE),)),
         *(

@@ -7,7 +7,7 @@ import sys
 from datetime import UTC, datetime
 
 from fusebus.blobs import Blobs
-from fusebus.bus import Bus, newcomers_first
+from fusebus.bus import Bus, apart
 from fusebus.contracts.topology import ASIDE, UPLOAD_SUBSCRIPTIONS, upload_subscription
 from fusebus.host import Life, run_service
 from fusebus.ingest.admission import Admission
@@ -44,7 +44,8 @@ async def main(settings: IngestSettings, life: Life) -> None:
                 settings=settings,
                 admission=admission,
                 schedule=Schedule(ledger=ledger, clock=now, settings=settings, coming=coming),
-                turns=Turns(settings.validators),
+                turns=Turns(settings.consumer.slots),
+                judging=Turns(settings.validators),
             )
             sweep = Sweep(
                 blobs=blobs, ledger=ledger, publisher=bus.publisher(), settings=settings, held=admission.still_holds
@@ -57,7 +58,7 @@ async def main(settings: IngestSettings, life: Life) -> None:
                         "uploads",
                         (*UPLOAD_SUBSCRIPTIONS, upload_subscription(ASIDE)),
                         ingest,
-                        share=newcomers_first,
+                        share=apart,
                         stop=life.stop,
                         settings=settings.consumer,
                     )

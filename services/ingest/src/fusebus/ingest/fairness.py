@@ -1,91 +1,81 @@
-"""Keeps a supplier's flood from the others: who was served least goes first, and what is too much goes aside."""
+"""Keeps a supplier's flood from the others: whose upload is dealt with next."""
 
 from __future__ import annotations
 
 import asyncio
-import heapq
-import itertools
-import time
-from collections.abc import AsyncIterator, Callable
+from collections import Counter
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-from fusebus.contracts.topology import ASIDE, upload_lane
+from fusebus.bus import Lately
+from fusebus.contracts.topology import UPLOAD_LANES
 
-HALF_LIFE = 30.0  # seconds, after which a served upload counts half
-UNMARKED_SHARE = 0.04
-"""Of what a supplier may send in its own lane, which it may send without one: 20 of 500."""
-NOTHING = 0.5  # of an upload, below which a supplier is forgotten
+LONGEST_EVERY = 8
+"""So often the next turn is that of who waits longest: nobody waits for ever."""
 
 
-@dataclass(kw_only=True)
-class Served:
-    """How much each supplier was served lately: uploads, older ones count less and less."""
+def rank_of(lane: str | None) -> int:
+    """0 for the lane of those who send few, and for what has none yet; the more a supplier sent, the higher."""
+    if lane is None:
+        return 0
+    return int(lane) if lane.isdecimal() and int(lane) < len(UPLOAD_LANES) else len(UPLOAD_LANES)
 
-    clock: Callable[[], float] = time.monotonic
-    _counts: dict[str, tuple[float, float]] = field(default_factory=dict)
 
-    def lately(self, supplier: str) -> float:
-        """About as many as in the last minute, where they come evenly (the sum of a decay of HALF_LIFE is 43 s)."""
-        count, at = self._counts.get(supplier, (0.0, 0.0))
-        return count * 0.5 ** ((self.clock() - at) / HALF_LIFE) if count else 0.0
-
-    def other_lane(self, supplier: str, lane: str | None, aside_after: int) -> str | None:
-        """Where the next event is to wait instead of in this lane; None: it is looked at now, and counts.
-
-        What comes without a lane waits with everybody's, so a supplier that sends many is soon sent to its own lane.
-        """
-        if lane == ASIDE or not aside_after:
-            return None
-        self.add(supplier)
-        if lane is None:
-            return upload_lane(supplier) if self.lately(supplier) > aside_after * UNMARKED_SHARE else None
-        return ASIDE if self.lately(supplier) > aside_after else None
-
-    def add(self, supplier: str) -> None:
-        """One more."""
-        self._counts[supplier] = (self.lately(supplier) + 1.0, self.clock())
-        if len(self._counts) > 1000:
-            self._counts = {name: one for name, one in self._counts.items() if self.lately(name) >= NOTHING}
+@dataclass(eq=False)
+class _Waiting:
+    supplier: str
+    rank: int
+    turn: asyncio.Future[None]
 
 
 class Turns:
-    """At most `places` files are judged together; of those that wait, the least served supplier's is next."""
+    """At most `places` uploads are dealt with together; of those that wait, one of the first lane that has any is next.
 
-    def __init__(self, places: int, served: Served | None = None) -> None:
-        self._free = places
-        self._served = served or Served()
-        self._order = itertools.count()
-        self._waiting: list[tuple[float, int, asyncio.Future[None]]] = []
+    In a lane it is that of the supplier that was served least lately. While one of the first lane is dealt with, all
+    other lanes have one place together.
+    """
+
+    def __init__(self, places: int) -> None:
+        self._places = places
+        self._served = Lately()
+        self._waiting: list[_Waiting] = []  # the longest first
+        self._running: Counter[int] = Counter()  # by rank
+        self._given = 0
 
     @asynccontextmanager
-    async def of(self, supplier: str) -> AsyncIterator[None]:
-        """One file's turn, from when it comes to the end of the block."""
-        rank = self._served.lately(supplier)
-        self._served.add(supplier)  # now, so that a supplier's second one that waits stands behind another's first
-        await self._wait(rank)
+    async def of(self, supplier: str, rank: int) -> AsyncIterator[None]:
+        """One upload's turn, from when it comes to the end of the block."""
+        one = _Waiting(supplier, rank, asyncio.get_running_loop().create_future())
+        self._waiting.append(one)
+        self._give()
         try:
+            await one.turn
             yield
         finally:
-            self._next()
+            self._end(one)
 
-    async def _wait(self, rank: float) -> None:
-        if self._free > 0:
-            self._free -= 1
-            return
-        turn = asyncio.get_running_loop().create_future()
-        heapq.heappush(self._waiting, (rank, next(self._order), turn))
-        try:
-            await turn
-        except asyncio.CancelledError:
-            if turn.done() and not turn.cancelled():
-                self._next()  # the turn came at the same moment
-            raise
+    def _end(self, one: _Waiting) -> None:
+        if one in self._waiting:
+            self._waiting.remove(one)
+        else:
+            self._running[one.rank] -= 1
+        self._give()
 
-    def _next(self) -> None:
-        while self._waiting:
-            _, _, turn = heapq.heappop(self._waiting)
-            if not turn.done():
-                turn.set_result(None)
-                return
-        self._free += 1
+    def _give(self) -> None:
+        while self._running.total() < self._places and (one := self._next()) is not None:
+            self._waiting.remove(one)
+            self._running[one.rank] += 1
+            self._served.add(one.supplier)
+            self._given += 1
+            one.turn.set_result(None)
+
+    def _next(self) -> _Waiting | None:
+        waiting = [one for one in self._waiting if not one.turn.done()]  # else it was cancelled just now
+        if self._running[0] and self._running.total() > self._running[0]:
+            waiting = [one for one in waiting if one.rank == 0]
+        if not waiting:
+            return None
+        if self._given % LONGEST_EVERY == LONGEST_EVERY - 1:
+            return waiting[0]
+        return min(waiting, key=lambda one: (one.rank, self._served.of(one.supplier)))

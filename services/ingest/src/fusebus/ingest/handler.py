@@ -9,14 +9,15 @@ from datetime import UTC, datetime, timedelta
 from typing import Protocol
 
 from fusebus.blobs import StorageUnavailable
-from fusebus.bus import Context
+from fusebus.bus import Context, Lately
 from fusebus.contracts.messages import BlobCreated, ReleaseRun, StorageEvents
 from fusebus.contracts.outcomes import Aside, Done, Outcome, Outgoing, Reject, done, retry
+from fusebus.contracts.topology import FEW_UPLOADS, upload_lane
 from fusebus.host import log_fields
 from fusebus.ingest import announcement, policy, telemetry
 from fusebus.ingest.admission import Admission
 from fusebus.ingest.events import NotNow, taken_apart
-from fusebus.ingest.fairness import Served, Turns
+from fusebus.ingest.fairness import Turns, rank_of
 from fusebus.ingest.schedule import Schedule, accepted, terms_of, timing_of
 from fusebus.ingest.settings import IngestSettings
 from fusebus.ingest.validation import BlobSource, Check, examine
@@ -26,7 +27,7 @@ from fusebus.vision import MAX_PIXELS
 
 _log = logging.getLogger(__name__)
 
-ALONE = 1000  # files that are judged together, where nobody limits them
+ALONE = 1000  # uploads that are dealt with together, where nobody limits them
 
 
 class Book(Protocol):
@@ -57,7 +58,11 @@ class Ingest:
     schedule: Schedule | None = None
     """None: every image is announced at once."""
     turns: Turns = field(default_factory=lambda: Turns(ALONE))
-    served: Served = field(default_factory=Served)
+    """Of uploads from the first look to the last."""
+    judging: Turns = field(default_factory=lambda: Turns(ALONE))
+    """Of files in the guarded children."""
+    arrived: Lately = field(default_factory=Lately)
+    """Events without a lane."""
 
     async def __call__(self, event: BlobCreated | StorageEvents | ReleaseRun, context: Context) -> Outcome:
         """One upload in, its messages out. Whatever was entered first stays: a repeat publishes the same again."""
@@ -68,28 +73,32 @@ class Ingest:
         place = policy.place_of(event)
         if isinstance(place, policy.NotOurs):
             return Reject(reason=place.reason, description=place.description)
-        lane = self.served.other_lane(place.supplier, context.envelope.upload_lane, self.settings.aside_after)
-        if lane is not None:
-            return Aside(lane=lane, reason="this supplier sent many lately")
+        if context.envelope.upload_lane is None and (sent := self.arrived.add(place.supplier)) > FEW_UPLOADS:
+            return Aside(lane=upload_lane(sent), reason="this supplier sent many lately")
         with log_fields(upload=place.upload_id):
-            try:
-                entered = await self.ledger.find_upload(place.upload_id)
-                if entered is None and self.admission and (held := await self.admission.holds(place)):
-                    return done(held)
-                entered = entered or await self._enter(place, event)
-                messages = await self._tell(entered)
-            except NotNow as error:
-                _log.info("not entered: %s", error)
-                return error.outcome(context.attempt, self.settings.storage_retry_seconds)
-            except (StorageUnavailable, LedgerError) as error:
-                first = self.settings.storage_retry_seconds
-                return retry("storage_unavailable", error, attempt=context.attempt, first_seconds=first)
-            except ValidatorUnavailable as error:  # it says nothing of the file
-                _log.warning("no verdict: %s", error)
-                first = self.settings.storage_retry_seconds
-                return retry("validator_unavailable", error, attempt=context.attempt, first_seconds=first)
-            look_at = self.clock() + timedelta(seconds=self.settings.run_quiet_seconds)
-            return Done((*messages, *announcement.run_check(entered, look_at)))
+            rank = rank_of(context.envelope.upload_lane)
+            async with self.turns.of(place.supplier, rank):
+                return await self._deal_with(place, event, context, rank)
+
+    async def _deal_with(self, place: policy.Place, event: BlobCreated, context: Context, rank: int) -> Outcome:
+        try:
+            entered = await self.ledger.find_upload(place.upload_id)
+            if entered is None and self.admission and (held := await self.admission.holds(place)):
+                return done(held)
+            entered = entered or await self._enter(place, event, rank)
+            messages = await self._tell(entered)
+        except NotNow as error:
+            _log.info("not entered: %s", error)
+            return error.outcome(context.attempt, self.settings.storage_retry_seconds)
+        except (StorageUnavailable, LedgerError) as error:
+            first = self.settings.storage_retry_seconds
+            return retry("storage_unavailable", error, attempt=context.attempt, first_seconds=first)
+        except ValidatorUnavailable as error:  # it says nothing of the file
+            _log.warning("no verdict: %s", error)
+            first = self.settings.storage_retry_seconds
+            return retry("validator_unavailable", error, attempt=context.attempt, first_seconds=first)
+        look_at = self.clock() + timedelta(seconds=self.settings.run_quiet_seconds)
+        return Done((*messages, *announcement.run_check(entered, look_at)))
 
     async def _release(self, order: ReleaseRun, context: Context) -> Outcome:
         """A window opens, or people want a run's images announced now."""
@@ -102,9 +111,9 @@ class Ingest:
                 first = self.settings.storage_retry_seconds
                 return retry("storage_unavailable", error, attempt=context.attempt, first_seconds=first)
 
-    async def _enter(self, place: policy.Place, event: BlobCreated) -> Entered:
+    async def _enter(self, place: policy.Place, event: BlobCreated, rank: int) -> Entered:
         async def check_in_turn(data: bytes) -> Verdict:
-            async with self.turns.of(place.supplier):
+            async with self.judging.of(place.supplier, rank):
                 return await self.check(data)
 
         with telemetry.examining():

@@ -49,14 +49,6 @@ class IngestSettings(Struct, frozen=True, kw_only=True):
             gt=0, description="How often runs with a window ahead are counted anew, for what people cancel meanwhile."
         ),
     ] = 60.0
-    aside_after: Annotated[
-        int,
-        Meta(
-            ge=0,
-            description="Uploads that one supplier may send in about a minute before more of them wait where no other "
-            "supplier's do; 0: as many as it likes.",
-        ),
-    ] = 500
     run_quiet_seconds: Annotated[
         float, Meta(gt=0, description="When the first look at a new run is due; the notifier's run_quiet decides then.")
     ] = 600.0
