@@ -14,6 +14,7 @@ from html.parser import HTMLParser
 from io import StringIO
 from pathlib import Path
 
+import msgspec
 import pytest
 from click.testing import CliRunner
 from names import names
@@ -48,10 +49,11 @@ from fusebus.ledger import (
     Usage,
 )
 from fusebus.ledger.columns import from_columns, to_columns
+from fusebus.notifier.cards import MOST_BYTES, inert, summary_card
 from fusebus.notifier.mail import Envelope as MailEnvelope
 from fusebus.notifier.mail import summary_mail
 from fusebus.notifier.report import render_report
-from fusebus.notifier.summary import Summary, summarise, summary_json
+from fusebus.notifier.summary import Failure, Summary, summarise, summary_json
 from fusebus.stack.delivery import Delivered, Moment
 from fusebus.stack.nodes import Nodes
 from fusebus.stack.results import name_files, results_json, results_table
@@ -280,6 +282,31 @@ def test_a_mail_has_the_same_headers_and_parts_whatever_the_names(summary: Summa
         assert name is None or re.fullmatch(r"picture-[0-9]+\.jpg", name)
     assert harmless(mail.get_body(("plain",)).get_content())  # type: ignore[union-attr]
     assert harmless(Page(mail.get_body(("html",)).get_content()).text)  # type: ignore[union-attr]
+
+
+def test_a_card_shows_names_in_runs_of_plain_text_and_leads_to_where_they_are_kept(summary: Summary) -> None:
+    address, at_once = "https://fusebus.example.com/results/", 10
+    failed = [Failure(upload_id="f", name=name, reason=name, description=name) for name in NAMES]
+    empty = msgspec.structs.replace(summary, pictures=(), rejected=(), duplicates=())
+    for first in range(0, len(failed), at_once):
+        some = tuple(failed[first : first + at_once])
+        card = summary_card(msgspec.structs.replace(empty, failed=some), address)
+        assert len(card) <= MOST_BYTES
+        content = json.loads(card)["attachments"][0]["content"]
+        runs = [run for block in content["body"] for run in block.pop("inlines")]
+        assert {block.pop("type") for block in content["body"]} == {"RichTextBlock"}, "which takes no Markdown"
+        assert {run["type"] for run in runs} == {"TextRun"}
+        assert {key for block in content["body"] for key in block} <= {"spacing"}
+        assert {key for run in runs for key in run} <= {"type", "text", "weight", "size", "color", "isSubtle"}
+        texts = [run["text"] for run in runs]
+        assert all(harmless(text, allowed="") and "{{" not in text for text in texts)
+        assert not any(re.search("</?at", text, re.IGNORECASE) for text in texts)
+        for one in some:
+            assert inert(display.name(one.name)) in texts, "none is left out for another's length"
+        assert [action["url"] for action in content["actions"]] == [address + layout.report_name(RUN)]
+    kept = json.loads(summary_json(msgspec.structs.replace(empty, failed=tuple(failed))))
+    assert [one["name"] for one in kept["failed"]] == NAMES, "beside the report, exactly"
+    assert len(summary_card(summary, address)) <= MOST_BYTES
 
 
 def test_fetched_results_get_names_of_their_own_inside_their_folder(tmp_path: Path) -> None:

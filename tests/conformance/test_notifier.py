@@ -14,6 +14,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from aiohttp import web
 from aiosmtpd.smtp import SMTP
 
 from fusebus.blobs import Blobs, BlobSettings, layout
@@ -40,7 +41,7 @@ from fusebus.notifier.handler import Handler
 from fusebus.notifier.mailers import NotSent, OutcomeUnknown
 from fusebus.notifier.mailers.smtp import SmtpMailer
 from fusebus.notifier.ports import Ports
-from fusebus.notifier.settings import NotifierSettings, SmtpSettings
+from fusebus.notifier.settings import NotifierSettings, SmtpSettings, TeamsSettings
 from fusebus.notifier.thumbnails import shrink_jpeg
 from fusebus.servicebus.ca import ensure_authority
 from fusebus.vision import decode, encode_jpeg
@@ -112,6 +113,7 @@ class Notifier:
         self.now = NOW
         self.published: list[Outgoing] = []
         self.ledger, self.blobs = ledger, blobs
+        runs_channel, alerts_channel = adapters.channels_of(settings)
         self._handler = Handler(
             Ports(
                 settings=settings,
@@ -123,6 +125,8 @@ class Notifier:
                 shrink=shrink_jpeg,
                 clock=lambda: self.now,
                 life=adapters.life(),
+                runs_channel=runs_channel,
+                alerts_channel=alerts_channel,
             )
         )
 
@@ -136,7 +140,7 @@ class Notifier:
         return await self.blobs.read(layout.RESULTS, name, max_bytes=10_000_000)
 
 
-StartNotifier = Callable[[Relay | int | None], Notifier]
+StartNotifier = Callable[..., Notifier]
 
 
 @pytest.fixture
@@ -147,7 +151,7 @@ async def start_notifier(
         await ledger.create_tables()
         await blobs.create_container(layout.RESULTS)
 
-        def start(relay: Relay | int | None) -> Notifier:
+        def start(relay: Relay | int | None, teams: int = 0) -> Notifier:
             port = relay.port if isinstance(relay, Relay) else relay or 25
             settings = NotifierSettings(
                 bus=BusSettings(),
@@ -160,6 +164,7 @@ async def start_notifier(
                 mail_timeout_seconds=5,
                 sender="fusebus@example.com",
                 recipients=("ops@example.com",),
+                teams=TeamsSettings(webhook=Secret(f"http://127.0.0.1:{teams}/workflows/7?sig=s" if teams else "")),
             )
             return Notifier(settings, ledger, blobs)
 
@@ -327,6 +332,37 @@ async def test_a_relay_that_drops_after_the_content_gets_the_same_mail_again(sta
     assert await notifier.take(check(supplier, run_id, 1)) == Done()
     first, second = relay.received
     assert first["Message-ID"] == second["Message-ID"]
+
+
+async def test_the_card_of_a_run_has_a_marker_of_its_own(start_notifier, supplier, unused_tcp_port):
+    notifier = start_notifier(None, unused_tcp_port)
+    run_id = await finished_run(notifier, supplier)
+    notifier.now += timedelta(seconds=600)
+    assert (await notifier.take(check(supplier, run_id))).publish, "nobody listens there"
+    marker = await notifier.ledger.mail_marker(f"card-run-{run_id}")
+    assert (marker.state, marker.tries) == (MailState.NOT_SENT, 1)
+    assert (await notifier.ledger.mail_marker(run_id)).state is MailState.DONE
+    taken: list[bytes] = []
+
+    async def take(request: web.Request) -> web.Response:
+        taken.append(await request.read())
+        return web.Response(status=202)
+
+    application = web.Application()
+    application.router.add_post("/workflows/7", take)
+    runner = web.AppRunner(application, access_log=None)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", unused_tcp_port).start()
+    try:
+        notifier.now += timedelta(seconds=30)
+        assert await notifier.take(check(supplier, run_id, 1)) == Done()
+        assert await start_notifier(None, unused_tcp_port).take(check(supplier, run_id, 2)) == Done()
+    finally:
+        await runner.cleanup()
+    [card] = taken
+    assert msgspec.json.decode(card)["type"] == "message"
+    assert (await notifier.ledger.run(run_id)).state is RunState.COMPLETE
+    assert (await notifier.ledger.mail_marker(f"card-run-{run_id}")).tries == 2
 
 
 async def test_a_folder_takes_the_mail_where_there_is_no_relay(start_notifier, supplier, tmp_path):

@@ -42,6 +42,7 @@ from fusebus.ledger import (
     UploadRow,
 )
 from fusebus.notifier.handler import Handler
+from fusebus.notifier.mailers import Channel
 from fusebus.notifier.ports import Ports
 from fusebus.notifier.settings import NotifierSettings, SmtpSettings
 
@@ -271,6 +272,8 @@ class World:
     results: MemoryResults = field(default_factory=MemoryResults)
     mailer: RecordingMailer = field(default_factory=RecordingMailer)
     dead: DeadLetters = field(default_factory=DeadLetters)
+    runs_channel: Channel | None = None
+    alerts_channel: Channel | None = None
     published: list[Outgoing] = field(default_factory=list)
     settings: NotifierSettings = field(
         default_factory=lambda: NotifierSettings(
@@ -301,6 +304,8 @@ class World:
                 shrink=shrink,
                 clock=lambda: self.now,
                 life="this-process",
+                runs_channel=self.runs_channel,
+                alerts_channel=self.alerts_channel,
             )
         )
 

@@ -1,4 +1,4 @@
-"""The notifier's story: finals into the ledger, runs closed when quiet; when all is final, a report, one mail, one card."""
+"""The notifier's story: finals into the ledger, runs closed when quiet; when all is final, a report, a mail, a card."""
 
 from __future__ import annotations
 

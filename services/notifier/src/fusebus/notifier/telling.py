@@ -27,7 +27,7 @@ def envelope_of(ports: Ports) -> Envelope:
 async def mailed(
     key: str, mail_key: str, write: Callable[[], Awaitable[EmailMessage]], since: datetime, ports: Ports
 ) -> bool:
-    """Whether the mail's outcome is known now; `key` names it in the ledger. Raises LedgerError and what `write` does."""
+    """Whether the mail's outcome is known now; `key` names it in the ledger. Raises LedgerError, and as `write`."""
     if not ports.settings.recipients:
         return True
     header = message_id(mail_key, envelope_of(ports))

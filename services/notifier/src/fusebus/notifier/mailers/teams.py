@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 import aiohttp
 import msgspec
 
-from fusebus.host import Secret, environment_has_proxies, redact
+from fusebus.host import Secret, environment_has_proxies
 from fusebus.notifier.mailers import NotSent, OutcomeUnknown
 
 LONGEST_PAUSE_SECONDS = 600.0  # of what Retry-After asks for
@@ -74,7 +74,9 @@ class TeamsWebhook:
         ):
             if answer.status // 100 == 2:
                 return
-            said = f"{self._setting}: answered {answer.status}{await _code(answer)}"
+            said = f"{self._setting}: answered {answer.status}"
+            if (code := await _code(answer)) and code not in self._address.reveal():
+                said += f" ({code})"
             self._pause(answer.headers.get("Retry-After", ""))
         if answer.status in PASSED_ON_STATUS:
             raise OutcomeUnknown(said)
@@ -100,13 +102,13 @@ def _check(address: str, setting: str) -> None:
 
 
 async def _code(answer: aiohttp.ClientResponse) -> str:
-    """` (WorkflowNotFound)`: the error's code and nothing else of the answer, which may quote the address."""
+    """`WorkflowNotFound`: the error's code and nothing else of the answer, which may quote the address; or nothing."""
     try:
         body = await answer.content.read(MOST_ANSWER_BYTES)
         code = msgspec.json.decode(body)["error"]["code"]
     except (aiohttp.ClientError, OSError, TimeoutError, msgspec.DecodeError, LookupError, TypeError):
         return ""
-    return f" ({redact(code)})" if isinstance(code, str) and _CODE.match(code) else ""
+    return code if isinstance(code, str) and _CODE.match(code) else ""
 
 
 def _seconds(asked: str) -> float:
