@@ -14,6 +14,7 @@ from fusebus.dispatcher.loop import Dispatcher
 from fusebus.dispatcher.orders import Orders, obey
 from fusebus.dispatcher.quota import Quota
 from fusebus.dispatcher.seen import PoolSeen
+from fusebus.dispatcher.settings import PoolEntry
 from fusebus.dispatcher.steps import DrainWorkers, RemoveNodes, Target
 from fusebus.ledger import (
     Controls,
@@ -65,7 +66,7 @@ async def test_a_pin_fixes_the_nodes_and_drains_what_is_above(world: World, disp
     world.orders = Controls(pins={"gpu": pin})
     await dispatcher.look()
     assert world.steps == [DrainWorkers(("worker-2",)), RemoveNodes(("n3",))]
-    assert "pinned to 1 node by ops@desk until 2026-11-21 01:00 UTC: a test; without the pin" in (
+    assert "pinned to 1 node by ops@desk until 2026-11-21 01:00 UTC: a test; the policy beside it" in (
         world.written[0].because
     )
 
@@ -79,6 +80,24 @@ async def test_a_pin_above_the_ceiling_gets_the_ceiling_even_without_a_known_dep
     targets = await dispatcher.look()
     assert targets["gpu"].nodes == 4
     assert "at most 4 are allowed" in targets["gpu"].because
+
+
+@pytest.mark.parametrize("how", ["pinned", "paused", "emptied"])
+async def test_work_that_people_keep_from_one_pool_is_bought_in_another(how: str) -> None:
+    t4, a100 = PoolEntry(name="t4"), PoolEntry(name="a100", vm_size="Standard_NC24ads_A100_v4", seconds_per_image=0.25)
+    pause = Pause(set_by="ops", set_at=NOW, to_zero=how == "emptied")
+    orders = Controls(pins={"t4": pinned("t4", 0)}) if how == "pinned" else Controls(pauses={"t4": pause})
+    world = World(pools={"t4": empty("t4"), "a100": empty("a100")}, active=1500, orders=orders)
+    found = await dispatcher_in(world, pools=[t4, a100], max_nodes=5, deadline_seconds=1800.0).look()
+    assert (found["t4"].nodes, found["a100"].spot) == (0, 1)
+    assert "buys 1 Spot Standard_NC24ads_A100_v4" in found["a100"].because
+
+
+async def test_work_that_a_pin_leaves_too_few_nodes_for_is_told_as_late(world: World) -> None:
+    world.active, world.orders = 1500, Controls(pins={"gpu": pinned("gpu", 0)})
+    found = await dispatcher_in(world, deadline_seconds=1800.0).look()
+    assert found["gpu"].nodes == 0
+    assert "1500 of 1500 detect images are late" in found["gpu"].late
 
 
 def pinned(pool: str, count: int) -> Pin:

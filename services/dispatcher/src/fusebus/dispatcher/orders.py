@@ -89,8 +89,8 @@ def _pinned(target: Target, seen: PoolSeen, orders: Orders, pin: Pin) -> Target:
     # An unknown demand leaves the workers as they are; the number of nodes is a person's word all the same.
     wanted = seen.live if target.hold else max(target.workers, seen.running)
     workers = min(wanted, nodes)
-    because = f"{why}; without the pin: {target.because}"
-    return Target(dedicated=dedicated, spot=spot, workers=workers, because=because)
+    because = f"{why}; the policy beside it: {target.because}"
+    return Target(dedicated=dedicated, spot=spot, workers=workers, because=because, late=target.late)
 
 
 def _limits(pin: Pin, orders: Orders, dedicated: int, spot: int) -> list[str]:

@@ -13,7 +13,7 @@ from fusebus.dispatcher.facts import Facts
 from fusebus.dispatcher.memory import Memory
 from fusebus.dispatcher.quota import Quota as QuotaRead
 from fusebus.dispatcher.seen import BROKEN, IDLE, LEAVING, RUNNING, STARTING, WITHOUT_MACHINE, PoolSeen
-from fusebus.dispatcher.settings import DispatcherSettings
+from fusebus.dispatcher.settings import DispatcherSettings, PoolSettings
 from fusebus.dispatcher.steps import Target
 from fusebus.planning import (
     Demand,
@@ -95,7 +95,7 @@ def _state(seen: PoolSeen, facts: Facts, memory: Memory) -> PoolState:
         refusals=tuple(pool.refusals.values()),
         evicted=len(pool.evictions.times),
         evicted_at=pool.evictions.times[-1].timestamp() if pool.evictions.times else None,
-        out_of_order=_out_of_order(pool.breaker, facts) or _unread(seen, facts),
+        out_of_order=_out_of_order(pool.breaker, facts) or _emptied(seen.name, facts) or _unread(seen, facts),
     )
 
 
@@ -108,6 +108,26 @@ def _unread(seen: PoolSeen, facts: Facts) -> str:
 def _out_of_order(breaker: Breaker, facts: Facts) -> str:
     """Only while it is open: half-open, one node is to be tried."""
     return breaker.words(facts.now) if breaker.open_until is not None and facts.now < breaker.open_until else ""
+
+
+def _emptied(name: str, facts: Facts) -> str:
+    """A pool that people empty: its work is other pools'."""
+    pause = facts.controls.pause_of(name) if facts.controls else None
+    return f"it is emptied by {pause.set_by}" if pause is not None and pause.to_zero else ""
+
+
+def _paused(settings: DispatcherSettings, facts: Facts) -> tuple[str, ...]:
+    """Pools that are to be left as they are: what they can't do is bought in others."""
+    if facts.controls is None:
+        return ()
+    pauses = {pool.name: facts.controls.pause_of(pool.name) for pool in settings.all_pools}
+    return tuple(name for name, pause in pauses.items() if pause is not None and not pause.to_zero)
+
+
+def _most_nodes(pool: PoolSettings, facts: Facts) -> int:
+    """No more are bought than a pin leaves there: the rest of the work is other pools'."""
+    pin = facts.controls.pins.get(pool.name) if facts.controls else None
+    return pool.max_nodes if pin is None else min(pool.max_nodes, pin.nodes)
 
 
 def _counts(seen: PoolSeen, dedicated: bool) -> NodeCounts:
@@ -173,6 +193,7 @@ def _limits(settings: DispatcherSettings, facts: Facts, budget: Verdict) -> Limi
         max_nodes=settings.max_nodes,
         quotas=_quotas(settings, facts),
         budget_left=None if math.isinf(left) else left,
+        paused=_paused(settings, facts),
         deadline=settings.deadline_seconds,
         margin=settings.margin_seconds,
         least_use=settings.least_use_seconds,
@@ -214,7 +235,7 @@ def _prices(settings: DispatcherSettings, facts: Facts, rates: Mapping[str, Rate
             dedicated_per_hour=rates[pool.name].dedicated if pool.may_dedicated else None,
             spot_per_hour=rates[pool.name].spot if pool.may_spot else None,
             region=facts.place_of(pool),
-            max_nodes=pool.max_nodes,
+            max_nodes=_most_nodes(pool, facts),
         )
         for pool in settings.all_pools
     ]
