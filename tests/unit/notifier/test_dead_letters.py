@@ -1,4 +1,5 @@
 from dataclasses import replace
+from datetime import timedelta
 
 import msgspec
 
@@ -8,9 +9,11 @@ from fusebus.contracts.messages import (
     BlobCreatedData,
     CloseRun,
     ImageFailed,
+    ReleaseRun,
 )
 from fusebus.contracts.outcomes import Done
 from fusebus.ledger import FinalKind, RunState
+from fusebus.notifier.mailers import NotSent
 
 
 async def deliver(world, make, *uploads):
@@ -176,3 +179,51 @@ async def test_dead_letters_are_dealt_with_once_and_stay(world, make):
     assert len(world.dead.queues["results/notifier"]) == 5
     world.ledger.record_final = None  # a second look records nothing
     await world.handler.watch_dead_letters()
+
+
+def given_up(world, make, **more) -> ReleaseRun:
+    """A window's message that ingest gave up on, and two photos that wait for it."""
+    order = ReleaseRun(run_id=make.run_id, supplier="northgrid", opens_at=world.now + timedelta(hours=1), **more)
+    world.enter("u1", "u2", "u3")
+    for upload in ("u2", "u3"):
+        row = world.ledger.rows[make.run_id, upload]
+        world.ledger.rows[make.run_id, upload] = msgspec.structs.replace(row, when="windows", release_at=order.opens_at)
+    world.dead.add("uploads/ingest", order, reason="storage_unavailable", description="gave up after 60 attempts")
+    return order
+
+
+async def test_photos_that_nobody_lets_go_are_told_once_with_the_command_that_does(world, make):
+    given_up(world, make)
+    for _ in range(2):
+        await world.handler.watch_dead_letters()
+        await world.handler.watch_dead_letters()
+        world.restart()
+    [mail] = world.mailer.sent
+    assert mail["Subject"] == "2 photos from northgrid still wait"
+    words = mail.get_content()
+    [dead] = world.dead.queues["uploads/ingest"]
+    assert f"fusebus dead-letters --id {dead.message_id} --put-back" in words
+    assert make.run_id in words and "storage_unavailable: gave up after 60 attempts" in words
+    assert all(row.final is None for row in world.ledger.rows.values()), "they may still be analysed"
+
+
+async def test_people_whose_word_was_given_up_are_named(world, make):
+    given_up(world, make, requested_by="ann")
+    await world.handler.watch_dead_letters()
+    assert ", by ann" in world.mailer.sent[0].get_content()
+
+
+async def test_nobody_is_told_of_photos_that_do_not_wait_any_more(world, make):
+    given_up(world, make)
+    await deliver(world, make, "u2", "u3")
+    await world.handler.watch_dead_letters()
+    assert world.mailer.sent == []
+
+
+async def test_what_could_not_be_told_is_told_after_a_later_look_and_logged_as_a_dead_letter_once(world, make, caplog):
+    given_up(world, make)
+    world.mailer.failures = [NotSent("connection refused", passing=True)] * 2
+    for _ in range(4):
+        await world.handler.watch_dead_letters()
+    assert (world.mailer.tries, len(world.mailer.sent)) == (3, 1)
+    assert [record.message for record in caplog.records].count("dead letter") == 1

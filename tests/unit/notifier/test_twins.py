@@ -123,6 +123,41 @@ async def test_a_release_leaves_it_waiting_for_the_twin_that_ingest_finds_meanwh
     assert world.run.state is RunState.COMPLETE
 
 
+@pytest.mark.parametrize("reason", ["storage_unavailable", "model_failed"])
+async def test_what_was_found_first_does_not_come_back_in_the_place_of_what_was_found_later(
+    world, make, earlier, reason
+):
+    world.enter("again", "other")
+    await world.take(make.duplicate("again", "first", earlier))
+    await world.ledger.record_final(earlier, "first", end(world, FinalKind.FAILED, reason))
+    await world.take(make.duplicate("again", "other"))  # of the same event once more: `other` has the image now
+    assert await world.take(make.duplicate("again", "first", earlier)) == Done(), "the lock of the first was lost"
+    assert world.ledger.rows[make.run_id, "again"].waits_for == "other"
+    world.pass_time(600)
+    await look(world, make.run_id)
+    assert world.published == []
+    await world.take(make.analysed("other"))
+    final = world.ledger.rows[make.run_id, "again"].final
+    assert (final.kind, final.duplicate_of) == (FinalKind.DUPLICATE, "other")
+    assert world.run.state is RunState.COMPLETE
+
+
+async def test_two_findings_at_once_end_with_the_later_one_whoever_writes_first(world, make, earlier):
+    world.enter("again", "other")
+    await world.ledger.record_final(earlier, "first", end(world, FinalKind.FAILED, "storage_unavailable"))
+    wait_for, later = world.ledger.wait_for, make.duplicate("again", "other")
+
+    async def overtaken(run_id, upload_id, of, of_run, *, instead_of=None):
+        if of == "first":  # it has decided on what it read, and another handler is quicker
+            world.ledger.wait_for = wait_for
+            await world.take(later)
+        return await wait_for(run_id, upload_id, of, of_run, instead_of=instead_of)
+
+    world.ledger.wait_for = overtaken
+    assert await world.take(make.duplicate("again", "first", earlier)) == Done()
+    assert world.ledger.rows[make.run_id, "again"].waits_for == "other"
+
+
 def test_the_twin_of_one_upload_and_then_of_another_is_told_twice(make):
     found = [make.duplicate("again", of) for of in ("first", "first", "other")]
     assert len({Envelope(message=one).message_id for one in found}) == 2

@@ -8,8 +8,9 @@ from datetime import datetime
 from msgspec import Struct
 
 from fusebus.contracts import display
-from fusebus.contracts.messages import BudgetCrossed, UploadsHeld, WorkLate
-from fusebus.notifier.report import period
+from fusebus.contracts.identity import digest
+from fusebus.contracts.messages import BudgetCrossed, ReleaseRun, UploadsHeld, WorkLate
+from fusebus.notifier.report import counted, period
 
 LONGEST_REASON = 1_000  # characters
 
@@ -116,6 +117,32 @@ def held_alert(message: UploadsHeld) -> Alert:
         subject=f"Uploads of {message.supplier} are held",
         text=f"Uploads of {message.supplier} have arrived but are not processed yet.",
         follows=(why, next_step),
+    )
+
+
+def release_alert(message: ReleaseRun, photos: int, queue: str, dead: tuple[int, str, str], now: datetime) -> Alert:
+    """The message that announces waiting photos was given up. `dead`: its dead letter's sequence, id and reason."""
+    sequence, message_id, reason = dead
+    run, supplier = display.one_line(message.run_id, 200), display.one_line(message.supplier, 100)
+    opened = period(message.opens_at, message.opens_at)
+    asked_by = display.one_line(message.requested_by, 200)
+    return Alert(
+        key=f"release-{digest('release', queue, message_id, str(sequence))[:24]}",
+        since=now,
+        subject=f"{counted(photos, 'photo')} from {supplier} still {'waits' if photos == 1 else 'wait'}",
+        text=f"The message that lets the photos of run {run} go was given up; they wait until it is put back.",
+        facts=(
+            ("Run", run),
+            ("Asked for" if asked_by else "Window", f"{opened}, by {asked_by}" if asked_by else opened),
+            ("Photos", f"{photos:,}"),
+            ("Reason", display.one_line(reason, LONGEST_REASON)),
+            ("Queue", queue),
+            ("Command", f"fusebus dead-letters --id {display.one_line(message_id, 200)} --put-back"),
+        ),
+        follows=(
+            "Mend the cause first, or it is given up again. `fusebus run-now` announces nothing of a window that is "
+            "over for more than five minutes.",
+        ),
     )
 
 

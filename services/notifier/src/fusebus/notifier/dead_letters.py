@@ -9,12 +9,14 @@ from datetime import timedelta
 from typing import NamedTuple
 
 from fusebus.bus import BusError, DeadLetter
-from fusebus.contracts.messages import RunCheck
+from fusebus.contracts.messages import ReleaseRun, RunCheck
 from fusebus.contracts.topology import TOPICS
 from fusebus.host import log_fields
-from fusebus.ledger import Entered, Final, FinalRecorded, LedgerUnavailable
+from fusebus.ledger import Entered, Final, FinalRecorded, LedgerUnavailable, RunState
 from fusebus.notifier import finals, telemetry
+from fusebus.notifier.alerts import Alert, release_alert
 from fusebus.notifier.ports import Ports
+from fusebus.notifier.telling import told
 
 _log = logging.getLogger(__name__)
 
@@ -39,6 +41,7 @@ class DeadLetterWatch:
     def __init__(self, ports: Ports) -> None:
         self._ports = ports
         self._done: dict[tuple[str, int, str], str] = {}  # dead letter: the run to be looked at each time, or ""
+        self._untold: dict[str, Alert] = {}
         self._looking = asyncio.Lock()
 
     async def look(self) -> set[str]:
@@ -55,7 +58,17 @@ class DeadLetterWatch:
                         runs.add(await self._deal_with(dead, queue))
                 except BusError as error:
                     _log.warning("dead letters can't be read: %s", error, extra={"queue": queue})
+            await self._tell()
             return runs - {""}
+
+    async def _tell(self) -> None:
+        """Tell the operators what only they can mend; what can't be told now is told after a later look."""
+        for key, alert in list(self._untold.items()):
+            try:
+                if await told(alert, self._ports):
+                    del self._untold[key]
+            except Exception:
+                _log.exception("the operators are told of it after the next look", extra={"alert": key})
 
     async def _all(self, topic: str, subscription: str) -> AsyncIterator[DeadLetter]:
         last = 0
@@ -87,8 +100,12 @@ class DeadLetterWatch:
             told = {"queue": queue, "reason": dead.reason, "description": dead.description[:500]}
             _log.error("dead letter", extra=told)
             telemetry.dead_letter(*queue.split("/"))
-            if dead.envelope is not None and isinstance(dead.envelope.message, RunCheck):
-                return _Concern(run, lasting=True)
+            match dead.envelope.message if dead.envelope else None:
+                case RunCheck():
+                    return _Concern(run, lasting=True)
+                case ReleaseRun() as order:
+                    await self._find_waiting(order, dead, queue)
+                    return _Concern()
             if not upload:
                 return _Concern()
             final = finals.final_of_dead(dead)
@@ -97,6 +114,20 @@ class DeadLetterWatch:
                 return _Concern(run)
             entered = await self._ports.ledger.find_upload(upload)
             return await self._fail_entered(entered, final) if entered else _Concern()
+
+    async def _find_waiting(self, order: ReleaseRun, dead: DeadLetter, queue: str) -> None:
+        """Photos that nobody announces now: no final would be right, for the message may be put back."""
+        run = await self._ports.ledger.run(order.run_id)
+        if run is None or run.state is RunState.COMPLETE or run.cancelled_at is not None:
+            return
+        uploads = (await self._ports.ledger.contents(order.run_id)).uploads
+        left = [upload for upload in uploads if upload.final is None and upload.when and not upload.waits_for]
+        if not order.requested_by:
+            left = [upload for upload in left if upload.release_at == order.opens_at]
+        if left:
+            about = (dead.sequence, dead.message_id, f"{dead.reason}: {dead.description}")
+            alert = release_alert(order, len(left), queue, about, self._ports.clock())
+            self._untold[alert.key] = alert
 
     async def _fail_entered(self, entered: Entered, final: Final) -> _Concern:
         """Ingest gave up on an event whose upload it had entered: nobody was told of the upload, nor of its run."""

@@ -49,16 +49,26 @@ def fate(first: UploadRow | None) -> Fate:
 
 
 async def waits(message: DuplicateFound, ledger: RunLedger) -> bool:
-    """Whether the upload's end is left open, because that of the first one is. Raises LedgerUnavailable."""
-    first = await ledger.upload(message.duplicate_of_run, message.duplicate_of)
-    if first is None or fate(first) is Fate.DUPLICATE:
-        return False
+    """Whether the upload's end is left open, because that of the first one is.
+
+    What is decided holds for the row as it was read: where somebody else wrote meanwhile, it is decided anew.
+    Raises LedgerUnavailable.
+    """
     of = (message.duplicate_of, message.duplicate_of_run)
-    waiting = await ledger.wait_for(message.run_id, message.upload_id, *of)
-    if waiting is None or waiting.final is not None:
-        return False
-    _log.info("waits for the first upload of its photo", extra={"first": message.duplicate_of})
-    return True
+    while (upload := await ledger.upload(message.run_id, message.upload_id)) is not None and upload.final is None:
+        first = await ledger.upload(message.duplicate_of_run, message.duplicate_of)
+        if first is None or (end := fate(first)) is Fate.DUPLICATE:
+            return False
+        before = (upload.waits_for, upload.waits_for_run)
+        if end is not Fate.WAIT and upload.waits_for and before != of:
+            # A repeat of what was found earlier, or what has lost its meaning since: the other one's end decides.
+            _log.info("waits for another upload of its photo", extra={"first": upload.waits_for, "not": of[0]})
+            return True
+        waiting = await ledger.wait_for(message.run_id, message.upload_id, *of, instead_of=before)
+        if waiting is not None and waiting.final is None and (waiting.waits_for, waiting.waits_for_run) == of:
+            _log.info("waits for the first upload of its photo", extra={"first": message.duplicate_of})
+            return True
+    return False
 
 
 def is_waiting(upload: UploadRow) -> bool:
