@@ -11,7 +11,7 @@ import msgspec
 import pytest
 
 from fusebus.contracts import identity
-from fusebus.contracts.messages import RejectReason
+from fusebus.contracts.messages import JobKind, RejectReason
 from fusebus.host import Secret
 from fusebus.ledger import (
     CostSample,
@@ -298,6 +298,12 @@ async def test_an_image_belongs_to_the_upload_that_claimed_it_first(
     assert first.upload_id == "u1"
     assert await other.claim_image("acme", "i" * 32, "u2", "r2") == first
     assert (await other.claim_image("zenith", "i" * 32, "u2", "r2")).upload_id == "u2"
+    converted = await other.claim_image("acme", "i" * 32, "u2", "r2", JobKind.CONVERT)
+    assert (converted.upload_id, converted.job_kind) == ("u2", JobKind.CONVERT), "its analysis is another's business"
+    assert await ledger.claim_image("acme", "i" * 32, "u3", "r3", JobKind.CONVERT) == converted
+    taken = await ledger.take_over_image(converted, "u3", "r3")
+    assert await other.claim_image("acme", "i" * 32, "u4", "r4", JobKind.CONVERT) == taken
+    assert await other.claim_image("acme", "i" * 32, "u4", "r4") == first
 
 
 async def test_of_two_claims_or_takeovers_at_once_both_learn_the_same_owner(ledger: Ledger, other: Ledger) -> None:

@@ -82,7 +82,7 @@ class Book:
     """One run in memory; `fail_at` names a method that raises once."""
 
     rows: dict[str, UploadRow] = field(default_factory=dict)
-    claims: dict[str, ImageClaim] = field(default_factory=dict)
+    claims: dict[tuple[str, JobKind], ImageClaim] = field(default_factory=dict)
     fail_at: str = ""
     error: type[LedgerError] = LedgerUnavailable
 
@@ -108,15 +108,18 @@ class Book:
         self._step("upload")
         return self.rows.get(upload_id)
 
-    async def claim_image(self, supplier: str, image_id: str, upload_id: str, run_id: str) -> ImageClaim:
+    async def claim_image(
+        self, supplier: str, image_id: str, upload_id: str, run_id: str, job_kind: JobKind
+    ) -> ImageClaim:
         self._step("claim_image")
-        mine = ImageClaim(supplier=supplier, image_id=image_id, upload_id=upload_id, run_id=run_id)
-        return self.claims.setdefault(image_id, mine)
+        mine = ImageClaim(supplier=supplier, image_id=image_id, upload_id=upload_id, run_id=run_id, job_kind=job_kind)
+        return self.claims.setdefault((image_id, job_kind), mine)
 
     async def take_over_image(self, claim: ImageClaim, upload_id: str, run_id: str) -> ImageClaim:
         self._step("take_over_image")
-        self.claims[claim.image_id] = msgspec.structs.replace(claim, upload_id=upload_id, run_id=run_id)
-        return self.claims[claim.image_id]
+        key = (claim.image_id, claim.job_kind)
+        self.claims[key] = msgspec.structs.replace(claim, upload_id=upload_id, run_id=run_id)
+        return self.claims[key]
 
     def finish(self, upload_id: str, kind: FinalKind) -> None:
         self.rows[upload_id] = msgspec.structs.replace(self.rows[upload_id], final=Final(kind=kind, at=NOW))
@@ -330,6 +333,15 @@ async def test_the_same_content_again_is_a_duplicate_of_the_first(bench: Bench) 
     (message,) = await bench.told(bench.upload("b"))
     assert isinstance(message, DuplicateFound)
     assert (message.upload_id, message.duplicate_of) == (upload_id("b"), upload_id("a"))
+
+
+async def test_what_was_converted_was_not_analysed_and_the_other_way_round(bench: Bench) -> None:
+    await bench.told(bench.upload("a"))
+    bench.settings = msgspec.structs.replace(bench.settings, job_kind=JobKind.CONVERT)
+    (message,) = await bench.told(bench.upload("b"))
+    assert isinstance(message, ImageAccepted) and message.job_kind is JobKind.CONVERT
+    (message,) = await bench.told(bench.upload("c"))
+    assert isinstance(message, DuplicateFound) and message.duplicate_of == upload_id("b"), "each among its own"
 
 
 @pytest.mark.parametrize("content", [b"photo", b"junk", b""])

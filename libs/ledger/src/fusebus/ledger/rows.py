@@ -217,12 +217,13 @@ class RunRow(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ImageClaim(msgspec.Struct, frozen=True, kw_only=True):
-    """Which upload brought an image first: all others are duplicates of it."""
+    """Which upload brought an image first for a job kind: all others are duplicates of it."""
 
     supplier: str
     image_id: str
     upload_id: str
     run_id: str
+    job_kind: JobKind = JobKind.DETECT
     version: str = ""
     """The row's own ETag."""
 

@@ -10,14 +10,14 @@ from typing import Protocol
 
 from fusebus.blobs import StorageUnavailable
 from fusebus.bus import Context, Lately
-from fusebus.contracts.messages import BlobCreated, ReleaseRun, StorageEvents
+from fusebus.contracts.messages import BlobCreated, JobKind, ReleaseRun, StorageEvents
 from fusebus.contracts.outcomes import Aside, Done, Outcome, Outgoing, Reject, done, retry
 from fusebus.contracts.topology import FEW_UPLOADS, upload_lane
 from fusebus.host import log_fields
 from fusebus.ingest import announcement, policy, telemetry
 from fusebus.ingest.admission import Admission
 from fusebus.ingest.events import NotNow, taken_apart
-from fusebus.ingest.fairness import Turns, rank_of
+from fusebus.ingest.fairness import Turn, Turns, rank_of
 from fusebus.ingest.schedule import Schedule, accepted, terms_of, timing_of
 from fusebus.ingest.settings import IngestSettings
 from fusebus.ingest.validation import BlobSource, Check, examine
@@ -39,7 +39,9 @@ class Book(Protocol):
 
     async def upload(self, run_id: str, upload_id: str) -> UploadRow | None: ...
 
-    async def claim_image(self, supplier: str, image_id: str, upload_id: str, run_id: str) -> ImageClaim: ...
+    async def claim_image(
+        self, supplier: str, image_id: str, upload_id: str, run_id: str, job_kind: JobKind
+    ) -> ImageClaim: ...
 
     async def take_over_image(self, claim: ImageClaim, upload_id: str, run_id: str) -> ImageClaim: ...
 
@@ -76,16 +78,15 @@ class Ingest:
         if context.envelope.upload_lane is None and (sent := self.arrived.add(place.supplier)) > FEW_UPLOADS:
             return Aside(lane=upload_lane(sent), reason="this supplier sent many lately")
         with log_fields(upload=place.upload_id):
-            rank = rank_of(context.envelope.upload_lane)
-            async with self.turns.of(place.supplier, rank):
-                return await self._deal_with(place, event, context, rank)
+            async with self.turns.of(place.supplier, rank_of(context.envelope.upload_lane)) as turn:
+                return await self._deal_with(place, event, context, turn)
 
-    async def _deal_with(self, place: policy.Place, event: BlobCreated, context: Context, rank: int) -> Outcome:
+    async def _deal_with(self, place: policy.Place, event: BlobCreated, context: Context, turn: Turn) -> Outcome:
         try:
             entered = await self.ledger.find_upload(place.upload_id)
             if entered is None and self.admission and (held := await self.admission.holds(place)):
                 return done(held)
-            entered = entered or await self._enter(place, event, rank)
+            entered = entered or await self._enter(place, event, turn)
             messages = await self._tell(entered)
         except NotNow as error:
             _log.info("not entered: %s", error)
@@ -111,13 +112,16 @@ class Ingest:
                 first = self.settings.storage_retry_seconds
                 return retry("storage_unavailable", error, attempt=context.attempt, first_seconds=first)
 
-    async def _enter(self, place: policy.Place, event: BlobCreated, rank: int) -> Entered:
+    async def _enter(self, place: policy.Place, event: BlobCreated, turn: Turn) -> Entered:
         async def check_in_turn(data: bytes) -> Verdict:
-            async with self.judging.of(place.supplier, rank):
+            await turn.pause()
+            async with self.judging.of(turn.supplier, turn.rank):
                 return await self.check(data)
 
+        await turn.pause()
         with telemetry.examining():
             finding = await examine(place, self.blobs, check_in_turn, self._limits)
+        await turn.pause()
         terms = await self.admission.record(place.supplier) if self.admission else None
         now = self.clock()
         job_kind = (terms.job_kind if terms else None) or self.settings.job_kind
@@ -168,9 +172,10 @@ class Ingest:
         return await self.schedule.announce(entered)
 
     async def _claim(self, upload: UploadRow, image_id: str) -> ImageClaim:
-        """Whose image this is; an earlier upload that came to nothing gives it up."""
+        """Whose image this is for its job kind; an earlier upload that came to nothing gives it up."""
         me = (upload.upload_id, upload.run_id)
-        claim = await self.ledger.claim_image(upload.supplier, image_id, *me)
+        kind = upload.job_kind or self.settings.job_kind
+        claim = await self.ledger.claim_image(upload.supplier, image_id, *me, kind)
         if claim.upload_id == upload.upload_id:
             return claim
         holder = await self.ledger.upload(claim.run_id, claim.upload_id)
