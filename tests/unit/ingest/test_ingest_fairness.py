@@ -41,7 +41,7 @@ async def test_who_gives_up_waiting_keeps_no_place() -> None:
         waiting = [asyncio.create_task(turns.of(name, 0).__aenter__()) for name in ("b", "c")]
         await asyncio.sleep(0)
         waiting[0].cancel()
-    await asyncio.wait_for(waiting[1], 1)
+    await asyncio.wait_for(waiting[1], 20)
     assert waiting[0].cancelled()
 
 
@@ -54,7 +54,7 @@ async def test_a_turn_that_comes_with_the_cancellation_goes_to_the_next() -> Non
     await first.__aexit__(None, None, None)
     waiting.cancel()
     await asyncio.gather(waiting, return_exceptions=True)
-    async with asyncio.timeout(1), turns.of("c", 0):
+    async with asyncio.timeout(20), turns.of("c", 0):
         pass
 
 
@@ -114,6 +114,61 @@ async def test_a_flood_has_one_place_while_another_suppliers_few_are_dealt_with(
     await crowd.go("few")
     await crowd.go("few")
     assert crowd.inside() == ["flood"] * 4
+
+
+async def test_what_a_flood_had_begun_waits_at_its_next_step_and_goes_on_before_what_it_had_not() -> None:
+    turns, few_may_go = Turns(3), asyncio.Event()
+    steps: list[tuple[int, int]] = []
+    together: list[int] = []
+    inside: set[int] = set()
+
+    async def flood(number: int) -> None:
+        async with turns.of("flood", 4) as turn:
+            for step in range(5):
+                steps.append((number, step))
+                inside.add(number)
+                together.append(len(inside))
+                await asyncio.sleep(0)
+                inside.discard(number)
+                await turn.pause()
+
+    async def few() -> None:
+        async with turns.of("few", 0):
+            await few_may_go.wait()
+
+    floods = [asyncio.create_task(flood(number)) for number in range(4)]
+    await asyncio.sleep(0)
+    fews = [asyncio.create_task(few()) for _ in range(2)]
+    for _ in range(4):
+        await asyncio.sleep(0)
+    paused = len(together)
+    assert max(together[:paused]) == 3
+    for _ in range(100):
+        await asyncio.sleep(0)
+    few_may_go.set()
+    await asyncio.gather(*floods, *fews)
+    assert set(together[paused:]) == {1}
+    assert sorted(steps) == [(number, step) for number in range(4) for step in range(5)]
+    assert steps.index((3, 0)) > max(steps.index((number, 4)) for number in range(3))
+
+
+async def test_who_gives_up_while_it_pauses_keeps_no_place() -> None:
+    turns = Turns(2)
+
+    async def flood() -> None:
+        async with turns.of("flood", 1) as turn:
+            while True:
+                await turn.pause()
+                await asyncio.sleep(0)
+
+    floods = [asyncio.create_task(flood()) for _ in range(2)]
+    await asyncio.sleep(0)
+    async with asyncio.timeout(1), turns.of("few", 0):
+        for one in floods:
+            one.cancel()
+        await asyncio.gather(*floods, return_exceptions=True)
+        async with turns.of("few", 0):
+            pass
 
 
 async def test_no_flood_starves_though_others_few_never_end() -> None:

@@ -81,7 +81,7 @@ class Topic(msgspec.Struct, frozen=True, kw_only=True):
 
 UPLOAD_LANE = "upload_lane"
 """The application property of `uploads` by which those who send few are kept apart from those who send many."""
-UPLOAD_LANES = (20, 60, 180, 540)
+UPLOAD_LANES = (10, 60, 180, 540)
 """Of what a supplier sends in about a minute, how many wait in the lanes up to this one. Each lane is one more
 subscription, one more link of each ingest, and one more filter, which is a credit, that each event is compared with."""
 FEW_UPLOADS = UPLOAD_LANES[0]

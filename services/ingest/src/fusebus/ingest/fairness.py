@@ -6,7 +6,6 @@ import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 
 from fusebus.bus import Lately
 from fusebus.contracts.topology import UPLOAD_LANES
@@ -22,60 +21,81 @@ def rank_of(lane: str | None) -> int:
     return int(lane) if lane.isdecimal() and int(lane) < len(UPLOAD_LANES) else len(UPLOAD_LANES)
 
 
-@dataclass(eq=False)
-class _Waiting:
-    supplier: str
-    rank: int
-    turn: asyncio.Future[None]
+class Turn:
+    """One upload's turn: waiting, running, or ended."""
+
+    def __init__(self, turns: Turns, supplier: str, rank: int) -> None:
+        self.supplier, self.rank = supplier, rank
+        self.begun = False
+        """Whether it ran before it waits again."""
+        self.comes = asyncio.get_running_loop().create_future()
+        self._turns = turns
+
+    async def pause(self) -> None:
+        """Between two steps: wait if one of the first lane has come and another flood's upload goes on meanwhile."""
+        await self._turns.pause(self)
 
 
 class Turns:
-    """At most `places` uploads are dealt with together; of those that wait, one of the first lane that has any is next.
+    """At most `places` uploads are dealt with together; of those that wait, one of the first lane is next.
 
-    In a lane it is that of the supplier that was served least lately. While one of the first lane is dealt with, all
-    other lanes have one place together.
+    While that lane has any, all others have one place together, and what they had begun waits at its next step. Of the
+    others that goes first which was begun, then the lower lane; in a lane the supplier that was served least lately.
     """
 
     def __init__(self, places: int) -> None:
         self._places = places
         self._served = Lately()
-        self._waiting: list[_Waiting] = []  # the longest first
+        self._waiting: list[Turn] = []  # the longest first
         self._running: Counter[int] = Counter()  # by rank
         self._given = 0
 
     @asynccontextmanager
-    async def of(self, supplier: str, rank: int) -> AsyncIterator[None]:
+    async def of(self, supplier: str, rank: int) -> AsyncIterator[Turn]:
         """One upload's turn, from when it comes to the end of the block."""
-        one = _Waiting(supplier, rank, asyncio.get_running_loop().create_future())
-        self._waiting.append(one)
+        turn = Turn(self, supplier, rank)
+        self._waiting.append(turn)
         self._give()
         try:
-            await one.turn
-            yield
+            await turn.comes
+            yield turn
         finally:
-            self._end(one)
+            if turn in self._waiting:
+                self._waiting.remove(turn)
+            else:
+                self._running[rank] -= 1
+            self._give()
 
-    def _end(self, one: _Waiting) -> None:
-        if one in self._waiting:
-            self._waiting.remove(one)
-        else:
-            self._running[one.rank] -= 1
+    async def pause(self, turn: Turn) -> None:
+        """See Turn."""
+        if not turn.rank or self._others <= 1 or not (self._running[0] or any(not one.rank for one in self._waiting)):
+            return
+        turn.comes = asyncio.get_running_loop().create_future()
+        self._running[turn.rank] -= 1
+        self._waiting.insert(0, turn)
         self._give()
+        await turn.comes
+
+    @property
+    def _others(self) -> int:
+        return self._running.total() - self._running[0]
 
     def _give(self) -> None:
-        while self._running.total() < self._places and (one := self._next()) is not None:
-            self._waiting.remove(one)
-            self._running[one.rank] += 1
-            self._served.add(one.supplier)
+        while self._running.total() < self._places and (turn := self._next()) is not None:
+            self._waiting.remove(turn)
+            self._running[turn.rank] += 1
+            if not turn.begun:
+                self._served.add(turn.supplier)
+            turn.begun = True
             self._given += 1
-            one.turn.set_result(None)
+            turn.comes.set_result(None)
 
-    def _next(self) -> _Waiting | None:
-        waiting = [one for one in self._waiting if not one.turn.done()]  # else it was cancelled just now
-        if self._running[0] and self._running.total() > self._running[0]:
+    def _next(self) -> Turn | None:
+        waiting = [one for one in self._waiting if not one.comes.done()]  # else it was cancelled just now
+        if self._running[0] and self._others:
             waiting = [one for one in waiting if one.rank == 0]
         if not waiting:
             return None
         if self._given % LONGEST_EVERY == LONGEST_EVERY - 1:
             return waiting[0]
-        return min(waiting, key=lambda one: (one.rank, self._served.of(one.supplier)))
+        return min(waiting, key=lambda one: (one.rank > 0, not one.begun, one.rank, self._served.of(one.supplier)))
