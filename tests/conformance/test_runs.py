@@ -303,10 +303,14 @@ async def test_photos_are_analysed_again_with_a_named_model_beside_the_old_resul
     dry = await system.command("reprocess", run.run_id, "--model", model, "--dry-run", "--json")
     told = json.loads(dry.stdout)
     assert (told["images"], told["run_id"], told["left_out"]) == (2, "", {"duplicate": 1, "refused": 1})
+    system.detecting.clear()
     answers = [await system.command("reprocess", run.run_id, "--model", model, "--json") for _ in range(2)]
     assert [answer.exit_code for answer in answers] == [0, 0], answers[0].output
     new_run = {json.loads(answer.stdout)["run_id"] for answer in answers}
     assert len(new_run) == 1, "the same again is the same run"
+    first, second = [json.loads(answer.stdout) for answer in answers]
+    assert [(one["outstanding"], one["sent"]) for one in (first, second)] == [(2, 2), (2, 0)], "workers have them"
+    system.detecting.set()
     new = await system.newest(RunState.COMPLETE)
     assert {new.run_id} == new_run
     assert (new.reprocess_of, new.model) == (run.run_id, model)

@@ -110,6 +110,22 @@ async def test_a_repeat_writes_the_same_bytes_under_the_same_names(
     assert len(store.written) == 4
 
 
+async def test_work_that_people_ordered_twice_is_done_once(
+    detect: Detect, accept: Accept, store: Any, told_model: Any, photo: bytes, context_of: Any
+) -> None:
+    work = msgspec.structs.replace(accept(photo), model=load_manifest(DEMO_MODEL).ref)
+    final = only_message(await detect(work, context_of(work)))
+    assert [name.partition("/")[0] for name in store.written] == ["annotated", "json"], "the result comes last"
+    again = only_message(await detect(work, context_of(work)))
+    assert len(told_model.images) == 1 and len(store.written) == 2
+    assert msgspec.structs.replace(final, timings=again.timings, best_score=again.best_score) == again
+    assert final.best_score == pytest.approx(again.best_score, abs=1e-4), "as the file has it"
+
+    store.content["results", final.result.name] = ("0", b'{"detections": [{}]}')
+    assert only_message(await detect(work, context_of(work))).best_score == final.best_score, "what is damaged is not"
+    assert len(told_model.images) == 2
+
+
 async def test_stages_are_timed(detect: Detect, accept: Accept, photo: bytes, context_of: Any) -> None:
     work = accept(photo)
     timings = only_message(await detect(work, context_of(work))).timings

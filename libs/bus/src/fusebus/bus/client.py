@@ -184,6 +184,14 @@ class Bus:
             run_id, instead, self._publisher
         )
 
+    async def waiting(self, topic: str, subscription: str, run_id: str) -> frozenset[str]:
+        """The uploads that the run's messages in a subscription are about, those that workers hold too.
+
+        Not those that are put off for later, which only the topic has. Raises BusError.
+        """
+        topology.subscription(topic, subscription)
+        return await TakingOut(self._connection, topic, subscription, self._settings).waiting(run_id)
+
     async def peek_dead_letters(self, topic: str, subscription: str, after_sequence: int = 0) -> list[DeadLetter]:
         """The next dead letters after a sequence number, oldest first; empty where there are no more.
 

@@ -47,6 +47,8 @@ class _Stretch(NamedTuple):
     after: int
     """Where the next stretch begins."""
     is_end: bool
+    uploads: frozenset[str]
+    """That the run's messages in it are about."""
 
 
 class TakingOut:
@@ -79,11 +81,25 @@ class TakingOut:
         finally:
             await self._link.close()
 
+    async def waiting(self, run_id: str) -> frozenset[str]:
+        """The uploads that the run's messages are about, those in workers' hands too; nobody is disturbed.
+
+        Raises BusError, also where the queue's end could not be reached in time.
+        """
+        uploads, after, until = frozenset[str](), 0, time.monotonic() + MOST_SECONDS
+        while time.monotonic() < until:
+            stretch = await self._look(run_id, after)
+            uploads |= stretch.uploads
+            if stretch.is_end:
+                return uploads
+            after = stretch.after
+        raise BusError(f"{self._topic}/{self._subscription} is longer than can be looked through in {MOST_SECONDS} s")
+
     async def _look(self, run_id: str, after: int) -> _Stretch:
         """What the next pages behind a sequence number have of the run."""
         client = self._connection.client()
         receiver = self._connection.receiver(client, self._topic, self._subscription)
-        last = None
+        last, uploads = None, set[str]()
         try:
             async with asyncio.timeout(self._settings.open_seconds):
                 await receiver.__aenter__()
@@ -94,15 +110,17 @@ class TakingOut:
                     )
                 found = [received(raw) for raw in page]
                 if not found:
-                    return _Stretch(last, after, True)
-                last = next((one.sequence for one in reversed(found) if _is_of(one, run_id)), last)
+                    return _Stretch(last, after, True, frozenset(uploads))
+                ours = [one for one in found if _is_of(one, run_id)]
+                last = ours[-1].sequence if ours else last
+                uploads.update(str(one.properties.get("upload", "")) for one in ours)
                 after = found[-1].sequence
         except Exception as error:
             raise BusError(f"{self._topic}/{self._subscription} can't be looked through: {error!r}") from error
         finally:
             await close_quietly(receiver, self._settings.close_seconds)
             await close_quietly(client, self._settings.close_seconds)
-        return _Stretch(last, after, False)
+        return _Stretch(last, after, False, frozenset(uploads))
 
     async def _take_up_to(self, last: int, run_id: str, instead: Instead, publisher: Publisher, until: float) -> Taken:
         """Again and again while it gets on: a long queue takes longer than others may be held back."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypeVar
@@ -14,7 +14,7 @@ import click
 import msgspec
 
 from fusebus.blobs import Blobs, BlobSettings, StorageError, layout
-from fusebus.bus import Bus, BusError, BusSettings, Publisher
+from fusebus.bus import Bus, BusError, BusSettings
 from fusebus.console.answers import json_text
 from fusebus.console.attribution import this_person
 from fusebus.console.commands import SETTINGS_OPTION
@@ -22,6 +22,7 @@ from fusebus.console.moments import ahead, said
 from fusebus.console.scaling import BY_OPTION, JSON_OPTION
 from fusebus.contracts.messages import CloseRun, JobKind, Lane, RunCheck
 from fusebus.contracts.outcomes import Outgoing
+from fusebus.contracts.topology import image_subscriptions
 from fusebus.host import environment_for_people, load_settings
 from fusebus.ledger import (
     FinalKind,
@@ -72,6 +73,8 @@ class Reprocessed(msgspec.Struct, frozen=True, kw_only=True):
     """That are analysed again."""
     outstanding: int
     """Of these, those that have no final yet."""
+    sent: int = 0
+    """Of the outstanding, those that were sent now: the others are in a queue, or with a worker."""
     left_out: dict[str, int]
     dry_run: bool
     warning: str = ""
@@ -90,11 +93,11 @@ def close(run_id: str, author: str | None, as_json: bool, settings_file: Path | 
     Exit codes: 0 told (a closed run stays closed), 1 ledger or bus could not be reached, 2 usage (an unknown run too).
     """
 
-    async def work(ledger: Ledger, bus: Publisher, blobs: Blobs) -> RunRow:
+    async def work(ledger: Ledger, bus: Bus, blobs: Blobs) -> RunRow:
         run = await _known(ledger, run_id)
         if run.state is RunState.OPEN:
             message = CloseRun(run_id=run_id, supplier=run.supplier, requested_by=author or this_person())
-            await bus.publish([Outgoing(message=message)])
+            await bus.publisher().publish([Outgoing(message=message)])
         return run
 
     run = _with_all(settings_file, work)
@@ -131,8 +134,8 @@ def reprocess(
 
     The photos get a new run, with results and a summary of its own that names the model. Photos that failed are tried
     too; refused files, duplicates, conversions and what this model has seen already are left out. The same command
-    again continues where it was interrupted: it sends what has no final yet. What waits in a queue since more than
-    10 minutes is sent twice then, and may be analysed twice, with one final: say it again only where nothing moves.
+    again continues where it was interrupted: it sends what has no final yet and is in no queue. It does no harm: what
+    is sent twice all the same is analysed once.
 
     \b
     Example: fusebus reprocess 20261121T103000Z-acme-0f0f0f0f --model fuses@2 --dry-run
@@ -143,7 +146,7 @@ def reprocess(
     now = datetime.now(UTC)
     seconds = _seconds(deadline, now)
 
-    async def work(ledger: Ledger, bus: Publisher, blobs: Blobs) -> Reprocessed:
+    async def work(ledger: Ledger, bus: Bus, blobs: Blobs) -> Reprocessed:
         run = await _known(ledger, run_id)
         _refuse_unfit(run)
         warning = await _unserved(model, blobs, _settings(settings_file).models)
@@ -162,10 +165,14 @@ def reprocess(
         if dry_run or not found.uploads:
             return told
         rerun = there or await ledger.begin_rerun(run, model, now, author or this_person())
+        under_way = frozenset[str]()
         if await ledger.run(rerun.run_id) is None:
             await ledger.enter_again(rerun, run, found.uploads, Lane(lane), seconds)
-        left = await _send(rerun, run, ledger, bus)
-        return msgspec.structs.replace(told, run_id=rerun.run_id, outstanding=left)
+        else:
+            queues = image_subscriptions(JobKind.DETECT)
+            under_way = under_way.union(*[await bus.waiting("images", name, rerun.run_id) for name in queues])
+        left, sent = await _send(rerun, run, ledger, bus, under_way)
+        return msgspec.structs.replace(told, run_id=rerun.run_id, outstanding=left, sent=sent)
 
     told = _with_all(settings_file, work)
     _tell(as_json, told, _words(told, now))
@@ -195,17 +202,22 @@ def _left_out(upload: UploadRow, model: str) -> str:
     return "refused" if final.kind is FinalKind.REJECTED else final.kind.value
 
 
-async def _send(rerun: Rerun, run: RunRow, ledger: Ledger, bus: Publisher) -> int:
-    """Publish the work that has no final yet, and the look that completes the new run; how much work that is."""
+async def _send(rerun: Rerun, run: RunRow, ledger: Ledger, bus: Bus, under_way: Collection[str]) -> tuple[int, int]:
+    """Publish the work that has no final yet and is not under way, and the look that completes the new run.
+
+    How many uploads have no final, and for how many of them work was sent.
+    """
     new = await ledger.run(rerun.run_id)
     if new is None or new.state is RunState.COMPLETE:
-        return 0
+        return 0, 0
+    publish = bus.publisher().publish
     left = [upload for upload in await ledger.uploads(rerun.run_id) if upload.final is None]
-    for start in range(0, len(left), SENT_AT_ONCE):
-        part = left[start : start + SENT_AT_ONCE]
-        await bus.publish([Outgoing(message=work_again(rerun, upload, layout.RESULTS)) for upload in part])
-    await bus.publish([Outgoing(message=RunCheck(run_id=rerun.run_id, supplier=run.supplier))])
-    return len(left)
+    missing = [upload for upload in left if upload.upload_id not in under_way]
+    for start in range(0, len(missing), SENT_AT_ONCE):
+        part = missing[start : start + SENT_AT_ONCE]
+        await publish([Outgoing(message=work_again(rerun, upload, layout.RESULTS)) for upload in part])
+    await publish([Outgoing(message=RunCheck(run_id=rerun.run_id, supplier=run.supplier))])
+    return len(left), len(missing)
 
 
 async def _unserved(model: str, blobs: Blobs, settings: RegistrySettings) -> str:
@@ -254,7 +266,8 @@ def _words(told: Reprocessed, now: datetime) -> list[str]:
     if not told.outstanding:
         return [f"{photos} of {told.reprocess_of} were analysed with {told.model}: run {told.run_id}{rest}"]
     return [
-        f"{told.outstanding:,} of {photos} of {told.reprocess_of} are on their way to {told.model}{rest}",
+        f"{told.outstanding:,} of {photos} of {told.reprocess_of} are on their way to {told.model}{rest}"
+        + (f"; {told.outstanding - told.sent:,} of them were before" if told.sent < told.outstanding else ""),
         f"their results and summary come in run {told.run_id}: fusebus status",
         told.warning,
     ]
@@ -274,13 +287,13 @@ def _settings(settings_file: Path | None) -> RunSettings:
     return load_settings(RunSettings, "console", environment_for_people(settings_file))
 
 
-def _with_all(settings_file: Path | None, work: Callable[[Ledger, Publisher, Blobs], Awaitable[Result]]) -> Result:
+def _with_all(settings_file: Path | None, work: Callable[[Ledger, Bus, Blobs], Awaitable[Result]]) -> Result:
     """Do `work`; what can't be reached ends with exit code 1."""
     settings = _settings(settings_file)
 
     async def run() -> Result:
         async with Ledger(settings.ledger) as ledger, Blobs(settings.blobs) as blobs, Bus(settings.bus) as bus:
-            return await work(ledger, bus.publisher(), blobs)
+            return await work(ledger, bus, blobs)
 
     try:
         return asyncio.run(run())

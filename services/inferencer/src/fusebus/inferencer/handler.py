@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -39,7 +39,7 @@ from fusebus.inferencer.codecs import Codecs, Rendered, prepare, render
 from fusebus.inferencer.model import ModelBroken, NotServed, PictureFailed
 from fusebus.inferencer.policy import Pace
 from fusebus.inferencer.ports import Model, Models, Store
-from fusebus.inferencer.result import result_json
+from fusebus.inferencer.result import result_json, scores_of
 from fusebus.inferencer.stages import Closed, Passage, Stages
 from fusebus.inferencer.urgency import urgency_of
 from fusebus.models import ModelManifest
@@ -49,6 +49,7 @@ _log = logging.getLogger(__name__)
 
 MAX_BLOB_BYTES = 512 * 1024 * 1024
 """More is not loaded whatever a message says; ingest's own limit is lower."""
+MAX_RESULT_BYTES = 64 * 1024 * 1024
 
 _DECODE_SOON, _ANNOTATE, _DECODE = range(3)
 """What the codecs' threads do first: feed a hungry model, else finish what is begun, else begin more."""
@@ -89,6 +90,8 @@ class Detect:
         """Analyse one image; every way it can end is here."""
         with log_fields(upload=work.upload_id, run=work.run_id, image=work.image_id):
             try:
+                if work.model and (final := await self._found(work)) is not None:
+                    return done(final)
                 with self.stages.passage(urgency_of(work)) as passage:
                     await self._begin(passage)
                     with self.models.lease(work.image_id, work.model) as model:  # one version from first step to last
@@ -118,6 +121,16 @@ class Detect:
             except StorageUnavailable as error:
                 _log.warning("storage did not answer: %s", error)
                 return retry("storage_unavailable", error, attempt=context.attempt, first_seconds=self.retry_seconds)
+
+    async def _found(self, work: ImageAccepted) -> ImageAnalysed | None:
+        """The final of work that was done before: people may order it twice (`fusebus reprocess`), it is done once."""
+        analysis = analysis_id(work.image_id, work.job_kind.value, work.model)
+        place = layout.result_name(work.run_id, analysis)
+        try:
+            scores = scores_of(await self.store.read(layout.RESULTS, place, max_bytes=MAX_RESULT_BYTES))
+        except (BlobVanished, BlobTooLarge, msgspec.DecodeError):
+            return None
+        return self._final(work, analysis, work.model, scores)
 
     async def _begin(self, passage: Passage) -> None:
         """A place to begin in. Raises Closed, _Overtaken."""
@@ -156,13 +169,17 @@ class Detect:
         """The two files are written; returns the final, but for its timings."""
         detections, jpeg = rendered
         analysis = analysis_id(work.image_id, work.job_kind.value, manifest.ref)
-        annotated = StoredBlob(container=layout.RESULTS, name=layout.annotated_name(work.run_id, analysis))
-        result = StoredBlob(container=layout.RESULTS, name=layout.result_name(work.run_id, analysis))
+        final = self._final(work, analysis, manifest.ref, [found.score for found in detections])
         text = result_json(work, analysis, manifest, size, detections)
-        await _both(
-            self.store.write(annotated.container, annotated.name, jpeg, "image/jpeg"),
-            self.store.write(result.container, result.name, text, "application/json"),
-        )
+        picture = self.store.write(final.annotated.container, final.annotated.name, jpeg, "image/jpeg")
+        result = self.store.write(final.result.container, final.result.name, text, "application/json")
+        if work.model:  # who finds the result, as `_found` does, finds the picture too
+            await _one_by_one(picture, result)
+        else:
+            await _both(picture, result)
+        return final
+
+    def _final(self, work: ImageAccepted, analysis: str, model: str, scores: Sequence[float]) -> ImageAnalysed:
         return ImageAnalysed(
             upload_id=work.upload_id,
             run_id=work.run_id,
@@ -170,11 +187,11 @@ class Detect:
             image_id=work.image_id,
             analysis_id=analysis,
             job_kind=work.job_kind,
-            model=manifest.ref,
-            detections=len(detections),
-            best_score=max((found.score for found in detections), default=0.0),
-            annotated=annotated,
-            result=result,
+            model=model,
+            detections=len(scores),
+            best_score=max(scores, default=0.0),
+            annotated=StoredBlob(container=layout.RESULTS, name=layout.annotated_name(work.run_id, analysis)),
+            result=StoredBlob(container=layout.RESULTS, name=layout.result_name(work.run_id, analysis)),
             timings=StageTimings(),
             worker=self.worker,
             analysed_at=self.now(),
@@ -195,6 +212,15 @@ class Detect:
     def _failed(self, work: ImageAccepted, reason: str, description: str) -> ImageFailed:
         _log.error("failed, %s: %s", reason, description)
         return failed(work, reason, description, self.now())
+
+
+async def _one_by_one(first: Coroutine[Any, Any, None], second: Coroutine[Any, Any, None]) -> None:
+    try:
+        await first
+    except BaseException:
+        second.close()
+        raise
+    await second
 
 
 async def _both(first: Coroutine[Any, Any, None], second: Coroutine[Any, Any, None]) -> None:

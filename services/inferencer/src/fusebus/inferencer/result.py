@@ -79,6 +79,19 @@ def result_json(
     )
 
 
+class _Scored(msgspec.Struct):
+    score: float
+
+
+class _Found(msgspec.Struct):
+    detections: list[_Scored]
+
+
+def scores_of(data: bytes) -> list[float]:
+    """Of each detection that a result file holds. Raises msgspec.DecodeError."""
+    return [found.score for found in msgspec.json.decode(data, type=_Found).detections]
+
+
 def as_stored(found: Detection) -> ResultDetection:
     """As the file has it, rounded coarser than two batch sizes of the same model differ."""
     x0, y0, x1, y1 = (round(edge, 1) for edge in found.box)
