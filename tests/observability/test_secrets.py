@@ -28,7 +28,8 @@ BLOB_SIGNATURE = "bG9iLWNhbmFyeQ+sig/4f1d="
 TABLE_KEY = "dGFibGUtY2FuYXJ5LWtleS05MmFjMTc3Yg=="
 SMTP_PASSWORD = 'smtp "canary" pass\\word ö 77'
 OTLP_TOKEN = "otlp-canary-token-c4be"
-SECRETS = (BUS_KEY, BLOB_SIGNATURE, TABLE_KEY, SMTP_PASSWORD, OTLP_TOKEN)
+TEAMS_SIGNATURE = "teams_canary-Signature-41b7"
+SECRETS = (BUS_KEY, BLOB_SIGNATURE, TABLE_KEY, SMTP_PASSWORD, OTLP_TOKEN, TEAMS_SIGNATURE)
 SERVICES = ("ingest", "dispatcher", "inferencer", "notifier")
 FAILING_SECONDS = 60.0
 
@@ -165,7 +166,11 @@ async def test_services_that_fail_tell_no_secret(receiver: OtlpReceiver, echo: s
             "FUSEBUS_LEDGER_CONNECTION": f"TableEndpoint={echo}/acme;AccountName=acme;AccountKey={TABLE_KEY}",
         }
         own = {
-            "notifier": {"FUSEBUS_NOTIFIER_MAILER": "smtp", "FUSEBUS_SMTP_PASSWORD": SMTP_PASSWORD},
+            "notifier": {
+                "FUSEBUS_NOTIFIER_MAILER": "smtp",
+                "FUSEBUS_SMTP_PASSWORD": SMTP_PASSWORD,
+                "FUSEBUS_TEAMS_WEBHOOK": f"{echo}/workflows/1?sp=%2Frun&sv=1.0&sig={TEAMS_SIGNATURE}",
+            },
             "dispatcher": {"FUSEBUS_DISPATCHER_BATCH_URL": echo, "FUSEBUS_DISPATCHER_INTERVAL_SECONDS": "1"},
             "ingest": {"FUSEBUS_INGEST_SWEEP_INTERVAL_SECONDS": "1"},
             "inferencer": {"FUSEBUS_INFERENCER_FOLLOW_REGISTRY": "true"},
