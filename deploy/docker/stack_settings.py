@@ -3,7 +3,7 @@
 stack_settings.py write       keys (kept once made), /run/fusebus/settings.toml and topology.json
 stack_settings.py emulator    the services' bus is Microsoft's emulator from now on
 stack_settings.py telemetry   the services send their telemetry to the collector from now on
-stack_settings.py room        exit code 1 where the emulator does not admit the connections of the whole stack
+stack_settings.py room        exit code 1 where the bus is an emulator that does not admit the whole stack's connections
 stack_settings.py provision   the results container and the ledger's tables
 stack_settings.py host BROKER BLOBS TABLES CA_FILE    print settings for programs of this machine, outside of containers
 """
@@ -41,7 +41,7 @@ EMULATOR_KEY = "SAS_KEY_VALUE"  # the emulator's only one, and no secret
 EMULATOR = "amqp://emulator:5672"
 EMULATOR_SECONDS = 300.0  # SQL Server has to start first
 EMULATOR_CONNECTIONS = "FUSEBUS_EMULATOR_CONNECTIONS"  # how many it admits
-CONNECTIONS = {"ingest": 13, "notifier": 21, "dispatcher": 37, "inferencer": 4}  # of one copy at rest, as counted
+CONNECTIONS = {"dispatcher": 51, "notifier": 17, "ingest": 9, "inferencer": 6}  # of one copy after work, as counted
 COLLECTOR = "http://collector:4318"
 
 Tables = dict[str, dict[str, Any]]
@@ -88,15 +88,16 @@ def until_answering(address: str, limit_seconds: float) -> None:
         time.sleep(1.0)
 
 
-def room(admitted: int) -> str:
+def room(admitted: int, run: Path = RUN) -> str:
     """Why the whole stack can't be started with an emulator that admits so many connections; empty where it can."""
-    if admitted >= (wanted := sum(CONNECTIONS.values())):
+    bus = tomllib.loads((run / "settings.toml").read_text(encoding="utf-8"))["bus"]
+    if "sb://emulator;" not in bus["connection"] or admitted >= (wanted := sum(CONNECTIONS.values())):
         return ""
     parts = ", ".join(f"{name} {count}" for name, count in CONNECTIONS.items())
     return (
         f"Microsoft's emulator admits {admitted} connections, the whole stack holds {wanted} ({parts}). "
-        "Start what fits: docker compose up -d inferencer. Where it admits more (a proxy that shares connections), "
-        f"say so with {EMULATOR_CONNECTIONS}."
+        "Start what fits: docker compose up -d inferencer. Where it admits more (behind a proxy that shares "
+        f"connections), say how many in {EMULATOR_CONNECTIONS}."
     )
 
 

@@ -33,5 +33,5 @@ def write_photos(folder: Path, first: int, count: int, size: tuple[int, int] = (
 
 
 if __name__ == "__main__":
-    # python tests/compose/photos.py FOLDER FIRST COUNT WIDTH HEIGHT
+    # python tests/compose/delivery_photos.py FOLDER FIRST COUNT WIDTH HEIGHT
     write_photos(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), (int(sys.argv[4]), int(sys.argv[5])))

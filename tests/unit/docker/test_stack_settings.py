@@ -52,10 +52,13 @@ def test_profiles_change_the_bus_and_the_telemetry_and_nothing_else(run: Path) -
     load_settings(HostSettings, "host", {"FUSEBUS_SETTINGS": str(run / "settings.toml")})
 
 
-def test_the_whole_stack_is_refused_where_the_emulator_admits_too_few_connections() -> None:
-    told = stack_settings.room(10)
+def test_the_whole_stack_is_refused_where_the_emulator_admits_too_few_connections(run: Path) -> None:
+    assert not stack_settings.room(10, run), "our broker admits them"
+    emulator = stack_settings.broker_connection(stack_settings.EMULATOR_KEY, "emulator")
+    stack_settings.change({"bus": {"connection": emulator, "ca_file": ""}}, run)
+    told = stack_settings.room(10, run)
     assert "admits 10 connections" in told and "docker compose up -d inferencer" in told
-    assert not stack_settings.room(sum(stack_settings.CONNECTIONS.values()))
+    assert not stack_settings.room(sum(stack_settings.CONNECTIONS.values()), run)
 
 
 def test_keys_stay_over_a_restart_and_settings_follow_the_template(run: Path, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import importlib.metadata
 import logging
 import os
 import socket
+import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -109,6 +110,7 @@ def set_up_telemetry(service: str, settings: TelemetrySettings, scraped: bool = 
         metrics.set_meter_provider(meters)
         ends.append(meters.shutdown)
         _metrics_are_read = True
+        _tell_uptime()
     return Telemetry(shut=lambda: _end(ends), scrape=scrape)
 
 
@@ -162,6 +164,17 @@ def _resource(service: str) -> Resource:
             "service.version": version,
             "service.instance.id": f"{os.environ.get('AZ_BATCH_NODE_ID') or socket.gethostname()}/{os.getpid()}",
         }
+    )
+
+
+def _tell_uptime() -> None:
+    """A service that has had nothing to do yet has no other metric: without this one it looks as if it were down."""
+    began = time.monotonic()
+    metrics.get_meter(__name__).create_observable_gauge(
+        "fusebus.service.uptime",
+        callbacks=[lambda _: [metrics.Observation(time.monotonic() - began)]],
+        unit="s",
+        description="How long this process has been up",
     )
 
 
