@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from datetime import datetime
@@ -40,7 +41,7 @@ async def carded(key: str, write: Callable[[], bytes], since: datetime, ports: P
         return True
 
     async def card() -> bytes:
-        return write()
+        return await asyncio.to_thread(write)  # the names of thousands of photos are made fit to be shown
 
     before = await ports.ledger.mail_marker(key)
     state = await send_once(key, key, card, since, ports, by_card(channel, ports))
