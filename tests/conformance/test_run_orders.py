@@ -171,6 +171,14 @@ async def test_a_window_opens_by_itself_and_everything_of_it_comes_then(system: 
 async def test_run_now_does_not_wait_for_the_window_and_goes_first(system: System) -> None:
     await system.supply(4, when={"any": "on-command"})
     run = await system.run_of(uploads=4)
+    await system.ledger.close_run(run.run_id, datetime.now(UTC))
+    await system.blobs.write(layout.supplier_container(system.supplier), "again.jpg", photo(0), "image/jpeg")
+    second = await system.run_of(uploads=1)
+    async with asyncio.timeout(60):
+        while not (await system.ledger.uploads(second.run_id))[0].waits_for:
+            await asyncio.sleep(0.1)
+    told = answer(await system.fusebus("run-now", second.run_id, "--json"))
+    assert told["waits_for_runs"] == [run.run_id], "the photo came first there"
     told = answer(await system.fusebus("run-now", run.run_id, "--json"))
     assert told == {
         "run_id": run.run_id,
@@ -179,6 +187,7 @@ async def test_run_now_does_not_wait_for_the_window_and_goes_first(system: Syste
         "moved": 0,
         "moved_all": True,
         "taken_up": True,
+        "waits_for_runs": [],
     }
     await system.until_queued(**{"detect-urgent": 4})
     await system.supply(1, first=10)

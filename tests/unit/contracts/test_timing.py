@@ -177,6 +177,8 @@ def test_what_is_left_out_follows_the_defaults() -> None:
         "windows 02:00-08:00",
         "windows 02:00 Europe/Atlantis",
         "windows 02:00 Europe",
+        "windows 02:00 localtime",
+        "windows 02:00 right/Europe/London",
         "windows 02:00 ../../etc/passwd",
         "windows 02:00 Europe/London twice",
         "off-peak 02:00,08:00",

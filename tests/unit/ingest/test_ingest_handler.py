@@ -298,6 +298,16 @@ async def test_a_copy_whose_event_came_at_its_begin_is_announced_with_the_etag_o
     assert isinstance(accepted, ImageAccepted) and accepted.blob.etag == "0x2"
 
 
+async def test_a_file_that_has_only_begun_is_not_refused_for_it(bench: Bench) -> None:
+    event = bench.upload("a", b"")
+    begun = msgspec.structs.replace(event, data=msgspec.structs.replace(event.data, api="CreateFile"))
+    assert await bench.told(begun) == [] and not bench.book.rows
+    (message,) = await bench.told(bench.upload("a", b"photo", "0x2"))
+    assert isinstance(message, ImageAccepted)
+    assert await bench.told(begun) == [], "nor when it comes late"
+    assert len(bench.book.rows) == 1
+
+
 async def test_a_copy_that_failed_is_empty_like_any_other_empty_file(bench: Bench) -> None:
     bench.store.copy_status = "failed"
     (message,) = await bench.told(bench.upload("a", b""))

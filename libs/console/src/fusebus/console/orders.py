@@ -55,6 +55,8 @@ class Released(msgspec.Struct, frozen=True, kw_only=True):
     moved_all: bool
     """Whether the queues were looked through to their end."""
     taken_up: bool
+    waits_for_runs: tuple[str, ...] = ()
+    """Where photos came first that came again in this run and have no end yet: theirs follows from those."""
 
 
 class Cancelled(msgspec.Struct, frozen=True, kw_only=True):
@@ -113,7 +115,8 @@ def run_now(
     async def work(ledger: Ledger, bus: Bus) -> Released:
         now = datetime.now(UTC)
         run = await _unfinished(ledger, run_id)
-        waiting = [upload for upload in await ledger.uploads(run_id) if upload.waits(run, now)]
+        uploads = await ledger.uploads(run_id)
+        waiting = [upload for upload in uploads if upload.waits(run, now)]
         message = ReleaseRun(
             run_id=run_id, supplier=run.supplier, opens_at=now, requested_by=author or this_person(), lane=order
         )
@@ -132,11 +135,15 @@ def run_now(
             moved=moved.messages,
             moved_all=moved.is_all,
             taken_up=taken_up,
+            waits_for_runs=_first_in(run_id, uploads),
         )
 
     told = _with_both(settings_file, work)
     words = [f"{run_id} goes now, {told.lane}: {told.waited:,} photos had waited, {told.moved:,} pass others in queues"]
     words += [] if told.taken_up else ["no ingest has taken it up yet; it will once one runs"]
+    words += [
+        f"some of its photos came first in {run}: they follow from fusebus run-now {run}" for run in told.waits_for_runs
+    ]
     _tell(as_json, told, words + ([] if told.moved_all else [NOT_ALL]))
     sys.exit(0 if told.taken_up and told.moved_all else EXIT_ASKED)
 
@@ -202,6 +209,11 @@ def cancel(
         words.append("what waits in queues stays there until then: say it again")
     _tell(as_json, told, words)
     sys.exit(0 if told.taken_out_all else EXIT_ASKED)
+
+
+def _first_in(run_id: str, uploads: Sequence[UploadRow]) -> tuple[str, ...]:
+    """The other runs whose photos these uploads wait for."""
+    return tuple(sorted({one.waits_for_run for one in uploads if one.final is None and one.waits_for} - {run_id, ""}))
 
 
 async def _move(bus: Bus, run_id: str, lane: Lane) -> Taken:

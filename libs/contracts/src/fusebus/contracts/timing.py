@@ -15,6 +15,8 @@ import msgspec
 
 MOST_WINDOWS = 48  # a day
 _CLOCK = re.compile(r"([01]\d|2[0-3]):([0-5]\d)(?::([0-5]\d))?")
+_NO_PLACE = re.compile(r"localtime|posixrules|Factory|(?:posix|right)/.*")
+"""Names in some systems' folders of zones that mean another clock on another machine, or count leap seconds."""
 _ZONE = re.compile(r"[A-Za-z][A-Za-z0-9_+-]{0,30}(?:/[A-Za-z0-9_+-]{1,30}){0,2}")
 
 
@@ -107,7 +109,7 @@ def parse(text: str, zone: str = "") -> Timing:
 
 def checked_zone(name: str) -> str:
     """The name, if there is such a time zone; empty for UTC. Raises ValueError."""
-    if name and not _ZONE.fullmatch(name):
+    if name and (not _ZONE.fullmatch(name) or _NO_PLACE.fullmatch(name)):
         raise ValueError(f"{name!r} is no time zone: write Europe/London")
     try:
         ZoneInfo(name or "UTC")

@@ -11,6 +11,8 @@ from fusebus.contracts.outcomes import Done, Outcome, Outgoing, Reject, done, re
 
 COPY_DONE = "success"
 COPY_API = "CopyBlob"
+BEGINNINGS = frozenset({"CreateFile", "SftpCreate"})
+"""Requests with which a file begins, in accounts with a hierarchical namespace; its end has an event of its own."""
 
 
 class NotNow(Exception):
@@ -38,6 +40,11 @@ def copy_has_ended(container: str, found: BlobProperties) -> NotNow:
     """The event told of a copy's begin; its content has another ETag, and no event of its own: announce it."""
     event = event_of(container, found)
     return NotNow(f"{container}/{found.name!r}: copied since its event", lambda text, attempt, seconds: done(event))
+
+
+def has_begun(container: str, name: str) -> NotNow:
+    """Nothing arrived yet; to judge the file now would refuse it as empty."""
+    return NotNow(f"{container}/{name!r} has begun", lambda text, attempt, seconds: done())
 
 
 def no_container(container: str) -> NotNow:
