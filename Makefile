@@ -6,6 +6,7 @@ PACKAGES := $(wildcard libs/* services/* deploy/local/*)
 STAMP := $(VENV)/.set-up
 
 .DEFAULT_GOAL := help
+unexport PYTHONDONTWRITEBYTECODE  # else each of the hundreds of processes of a test run compiles every package anew
 .PHONY: help setup check test test-long test-model test-model-full train-demo test-broker-kills test-observability bench bench-compare bench-profile bench-long bench-gpu demo up down logs test-compose lock clean
 
 help:  ## this list
@@ -25,7 +26,7 @@ check: $(STAMP)  ## lint, format, types, import rules, each package alone
 	$(BIN)/python scripts/check-alone
 
 test: $(STAMP)  ## every test that needs only Python (node comes along if it is missing)
-	$(BIN)/pytest -n 2 --dist loadgroup -m 'not long'
+	$(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder -m 'not long'
 
 test-long: $(STAMP)  ## what wants minutes: the corpus of odd files, models switched under load, services killed
 	$(BIN)/pytest -n 2 --dist loadgroup -m long

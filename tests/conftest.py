@@ -1,18 +1,15 @@
-"""Loads the shared fixtures: every `tests/plugins/*_fixture.py` is a pytest plugin. Says what may run side by side."""
+"""Loads the shared fixtures: every `tests/plugins/*_fixture.py` is a pytest plugin. Lets examples take their time."""
 
 import sys
 from pathlib import Path
 
-import pytest
+from hypothesis import HealthCheck, settings
 
 PLUGINS = Path(__file__).parent / "plugins"
 sys.path.insert(0, str(PLUGINS))
 
 pytest_plugins = sorted(path.stem for path in PLUGINS.glob("*_fixture.py"))
 
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """With several workers (-n 2 --dist loadgroup) a file stays together, and all system tests share one stack."""
-    for item in items:
-        shares_the_stack = "system" in getattr(item, "fixturenames", ())
-        item.add_marker(pytest.mark.xdist_group("system" if shares_the_stack else str(item.path)))
+# How long an example takes says more of the machine than of the example; a hang ends by pytest's own timeout.
+settings.register_profile("patient", settings(), deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("patient")

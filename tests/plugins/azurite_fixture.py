@@ -15,7 +15,7 @@ def azurite() -> Iterator[Azurite]:
 
     Without node, npm and PyPI it skips on a laptop and fails where `CI` is set.
     """
-    server = Azurite(AzuriteOptions())
+    server = Azurite(AzuriteOptions(stop_grace_seconds=0.1))  # all is in memory: nothing to be written
     try:
         asyncio.run(server.start())
     except AzuriteError as error:
