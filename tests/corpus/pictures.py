@@ -1,22 +1,27 @@
 """The corpus: several hundred small files over every kind that a stranger may send, each with the verdict it deserves.
 
-Made anew each time, the same bytes every time. To look at them:
+Made by these modules, the same bytes every time. To look at them:
 
     .venv/bin/python tests/corpus/pictures.py FOLDER     writes the files and expected.json
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
+import pickle
 import struct
 import sys
 import zlib
 from collections.abc import Iterator
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
 import cv2
 import numpy as np
+import PIL
 from attacks import attacks
 from cases import COMPLEX, DAMAGED, HEIGHT, NO_IMAGE, OTHER, PIXELS, WIDTH, Case
 from picture_bytes import (
@@ -42,9 +47,35 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 from unusual import unusual
 
+CACHE = Path(os.environ.get("FUSEBUS_CACHE", Path(__file__).parents[2] / ".cache" / "fusebus")).resolve()
+
 
 def corpus() -> list[Case]:
-    """All cases; names are unique."""
+    """All cases; names are unique.
+
+    Making them takes seconds, and each worker of a test run needs them: they are kept until what makes them changes.
+    """
+    kept = CACHE / f"corpus-{_makers()}.pickle"
+    with suppress(FileNotFoundError):
+        return list(pickle.loads(kept.read_bytes()))
+    made = _made()
+    CACHE.mkdir(parents=True, exist_ok=True)
+    unfinished = kept.with_suffix(f".{os.getpid()}")
+    unfinished.write_bytes(pickle.dumps(made))
+    for old in CACHE.glob("corpus-*.pickle"):  # each has 200 MB
+        old.unlink(missing_ok=True)
+    unfinished.replace(kept)
+    return made
+
+
+def _makers() -> str:
+    """A digest of all that the files' bytes depend on: our own modules and the libraries that write pictures."""
+    sources = [path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py"))]
+    versions = " ".join((sys.version, cv2.__version__, np.__version__, PIL.__version__))
+    return hashlib.sha256(b"\0".join([*sources, versions.encode()])).hexdigest()[:16]
+
+
+def _made() -> list[Case]:
     made = [*sound(), *metadata(), *several(), *noted(), *cut(), *blots(), *jpeg_lies(), *png_lies(), *webp_lies()]
     return [*made, *bombs(), *strangers(), *unusual(), *attacks()]
 
