@@ -137,7 +137,7 @@ def test_the_command_says_what_is_wrong_in_a_file_and_where(tmp_path: Path) -> N
         [sys.executable, "-m", "fusebus.servicebus", "--port", "0", "--config", str(file), "--ca-dir", str(tmp_path)],
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=60,
         check=False,
     )
     assert done.returncode == 2

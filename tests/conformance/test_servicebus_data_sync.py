@@ -27,7 +27,7 @@ TOPOLOGY = {
     "queues": [{"name": "work"}, {"name": "other"}],
     "topics": [{"name": "images", "subscriptions": [{"name": "detect"}]}],
 }
-START_SECONDS = 20
+START_SECONDS = 60
 WAIT_SECONDS = 20
 
 

@@ -239,14 +239,14 @@ def test_a_reset_connection_is_found_again(order: Order, patient: Any) -> None:
 def test_latency_holds_answers_back_and_ends(order: Order, client: Any) -> None:
     with client.get_queue_sender("work") as sender:
         sender.send_messages(ServiceBusMessage("m"))
-        order("latency", seconds=0.3)
+        order("latency", seconds=1.5)  # far above what a slow machine takes without it
         started = time.monotonic()
         sender.send_messages(ServiceBusMessage("m"))
-        assert 0.3 <= time.monotonic() - started < 2
+        assert 1.5 <= time.monotonic() - started < 20
         order("clear")
         started = time.monotonic()
         sender.send_messages(ServiceBusMessage("m"))
-        assert time.monotonic() - started < 0.3
+        assert time.monotonic() - started < 1.5
 
 
 @pytest.mark.parametrize(

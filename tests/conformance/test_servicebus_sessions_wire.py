@@ -136,7 +136,7 @@ async def test_a_lost_lock_detaches_its_link_and_frees_the_session(broker: Broke
         began = time.monotonic()
         detach = await client.expect(Detach)
         assert (detach.closed, detach.error.condition) == (True, "com.microsoft:session-lock-lost")
-        assert time.monotonic() - began < LOCK_SECONDS + GRACE_SECONDS + 0.5
+        assert time.monotonic() - began < LOCK_SECONDS + GRACE_SECONDS + 5  # with room for a slow machine
         await accepted(other, "a")
         other.credit(1)
         _, payload = await other.message()

@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "deploy/local/servicebus"
 UV = Path(sys.executable).with_name("uv")
 INSTALL_SECONDS = 280
-STOP_SECONDS = 10
+STOP_SECONDS = 30
 
 
 @pytest.fixture(scope="module")

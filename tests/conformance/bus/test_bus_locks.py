@@ -112,7 +112,7 @@ async def test_a_limit_lowers_the_slots_and_knows_the_locks_length(bus, quick, r
     going.set()
     await eventually(lambda: len(handler.seen) == 8)
     stop.set()
-    await asyncio.wait_for(running, 10)
+    await asyncio.wait_for(running, 30)
     assert locks[0] == 0
     assert 0 < locks[-1] <= 2.5  # seconds
 
@@ -130,6 +130,6 @@ async def test_nothing_is_received_before_the_consumer_is_ready_and_its_link_is_
     assert consumer.is_alive()
     assert (running.done(), handler.seen) == (False, [])
     ready.set()
-    await eventually(lambda: handler.seen, seconds=5)
-    await asyncio.wait_for(running, 10)
+    await eventually(lambda: handler.seen)
+    await asyncio.wait_for(running, 30)
     assert consumer.counts["completed"] == 1

@@ -36,10 +36,10 @@ def program(*arguments: str, **environment: str) -> "subprocess.Popen[str]":
 @contextmanager
 def running(port: int, **environment: str) -> Iterator["subprocess.Popen[str]"]:
     process = program(FUSEBUS_HEALTH_PORT=str(port), **environment)
-    deadline = monotonic() + 20
+    deadline = monotonic() + 60
     while monotonic() < deadline:
         with suppress(urllib.error.URLError, ConnectionError):
-            urllib.request.urlopen(f"http://127.0.0.1:{port}/readyz", timeout=1)
+            urllib.request.urlopen(f"http://127.0.0.1:{port}/readyz", timeout=10)
             break
         sleep(0.05)
     try:
@@ -51,14 +51,14 @@ def running(port: int, **environment: str) -> Iterator["subprocess.Popen[str]"]:
 
 def status(port: int, path: str) -> int:
     try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=2) as answer:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=20) as answer:
             return int(answer.status)
     except urllib.error.HTTPError as error:
         return error.code
 
 
 def test_help_lists_the_settings_and_an_example() -> None:
-    out, _ = program("--help").communicate(timeout=20)
+    out, _ = program("--help").communicate(timeout=60)
     assert "FUSEBUS_DEMO_SLOTS" in out
     assert "Example:" in out
     assert "Exit codes:" in out
@@ -66,14 +66,14 @@ def test_help_lists_the_settings_and_an_example() -> None:
 
 def test_wrong_settings_end_with_exit_code_2_and_name_the_variable() -> None:
     process = program(FUSEBUS_DEMO_SLOTS="many")
-    _, err = process.communicate(timeout=20)
+    _, err = process.communicate(timeout=60)
     assert process.returncode == 2
     assert "FUSEBUS_DEMO_SLOTS='many'" in err
 
 
 def test_a_failure_ends_with_exit_code_1_and_its_reason_in_the_log() -> None:
     process = program(FUSEBUS_DEMO_SLOTS="9")
-    _, err = process.communicate(timeout=20)
+    _, err = process.communicate(timeout=60)
     assert process.returncode == 1
     assert "boom" in err
 
@@ -81,7 +81,7 @@ def test_a_failure_ends_with_exit_code_1_and_its_reason_in_the_log() -> None:
 def test_sigterm_ends_with_exit_code_0(unused_tcp_port: int) -> None:
     with running(unused_tcp_port) as process:
         process.send_signal(signal.SIGTERM)
-        process.communicate(timeout=20)
+        process.communicate(timeout=60)
         assert process.returncode == 0
 
 

@@ -40,9 +40,9 @@ async def refusal(text: str, seconds: float = 20) -> ModelRefusal:
 async def test_a_hang_is_ended_and_refused(tmp_path: Path) -> None:
     mark = tmp_path / "pid"
     began = time.monotonic()
-    error = await refusal(f"import os; open({str(mark)!r}, 'w').write(str(os.getpid()))\nwhile True: pass", seconds=1.0)
-    assert (error.reason, time.monotonic() - began < 5) == ("time_out", True)
-    assert "within 1 s" in error.description
+    error = await refusal(f"import os; open({str(mark)!r}, 'w').write(str(os.getpid()))\nwhile True: pass", seconds=2.0)
+    assert (error.reason, time.monotonic() - began < 20) == ("time_out", True)
+    assert "within 2 s" in error.description
     with pytest.raises(ProcessLookupError):
         os.kill(int(mark.read_text()), 0)
 
@@ -50,7 +50,7 @@ async def test_a_hang_is_ended_and_refused(tmp_path: Path) -> None:
 async def test_what_the_child_started_ends_with_it(tmp_path: Path) -> None:
     mark = tmp_path / "pid"
     text = f"import os, time\nif os.fork() == 0: open({str(mark)!r}, 'w').write(str(os.getpid()))\ntime.sleep(60)"
-    assert (await refusal(text, seconds=1.5)).reason == "time_out"
+    assert (await refusal(text, seconds=2.5)).reason == "time_out"
     wait_for(lambda: is_gone(int(mark.read_text())))
 
 
@@ -61,7 +61,7 @@ async def test_what_slipped_away_with_the_pipes_is_not_waited_for(
     mark = tmp_path / "pid"
     slip = f"os.setsid(); open({str(mark)!r}, 'w').write(str(os.getpid())); time.sleep(60)"
     async with asyncio.timeout(60):
-        error = await refusal(f"import os, time\nif os.fork() == 0: {slip}\ntime.sleep(60)", seconds=1.5)
+        error = await refusal(f"import os, time\nif os.fork() == 0: {slip}\ntime.sleep(60)", seconds=2.5)
     assert error.reason == "time_out"
     os.kill(int(mark.read_text()), signal.SIGKILL)
 
@@ -174,7 +174,7 @@ def test_a_worker_that_is_killed_leaves_no_trial_behind(tmp_path: Path) -> None:
 
 
 def wait_for(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.05)

@@ -318,7 +318,7 @@ def test_a_hostile_document_is_refused_at_once(make: Callable[[], str | bytes]) 
     answer = ask(api(), "PUT", "/new", make())
     assert answer.status == 400
     assert len(answer.text) < 2000
-    assert time.process_time() - started < 2.0  # seconds; most take a millisecond
+    assert time.process_time() - started < 6.0  # seconds; most take a millisecond
 
 
 ELEMENTS = [
