@@ -89,3 +89,11 @@ def test_health_tells_ready_and_dead_apart(unused_tcp_port: int) -> None:
     with running(unused_tcp_port, FUSEBUS_DEMO_SLOTS="0"):
         assert status(unused_tcp_port, "/readyz") == 200
         assert status(unused_tcp_port, "/healthz") == 503
+
+
+def test_a_service_without_work_tells_that_it_is_up(unused_tcp_port: int) -> None:
+    with running(unused_tcp_port) as process:
+        with urllib.request.urlopen(f"http://127.0.0.1:{unused_tcp_port}/metrics", timeout=20) as answer:
+            page = answer.read().decode()
+        assert "fusebus_service_uptime_seconds{" in page and "target_info{" in page
+        assert process.poll() is None
