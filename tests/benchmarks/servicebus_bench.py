@@ -1,6 +1,6 @@
 """The broker's cost beside its client's: CPU per message and rates, in memory and durable (both kinds), in one run.
 
-    python tests/benchmarks/servicebus_bench.py [--quick | --scale SHARE] [--only speed|size|churn] [--starts N]
+    python tests/benchmarks/servicebus_bench.py [--quick | --scale SHARE] [--only speed|backlog|size|churn] [--starts N]
                                                 [--spread] [--output FILE]
 
 CPU times are those of the two processes (user and system); "per core" is what one fully used core of the broker does.
@@ -28,7 +28,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parents[1] / "plugins"))
 from machine import one_core
 from servicebus_broker import STORES, broker
-from servicebus_growth import churn, grown, size
+from servicebus_growth import backlog, churn, grown, size
 from servicebus_patterns import Figure, raw_patterns, rhea_patterns, sdk_patterns
 
 STARTS = 6  # of the brokers: chance makes a process dearer or cheaper than its like by several percent, for life
@@ -129,7 +129,7 @@ def parser() -> argparse.ArgumentParser:
         "--scale", type=float, default=1.0, help="speed: this share of the messages (default: %(default)s)"
     )
     made.add_argument("--starts", type=int, default=STARTS, help="speed: of the brokers (default: %(default)s)")
-    made.add_argument("--only", choices=("speed", "size", "churn"))
+    made.add_argument("--only", choices=("speed", "backlog", "size", "churn"))
     made.add_argument("--spread", action="store_true", help="speed: broker and client on whichever cores they get")
     made.add_argument("--churn-seconds", type=float, default=300.0, help="for each store (default: %(default)s)")
     made.add_argument("--output", type=Path, default=Path("benchmarks/servicebus.json"), help="default: %(default)s")
@@ -150,6 +150,10 @@ def main() -> None:
         result["speed"] = [asdict(figure) | {"per_core": figure.per_core} for figure in figures]
         result["verdicts"] = verdicts(figures)
         print("\n".join(result["verdicts"]))
+    if given.only in (None, "backlog"):
+        with one_core():
+            result["backlog"] = [backlog(60_000 if given.quick else 600_000, store) for store in MARKED_STORES]
+        print("\n".join(map(json.dumps, result["backlog"])))
     if given.only in (None, "size"):
         result["size"] = size(100_000, 500) if given.quick else size(1_000_000, 5_000)
         print(json.dumps(result["size"]))

@@ -49,6 +49,25 @@ def size(queued: int, receivers: int) -> dict[str, Any]:
     }
 
 
+def backlog(queued: int, store: str) -> dict[str, Any]:
+    """What sending so many messages before one is received costs the broker, and then receiving them."""
+    with broker(store) as running:
+        sender = RawClient(running.port, timeout=60)
+        sender.attach_sender("h")
+        batch = envelope([message(BODY) for _ in range(BATCH)])
+        start = running.cpu_seconds()
+        sender.send_all([batch] * (queued // BATCH), batch=True, ahead=40)
+        sent = running.cpu_seconds()
+        receiver = RawClient(running.port, timeout=60)
+        receiver.attach_receiver("h", settled=True)
+        taken(receiver, queued)
+        received = running.cpu_seconds()
+        receiver.close()
+        sender.close()
+    send_us, receive_us = (seconds / queued * 1e6 for seconds in (sent - start, received - sent))
+    return {"store": store, "queued": queued, "send_us": send_us, "receive_us": receive_us}
+
+
 def idle_receiver(port: int) -> RawClient:
     client = RawClient(port)
     client.attach_receiver("g")

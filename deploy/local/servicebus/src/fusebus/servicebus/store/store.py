@@ -52,7 +52,7 @@ class Store(TablesJournal):
         self._sync = sync
         self._clock = clock
         self._mark = CommitMark(directory)
-        self._reserve = Reserve(directory, reserve_bytes)
+        self._reserve, self._reserve_bytes = Reserve(directory, reserve_bytes), reserve_bytes
         self._pending: list[bytes] = []
         self._numbers: dict[int, int] = {}
         self._last_message: Message | None = None
@@ -306,7 +306,11 @@ class Store(TablesJournal):
     def retry(self) -> None:
         """Called now and then while `refusal` is set: tries to write, and to have the reserve again."""
         self._retry_at = 0.0
-        if self.commit() and self._reserve.take():
+        if not self.commit():
+            return
+        if not self._reserve.take() and self._log.mostly_done(self._reserve_bytes):
+            self.checkpoint()  # what is needed fits in the reserve's room, and the journal gives its own back
+        if self._reserve.take():
             self.refusal = None
             logger.warning("the disk has room again: messages are taken")
 
