@@ -139,6 +139,14 @@ async def test_a_resize_without_machines_times_out_and_the_error_stays_until_the
     assert await aio_place.errors() == []
 
 
+async def test_no_more_than_100_nodes_are_removed_in_one_call_whether_they_are_there_or_not(aio_place: Any) -> None:
+    for count, status in ((101, 400), (0, 400), (100, 404)):
+        names = [f"tvm-gpu-{number:04d}" for number in range(count)]
+        with pytest.raises(HttpResponseError) as refused:
+            await aio_place.call("data.begin_remove_nodes", "gpu", batch_models.BatchNodeRemoveOptions(node_ids=names))
+        assert refused.value.status_code == status
+
+
 async def test_machines_that_come_up_before_the_timeout_are_taken(aio_place: Any) -> None:
     aio_place.server.inject("market", size="Standard_NC4as_T4_v3", spot=0)
     await aio_place.scale(spot=2)

@@ -165,3 +165,11 @@ def test_csv_has_plain_numbers_and_no_formulas(accounts: Accounts) -> None:
     assert rows[0]["day"] == "2026-11-17" and float(rows[0]["cost_per_image"]) == 0.105
     assert rows[1]["day"] == "'=cmd|x" and rows[1]["cost_per_image"] == ""
     assert rows[2]["day"] == "total" and float(rows[2]["cost"]) == 11.5
+
+
+@pytest.mark.parametrize("sign", ["=", "+", "-", "@", "\t"])
+def test_no_cell_of_the_csv_begins_like_a_formula(accounts: Accounts, sign: str) -> None:
+    line = Line(name=f"{sign}1", cost=1.0, nodes=1.0)
+    report = msgspec.structs.replace(accounts.report, lines=(line,))
+    text = as_csv_text(msgspec.structs.replace(accounts, report=report))
+    assert next(csv.DictReader(io.StringIO(text, newline="")))["day"] == f"'{sign}1"

@@ -39,6 +39,16 @@ def test_a_time_that_has_been(text: str, expected: datetime) -> None:
     assert back(text, NOW) == expected
 
 
+@pytest.mark.parametrize(
+    "happened",
+    [datetime(2026, 11, 21, 7, 36, 31, 400_000, tzinfo=UTC), datetime(2026, 11, 20, 18, 5, 0, 900_000, tzinfo=UTC)],
+)
+def test_a_time_as_it_is_said_here_is_taken_and_means_that_it_has_happened(happened: datetime) -> None:
+    found = back(said(happened, NOW), NOW)
+    assert happened <= found < happened + timedelta(seconds=1)
+    assert back(f"{happened:%Y-%m-%dT%H:%M:%S}", NOW) == found
+
+
 @pytest.mark.parametrize("text", ["", "soon", "25:00", "5", "h", "-2h", "2026-13-01"])
 def test_what_is_no_time_is_refused(text: str) -> None:
     with pytest.raises(ValueError):

@@ -29,6 +29,7 @@ from fusebus.host import environment_for_people, load_settings
 from fusebus.ledger import Ledger, LedgerError, LedgerSettings
 
 SPENT = "the budget is spent: no new nodes until it is raised, or until"
+FORMULA_BEGINS = ("=", "+", "-", "@", "\t", "\r")  # what a sheet of cells would take for a formula
 _OF_DRIFT = ("drift", "share", "worth_a_look")  # properties: msgspec writes fields only
 
 
@@ -112,7 +113,7 @@ def as_csv_text(found: Accounts) -> str:
         [found.report.by.value, "cost", "currency", "nodes", "services", "node_hours", "images", "cost_per_image"]
     )
     for line in (*found.report.lines, found.report.total):
-        name = f"'{line.name}" if line.name[:1] in "=+-@" else line.name
+        name = f"'{line.name}" if line.name.startswith(FORMULA_BEGINS) else line.name
         per_image = "" if line.per_image is None else f"{line.per_image:.6f}"
         numbers = f"{line.nodes:.6f}", f"{line.cost - line.nodes:.6f}", f"{line.node_hours:.4f}"
         writer.writerow([name, f"{line.cost:.6f}", found.report.currency, *numbers, line.images, per_image])

@@ -1,4 +1,5 @@
-"""Reads the times that people type: `2h`, `18:30`, `2026-11-22T06:00`; all UTC unless they carry an offset. Pure."""
+"""Reads the times that people type or copy from what was said here: `2h`, `18:30`, `07:36:31 UTC`, `2026-11-22T06:00`;
+all UTC unless they carry an offset. Pure."""
 
 from __future__ import annotations
 
@@ -6,7 +7,9 @@ import re
 from datetime import UTC, datetime, timedelta
 
 _SPAN = re.compile(r"(?:(?P<days>\d+)d)?(?:(?P<hours>\d+)h)?(?:(?P<minutes>\d+)m)?(?:(?P<seconds>\d+)s)?")
-_CLOCK = re.compile(r"(?P<hour>\d{1,2}):(?P<minute>\d{2})")
+_CLOCK = re.compile(r"(?P<hour>\d{1,2}):(?P<minute>\d{2})(?::(?P<second>\d{2}))?")
+_TO_THE_SECOND = re.compile(r"\d{1,2}:\d{2}:\d{2}(?![.,\d])")
+_REST_OF_A_SECOND = timedelta(microseconds=999_999)
 
 
 def ahead(text: str, now: datetime) -> datetime:
@@ -15,8 +18,12 @@ def ahead(text: str, now: datetime) -> datetime:
 
 
 def back(text: str, now: datetime) -> datetime:
-    """A time that has been: a span before now, the last such time of day, or a date. Raises ValueError."""
-    return _moment(text, now, later=False)
+    """A time that has been: a span before now, the last such time of day, or a date. Raises ValueError.
+
+    One that is given to the second means all of that second: what happened in it, and was said so, has been by then.
+    """
+    found = _moment(text, now, later=False)
+    return found + _REST_OF_A_SECOND if _TO_THE_SECOND.search(text) else found
 
 
 def said(moment: datetime, now: datetime) -> str:
@@ -33,7 +40,7 @@ def span_said(seconds: float) -> str:
 
 
 def _moment(text: str, now: datetime, later: bool) -> datetime:
-    text = text.strip()
+    text = text.strip().removesuffix(" UTC")
     if text == "now":
         return now
     span = _SPAN.fullmatch(text)
@@ -42,7 +49,8 @@ def _moment(text: str, now: datetime, later: bool) -> datetime:
         return now + passed if later else now - passed
     clock = _CLOCK.fullmatch(text)
     if clock:
-        found = now.replace(hour=int(clock["hour"]), minute=int(clock["minute"]), second=0, microsecond=0)
+        hour, minute, second = (int(clock[name] or 0) for name in ("hour", "minute", "second"))
+        found = now.replace(hour=hour, minute=minute, second=second, microsecond=0)
         if later and found <= now:
             return found + timedelta(days=1)
         return found - timedelta(days=1) if not later and found > now else found

@@ -90,10 +90,11 @@ class PoolState(Machines):
         self._check_etag(pool, if_match)
         self._check_steady(pool)
         timeout_seconds = self._resize_timeout(timeout)
-        nodes = [self.node(pool_id, node_id) for node_id in dict.fromkeys(node_ids)]
-        if not 1 <= len(nodes) <= MAX_NODES_REMOVED:
+        names = list(dict.fromkeys(node_ids))
+        if not 1 <= len(names) <= MAX_NODES_REMOVED:
             message = f"Between 1 and {MAX_NODES_REMOVED} nodes can be removed at once."
             raise BatchProblem(400, "InvalidPropertyValue", message)
+        nodes = [self.node(pool_id, node_id) for node_id in names]
         pool.target_dedicated = max(0, pool.target_dedicated - sum(node.dedicated for node in nodes))
         pool.target_spot = max(0, pool.target_spot - sum(not node.dedicated for node in nodes))
         self._begin_resize(pool, option, timeout_seconds)
