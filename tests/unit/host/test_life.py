@@ -95,5 +95,5 @@ def test_a_service_without_work_tells_that_it_is_up(unused_tcp_port: int) -> Non
     with running(unused_tcp_port) as process:
         with urllib.request.urlopen(f"http://127.0.0.1:{unused_tcp_port}/metrics", timeout=20) as answer:
             page = answer.read().decode()
-        assert "fusebus_service_uptime_seconds{" in page and "target_info{" in page
+        assert "\nfusebus_service_uptime_seconds " in page and "target_info{" in page
         assert process.poll() is None
