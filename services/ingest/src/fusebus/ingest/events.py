@@ -42,11 +42,6 @@ def copy_has_ended(container: str, found: BlobProperties) -> NotNow:
     return NotNow(f"{container}/{found.name!r}: copied since its event", lambda text, attempt, seconds: done(event))
 
 
-def has_begun(container: str, name: str) -> NotNow:
-    """Nothing arrived yet; to judge the file now would refuse it as empty."""
-    return NotNow(f"{container}/{name!r} has begun", lambda text, attempt, seconds: done())
-
-
 def no_container(container: str) -> NotNow:
     """Nobody delivers there: no run is opened for a supplier that is none."""
     return NotNow(

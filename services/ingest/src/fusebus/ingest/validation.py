@@ -13,15 +13,7 @@ from fusebus.blobs import BlobChanged, BlobProperties, BlobTooLarge, BlobVanishe
 from fusebus.contracts import identity
 from fusebus.contracts.messages import RejectReason
 from fusebus.ingest import manifest
-from fusebus.ingest.events import (
-    BEGINNINGS,
-    COPY_API,
-    COPY_DONE,
-    copy_has_ended,
-    copy_in_progress,
-    has_begun,
-    no_container,
-)
+from fusebus.ingest.events import COPY_API, COPY_DONE, copy_has_ended, copy_in_progress, no_container
 from fusebus.ingest.manifest import BadManifest, Refusal
 from fusebus.ingest.policy import Limits, Objection, Place, objection_to
 from fusebus.ledger import ImageFacts, ManifestFacts, Working
@@ -80,8 +72,6 @@ async def examine(place: Place, blobs: BlobSource, check: Check, limits: Limits)
 
 
 async def _examine(place: Place, blobs: BlobSource, check: Check, limits: Limits) -> Finding:
-    if place.api in BEGINNINGS:
-        raise has_begun(place.container, place.name)
     found = await blobs.properties(place.container, place.name)
     if found is None:
         if not await blobs.container_exists(place.container):
