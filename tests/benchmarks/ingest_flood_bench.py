@@ -115,7 +115,8 @@ async def ingest(services: Rig) -> AsyncIterator[Announced]:
 async def send(services: Rig, events: Sequence[Outgoing], how: str) -> None:
     """Through our publisher, which gives each its lane; or without a lane."""
     if how == "sweep":
-        await services.bus.publisher().publish(events)
+        for at in range(0, len(events), BATCH):
+            await services.bus.publisher().publish(events[at : at + BATCH])
         return
     async with (
         ServiceBusClient.from_connection_string(services.bus_settings.connection.reveal()) as client,

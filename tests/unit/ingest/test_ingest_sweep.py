@@ -17,7 +17,7 @@ from fusebus.contracts.outcomes import Outgoing
 from fusebus.host import load_settings
 from fusebus.ingest import policy
 from fusebus.ingest.settings import IngestSettings
-from fusebus.ingest.sweep import Sweep
+from fusebus.ingest.sweep import CHUNK, Sweep
 from fusebus.ledger import Entered, LedgerUnavailable, UploadRow
 
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
@@ -220,6 +220,14 @@ async def test_names_without_end_that_storage_cannot_say_do_not_hold_the_sweep(w
     await sweep.once()
     assert sorted(world.names) == ["c", "sound"]
     assert world.listings < 3100
+
+
+async def test_ten_uploads_do_not_wait_for_another_suppliers_thousand(world: World, sweep: Sweep) -> None:
+    world.containers["in-crowd"] = [blob(f"{number}.jpg") for number in range(1000)]
+    world.containers["in-few"] = [blob(f"{number}.jpg") for number in range(10)]
+    await sweep.once()
+    places = [place for place, event in enumerate(world.sent) if event.container == "in-few"]
+    assert len(places) == 10 and places[-1] < 2 * CHUNK + 10
 
 
 async def test_what_is_still_being_copied_is_announced_when_it_is_there(world: World, sweep: Sweep) -> None:

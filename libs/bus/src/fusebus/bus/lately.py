@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import msgspec
@@ -38,12 +38,27 @@ class Lately:
         return count
 
 
-def placed(parcel: Parcel, sent: Lately) -> Parcel:
-    """The parcel with its lane if it is a supplier's upload that has none yet; then it counts."""
-    envelope = parcel.envelope
-    message = envelope.message
+def placed(parcels: Sequence[Parcel], sent: Lately) -> list[Parcel]:
+    """The parcels; those that are a supplier's uploads without a lane count, and get that of all that was sent so far.
+
+    So what a flood sends together goes where a flood's uploads wait, from the first of them.
+    """
+    suppliers = [_supplier_of(parcel) for parcel in parcels]
+    for supplier in filter(None, suppliers):
+        sent.add(supplier)
+    return [
+        _in_lane_of(sent.of(one), parcel) if one else parcel for one, parcel in zip(suppliers, parcels, strict=True)
+    ]
+
+
+def _supplier_of(parcel: Parcel) -> str:
+    """Empty where the parcel needs no lane; what is sent again goes on where it was."""
+    envelope, message = parcel.envelope, parcel.envelope.message
     if envelope.upload_lane is not None or envelope.only is not None or not isinstance(message, BlobCreated):
-        return parcel  # what is sent again goes on where it was
-    supplier = message.container.removeprefix(SUPPLIER_CONTAINER_PREFIX)
-    envelope = msgspec.structs.replace(envelope, upload_lane=upload_lane(sent.add(supplier)))
+        return ""
+    return message.container.removeprefix(SUPPLIER_CONTAINER_PREFIX)
+
+
+def _in_lane_of(sent: float, parcel: Parcel) -> Parcel:
+    envelope = msgspec.structs.replace(parcel.envelope, upload_lane=upload_lane(sent))
     return Parcel(envelope=envelope, topic=parcel.topic, enqueue_at=parcel.enqueue_at)

@@ -58,7 +58,7 @@ class Publisher:
             return
         # All are encoded before the first is sent: one that is too large leaves nothing half published.
         bodies = [encode(parcel.envelope.message) for parcel in parcels]
-        parcels = [placed(parcel, self._sent) for parcel in parcels]
+        parcels = placed(parcels, self._sent)
         for topic in sorted({parcel.topic for parcel in parcels}):
             mine = [(parcel, body) for parcel, body in zip(parcels, bodies, strict=True) if parcel.topic == topic]
             with (

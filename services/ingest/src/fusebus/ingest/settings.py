@@ -53,7 +53,8 @@ class IngestSettings(Struct, frozen=True, kw_only=True):
         float, Meta(gt=0, description="When the first look at a new run is due; the notifier's run_quiet decides then.")
     ] = 600.0
     max_blob_bytes: Annotated[
-        int, Meta(ge=1, le=MOST_BYTES, description="Larger uploads are rejected unread; each slot may hold so much.")
+        int,
+        Meta(ge=1, le=MOST_BYTES, description="Larger uploads are rejected unread; each slot may hold so much, twice."),
     ] = MAX_BYTES
     validators: Annotated[
         int, Meta(ge=1, le=64, description="Files judged at a time, each in a guarded child: a core and 512 MB each.")

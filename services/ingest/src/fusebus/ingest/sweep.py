@@ -21,6 +21,7 @@ from fusebus.ingest.settings import IngestSettings
 from fusebus.ledger import Entered, LedgerError
 
 CHUNK = 100  # uploads looked up and announced at a time
+TOGETHER = 16  # containers listed at a time
 NEVER = float("inf")
 AROUND_SECONDS = 60.0
 """Pause before a container is listed again whose listing fails: going around takes thousands of requests."""
@@ -69,6 +70,8 @@ class Sweep:
     _seen: dict[str, dict[str, _Memory]] = field(default_factory=dict)
     _rests: dict[str, float] = field(default_factory=dict)
     """Until when (seconds, monotonic) a container is left alone whose listing fails."""
+    _turn: asyncio.Lock = field(default_factory=asyncio.Lock)
+    """Containers take turns with their chunks: ten uploads don't wait for another supplier's ten thousand."""
 
     async def run(self, stop: asyncio.Event) -> None:
         """Search again and again until `stop`, which breaks off a search: a restart announces what is missing."""
@@ -88,22 +91,25 @@ class Sweep:
 
     async def once(self) -> int:
         """One round over all containers; how many uploads it announced. A container that can't be listed is skipped."""
-        announced = 0
         try:
             containers = [name async for name in self.blobs.list_supplier_containers()]
         except StorageError as error:
             _log.warning("the sweep can't list containers: %s", error)
             return 0
-        for container in containers:
+        places = asyncio.Semaphore(TOGETHER)
+        return sum(await asyncio.gather(*(self._one(container, places) for container in containers)))
+
+    async def _one(self, container: str, places: asyncio.Semaphore) -> int:
+        async with places:
             if self.monotonic() < self._rests.get(container, 0.0):
-                continue
+                return 0
             try:
-                announced += await self._container(container)
+                return await self._container(container)
             except (StorageError, LedgerError, PublishFailed) as error:
                 _log.warning("the sweep of %s broke off: %s", container, error)
             except Exception:  # the safety net must not be what ends the process, again after each restart
                 _log.exception("the sweep of %s failed", container)
-        return announced
+        return 0
 
     async def _container(self, container: str) -> int:
         memory = self._seen.setdefault(container, {})
@@ -118,11 +124,11 @@ class Sweep:
                 if self._due(blob, memory.get(upload_id)):
                     chunk[upload_id] = blob
                 if len(chunk) == CHUNK:
-                    announced += await self._announce(container, chunk, memory)
+                    announced += await self._announce_in_turn(container, chunk, memory)
                     chunk = {}
         except StorageError as error:
             broken = error
-        announced += await self._announce(container, chunk, memory)
+        announced += await self._announce_in_turn(container, chunk, memory)
         if broken is not None:  # what it gave until then counted, but who is missing now need not be gone
             raise broken
         if listing.why:
@@ -149,6 +155,12 @@ class Sweep:
             repeat_seconds=self.settings.sweep_repeat_seconds,
             repeats=self.settings.sweep_repeats,
         )
+
+    async def _announce_in_turn(self, container: str, chunk: dict[str, ListedBlob], memory: dict[str, _Memory]) -> int:
+        if not chunk:
+            return 0
+        async with self._turn:
+            return await self._announce(container, chunk, memory)
 
     async def _announce(self, container: str, chunk: dict[str, ListedBlob], memory: dict[str, _Memory]) -> int:
         found = await asyncio.gather(*(self.ledger.find_upload(upload_id) for upload_id in chunk))
