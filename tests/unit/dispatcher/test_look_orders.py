@@ -93,11 +93,20 @@ async def test_work_that_people_keep_from_one_pool_is_bought_in_another(how: str
     assert "buys 1 Spot Standard_NC24ads_A100_v4" in found["a100"].because
 
 
-async def test_work_that_a_pin_leaves_too_few_nodes_for_is_told_as_late(world: World) -> None:
-    world.active, world.orders = 1500, Controls(pins={"gpu": pinned("gpu", 0)})
-    found = await dispatcher_in(world, deadline_seconds=1800.0).look()
-    assert found["gpu"].nodes == 0
-    assert "1500 of 1500 detect images are late" in found["gpu"].late
+@pytest.mark.parametrize(
+    ("order", "late"),
+    [("pin of an hour", True), ("pause", True), ("pause of an hour", True), ("pause of a minute", False)],
+)
+async def test_work_that_people_hold_back_for_too_long_is_told_as_late(world: World, order: str, late: bool) -> None:
+    ends = {"pause of an hour": NOW + timedelta(hours=1), "pause of a minute": NOW + timedelta(minutes=1)}
+    pauses = {"gpu": Pause(set_by="ops", set_at=NOW, until=ends.get(order))}
+    world.orders = Controls(pins={"gpu": pinned("gpu", 0)}) if "pin" in order else Controls(pauses=pauses)
+    world.active = 1500
+    dispatcher = dispatcher_in(world, deadline_seconds=1800.0)
+    for _ in range(2):
+        assert (await dispatcher.look())["gpu"].nodes == 0
+        world.now += timedelta(seconds=15)
+    assert [alert.images for alert in world.alerts] == [1500] * late
 
 
 def pinned(pool: str, count: int) -> Pin:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
+
+import msgspec
 
 from fusebus.contracts.messages import JobKind
 from fusebus.costs import Rates, Verdict, same_family
@@ -49,13 +51,16 @@ def plan(
     coming: Coming = NO_CHANGES,
 ) -> Plan:
     """The policy's plan for every pool that could be read; `rates` by pool, `coming`: those known to follow."""
-    return decide(
+    found = decide(
         Fleet(tuple(_state(seen, facts, memory) for seen in facts.known.values())),
         Demand(tuple(_demand(settings, kind, facts, memory) for kind in memory.kinds)),
         _limits(settings, facts, budget),
         _prices(settings, facts, rates, coming),
         facts.now.timestamp(),
     )
+    kinds = {late.kind: JobKind(late.kind) for late in found.late}
+    late = tuple(one for one in found.late if not _held_in_time(kinds[one.kind], settings, facts, memory))
+    return msgspec.structs.replace(found, late=late)
 
 
 def targets(settings: DispatcherSettings, plan: Plan) -> dict[str, Target]:
@@ -130,6 +135,30 @@ def _most_nodes(pool: PoolSettings, facts: Facts) -> int:
     return pool.max_nodes if pin is None else min(pool.max_nodes, pin.nodes)
 
 
+def _held_in_time(kind: JobKind, settings: DispatcherSettings, facts: Facts, memory: Memory) -> bool:
+    """Whether people hold this work back, but end that early enough for it: then it is not late yet."""
+    pools = [pool for pool in settings.all_pools if pool.job_kind is kind]
+    ends = [end for pool in pools for end in _ends(pool, facts)]
+    if not ends or None in ends:
+        return False
+    last = max(end for end in ends if end is not None)
+    boot = max(memory.pools[pool.name].boot.p95 for pool in pools)
+    age = memory.kinds[kind].ages.oldest(facts.depths.get(kind) or 0) or 0.0
+    unknown = facts.now + timedelta(seconds=settings.deadline_seconds - age)
+    first = min((run.deadline for run in facts.runs_of(kind)), default=unknown)
+    # A boot, and one more in place of Spot that does not come.
+    return last + timedelta(seconds=2 * boot + settings.fallback_seconds + settings.margin_seconds) <= first
+
+
+def _ends(pool: PoolSettings, facts: Facts) -> list[datetime | None]:
+    """When each order ends that keeps nodes from a pool; None: not by itself."""
+    if facts.controls is None:
+        return []
+    pause, pin = facts.controls.pause_of(pool.name), facts.controls.pins.get(pool.name)
+    pinned = [pin.until] if pin is not None and pin.nodes < pool.max_nodes else []
+    return pinned + ([pause.until] if pause is not None else [])
+
+
 def _counts(seen: PoolSeen, dedicated: bool) -> NodeCounts:
     states = [node.state for node in seen.nodes if node.dedicated is dedicated]
     known = STARTING | BROKEN | WITHOUT_MACHINE | {IDLE, RUNNING, LEAVING}
@@ -202,6 +231,7 @@ def _limits(settings: DispatcherSettings, facts: Facts, budget: Verdict) -> Limi
         storm_seconds=settings.storm_seconds,
         storm_evictions=settings.storm_evictions,
         storms_per_hour=settings.storms_per_hour,
+        most_premium=settings.most_premium,
         retry_refused=settings.retry_resize_seconds,
         stall=settings.stall_seconds,
     )
