@@ -43,8 +43,8 @@ def test_insurance_is_dearer_without_a_storm_and_cheaper_where_spot_ends(simulat
         found = json.loads(simulated("--scenario", scenario, "--policy", "ours", "--json", *more).output)
         return found["outcomes"][0]["cost"]
 
-    assert cost("metric-outage", "--insure", "3") > cost("metric-outage")
-    assert cost("storm-stays", "--insure", "3") < cost("storm-stays") / 2
+    assert cost("metric-outage") > cost("metric-outage", "--insure", "0")
+    assert cost("storm-stays") < cost("storm-stays", "--insure", "0") / 1.8
 
 
 def test_decisions_and_pictures_are_given_when_asked_for(simulated, tmp_path):

@@ -34,7 +34,8 @@ FAR = msgspec.structs.replace(T4, pool="far", region="far", spot_per_hour=0.21)
 def plan_of(demand, *states, limits=None, offers=(T4,), changes=(), now=NOW):
     states = states or tuple(PoolState(name=offer.pool) for offer in offers)
     kinds = demand if isinstance(demand, tuple) else (demand,)
-    return decide(Fleet(states), Demand(kinds), limits or Limits(), Prices(offers=offers, changes=changes), now)
+    limits = limits or Limits(storms_per_hour=0.0)
+    return decide(Fleet(states), Demand(kinds), limits, Prices(offers=offers, changes=changes), now)
 
 
 def work(depth, due_in=30 * MINUTE, **more):

@@ -85,7 +85,7 @@ quotas_of = st.lists(
 ).map(tuple)
 limits_of = st.builds(
     Limits, max_nodes=st.integers(0, 60), quotas=quotas_of, budget_left=st.none() | st.floats(0, 50),
-    storms_per_hour=st.sampled_from([0.0, 1.0]),
+    storms_per_hour=st.sampled_from([0.0, 0.25, 3.0]),
 )  # fmt: skip
 
 

@@ -26,7 +26,7 @@ def troubled(draw):
         storms=() if storm is None else ((storm[0], sum(storm)),),
         outages=() if outage is None else ((outage[0], sum(outage)),),
         quotas=() if few is None else ((few[0], (Quota(vcpus=few[1], spot=True), Quota(vcpus=8, family=T4_FAMILY))),),
-        spot_life=draw(st.sampled_from([None, 3600.0])), storms_per_hour=draw(st.sampled_from([0.0, 1.0])),
+        spot_life=draw(st.sampled_from([None, 3600.0])), storms_per_hour=draw(st.sampled_from([0.0, 0.25, 3.0])),
         seed=draw(st.integers(0, 99)),
     )  # fmt: skip
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 import msgspec
 
+from fusebus.planning.limits import STORMS_PER_HOUR
 from fusebus.planning.simulation import POLICIES, Outcome, Scenario, scenarios
 from fusebus.planning.simulation import simulate as run
 from fusebus.planning.simulation.plots import PlotsUnavailable, plot
@@ -31,8 +32,8 @@ EXIT_MISSED = 3
 )
 @click.option("--policy", default=",".join(POLICIES), show_default=True, help="Which to run, comma-separated.")
 @click.option(
-    "--insure", default=0.0, type=click.FloatRange(0, 100), metavar="N",
-    help="Our policy insures itself against N losses of all Spot an hour (the dispatcher's storms_per_hour).",
+    "--insure", default=STORMS_PER_HOUR, show_default=True, type=click.FloatRange(0, 100), metavar="N",
+    help="Our policy insures itself against N losses of all Spot an hour (the dispatcher's storms_per_hour); 0: not.",
 )  # fmt: skip
 @click.option("--plots", type=click.Path(file_okay=False, path_type=Path), help="Write a PNG a scenario there.")
 @click.option("--why", is_flag=True, help="Also print every decision of our policy with its reason.")

@@ -10,7 +10,7 @@ import msgspec
 from fusebus.planning.lines import Line
 from fusebus.planning.mixes import Choice, Wish, choose
 from fusebus.planning.prices import Prices
-from fusebus.planning.view import Verdict, View, said, seconds
+from fusebus.planning.view import Bought, Verdict, View, said, seconds
 from fusebus.planning.work import Load, is_covered, on_the_line, soonest
 
 STILL_ARRIVING = 30.0  # seconds: two looks without an arrival end a delivery
@@ -32,22 +32,27 @@ def buy(view: View) -> Verdict | None:
     if waits:
         why, until = waits
         return Verdict(targets=view.kept, because=f"{words}; {why}", wait_until=until, waits=True)
-    choice, early = _before_rise(view, choice, wish)
+    choice, wish, early = _before_rise(view, choice, wish)
     targets, done = take(view, choice)
-    return Verdict(targets=targets, because=f"{words}; {early}{done}", said=choice.said)
+    words = f"{words}; {early}"
+    return Verdict(targets=targets, because=words + done, said=choice.said, bought=Bought(choice, wish, words))
 
 
 def take(view: View, choice: Choice) -> tuple[dict[tuple[str, bool], int], str]:
-    """The targets with what was chosen, taken from the room; what a resize under way delays is left for later."""
-    targets, later, now = view.kept, [], []
+    """The targets with what was chosen, taken from the room, in words too."""
     for line, nodes in choice.adds:
         used = view.work[-1].images * line.service.p50 / nodes if view.work else 0.0
         view.room.take(line, nodes, min(used, view.limits.least_use))
-        if line.steady:
-            targets[line.key] += nodes
-            now.append((line, nodes))
-        else:
-            later.append((line, nodes))
+    return ordered(view, choice)
+
+
+def ordered(view: View, choice: Choice) -> tuple[dict[tuple[str, bool], int], str]:
+    """The targets with what was chosen, and in words; what a resize under way delays is left for later."""
+    targets = view.kept
+    now = [(line, nodes) for line, nodes in choice.adds if line.steady]
+    later = [(line, nodes) for line, nodes in choice.adds if not line.steady]
+    for line, nodes in now:
+        targets[line.key] += nodes
     words = [f"buys {said(now)}"] if now else []
     words += [f"{said(later)} must wait for the resize under way"] if later else []
     words += [] if choice.adds else ["nothing can be bought"]
@@ -88,7 +93,7 @@ def _in_time_for_dedicated(view: View, line: Line, longer: float) -> int:
     """Dedicated nodes that could do the work even if they were ordered only when it falls behind uniform progress; 0
     once it has fallen behind. `longer`: seconds that something else is tried first.
 
-    Their number comes from the deliveries as they arrived, so that it does not grow while one waits.
+    Their number comes from what is left and the whole time of the deliveries, so that it does not grow while one waits.
     """
     limits, dues = view.limits, view.kind.due
     since = [due.since for due in dues if due.since is not None]
@@ -96,12 +101,12 @@ def _in_time_for_dedicated(view: View, line: Line, longer: float) -> int:
         return 0
     ends = line.boot.p95 + limits.margin + limits.fallback + longer
     whole = max(due.deadline for due in dues) - ends - min(since)
-    images = sum(max(due.total, due.images) for due in dues)
-    work = images * limits.headroom * line.seconds_per_image(limits.least_use)
+    each = limits.headroom * line.seconds_per_image(limits.least_use)
+    left = sum(due.images for due in dues) * each
     if whole <= 0:
         return 0
-    crew = math.ceil(work / whole) + min(int(CATCHING_UP * work / line.boot.p50), MOST_CATCHING_UP)
-    return crew if on_the_line(view.kind, ends, max(work / crew, limits.least_use), view.now) else 0
+    crew = math.ceil(left / whole) + min(int(CATCHING_UP * left / line.boot.p50), MOST_CATCHING_UP)
+    return crew if on_the_line(view.kind, ends, each / crew, limits.least_use, view.now) else 0
 
 
 def sure(view: View, lines: list[Line]) -> list[Line]:
@@ -170,7 +175,7 @@ def _for_price(view: View, choice: Choice) -> tuple[str, float | None] | None:
     return None
 
 
-def _before_rise(view: View, choice: Choice, wish: Wish) -> tuple[Choice, str]:
+def _before_rise(view: View, choice: Choice, wish: Wish) -> tuple[Choice, Wish, str]:
     """Where a price is known to rise before the work ends: more nodes at once, if that is cheaper; and why."""
     for at in _changes_ahead(view):
         extra = _dearer(view, choice, at)
@@ -178,11 +183,12 @@ def _before_rise(view: View, choice: Choice, wish: Wish) -> tuple[Choice, str]:
             continue
         by = max(at + view.limits.margin, soonest(view.lines, view.limits, view.now))
         early = [Load(min(load.deadline, by), load.images) for load in view.work]
-        sooner = choose(sure(view, view.lines), msgspec.structs.replace(wish, work=early), view.room)
+        hasty = msgspec.structs.replace(wish, work=early)
+        sooner = choose(sure(view, view.lines), hasty, view.room)
         if round(sooner.lacking) <= 0 and sooner.cost < (choice.cost + extra) * WORTH_WAITING:
             costs = f"{sooner.cost:.2f} instead of {choice.cost + extra:.2f} {view.prices.currency}"
-            return sooner, f"a higher price comes in {seconds(at - view.now)}: {costs} with more nodes before; "
-    return choice, ""
+            return sooner, hasty, f"a higher price comes in {seconds(at - view.now)}: {costs} with more nodes before; "
+    return choice, wish, ""
 
 
 def _dearer(view: View, choice: Choice, at: float) -> float:

@@ -4,6 +4,12 @@ from __future__ import annotations
 
 import msgspec
 
+# Spot lives longer than one storm in 4.5 hours says. But who buys few nodes is caught by one storm with all the work
+# still to do, at three times the price. Both numbers bound what that costs, and what it costs not to be caught so
+# (docs/dispatcher.md, Insurance).
+STORMS_PER_HOUR = 0.22
+MOST_PREMIUM = 0.38
+
 
 class Quota(msgspec.Struct, frozen=True, kw_only=True):
     """vCores that the account may have in one region."""
@@ -58,9 +64,12 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     retry_refused: float = 600.0
     """After a resize got too few nodes: pause before that pool and price class is asked again; it doubles with each
     refusal in a row, up to half of the time left to the first deadline."""
-    storms_per_hour: float = 0.0
-    """How often Spot is expected to vanish for good: work that ends sooner is less exposed, so more Spot nodes are
-    worth their boots. An insurance, which costs on every day without a storm; 0: none."""
+    storms_per_hour: float = STORMS_PER_HOUR
+    """How often all Spot is taken to vanish for good: the more often, the more Spot nodes are worth their boots at
+    once, for work that ends sooner is less exposed (`insurance.py`). An insurance, which costs on every day without
+    a storm; 0: none."""
+    most_premium: float = MOST_PREMIUM
+    """What insurance costs at most, as a share of what the same work costs without it."""
     stall: float = 3600.0
     """Fruitless seconds (or 20 service times, if longer) after which what is left counts as poison."""
     short_queue: float = 60.0

@@ -40,6 +40,8 @@ class Line(msgspec.Struct, frozen=True, kw_only=True):
     """Of those ready or coming, nodes that have a machine."""
     kept: int
     """Nodes that there are if nothing is changed."""
+    lost: int
+    """Of those, Spot nodes that Azure took some time ago, and would give back when it can."""
     steady: bool
     storm: bool
     doubt: bool
@@ -156,6 +158,7 @@ def _line(
 ) -> Line:
     counts, storm = state.counts(spot), spot and in_storm(state, limits, now)
     elapsed = 0.0 if state.ordered_at is None else now - state.ordered_at
+    calm = 0.0 if state.evicted_at is None else now - state.evicted_at
     stranded = without_worker(state, spot)
     # What is far too late may never come.
     coming = state.coming(spot) if elapsed <= GIVEN_UP * state.boot.p95 + OVERDUE else 0
@@ -174,6 +177,7 @@ def _line(
         coming_in=max(state.boot.p95 - elapsed, min(SURELY_SOON, state.boot.p95 / 2)),
         allocated=counts.ready + counts.starting - stranded,
         kept=kept,
+        lost=counts.preempted if storm and calm > limits.fallback else 0,
         steady=state.steady,
         storm=storm,
         doubt=spot

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 import msgspec
 
 from fusebus.planning.limits import Limits
-from fusebus.planning.lines import SECONDS_PER_HOUR, Line
+from fusebus.planning.lines import Line
 from fusebus.planning.room import Room
 from fusebus.planning.work import Load
 
@@ -63,7 +63,7 @@ def choose(lines: Sequence[Line], wish: Wish, room: Room) -> Choice:
     if not usable:
         return Choice((), 0.0, _lacking([], crew, wish), barred)
     orders = [[first, *(line for line in usable if line is not first)] for first in usable]
-    found = [_fill(order, crew, wish, room.copy(), exposure(order, wish.limits)) for order in orders]
+    found = [_fill(order, crew, wish, room.copy()) for order in orders]
     best = min(found, key=_rank)
     if any(choice.said for choice in found):
         best = _swapped(best, usable, crew, wish, room)
@@ -119,22 +119,7 @@ def _instead(
         if room.take(one, count, min(work * one.service.p50 / count, wish.limits.least_use)) < count:
             return None
     order = [other, *(one for one in usable if one is not other and one is not line)]
-    return _fill(order, crew, wish, room, kept=kept)
-
-
-def exposure(lines: Sequence[Line], limits: Limits) -> float:
-    """Seconds for which it is right to lean on the Spot nodes of the first line; infinite: for ever.
-
-    With N nodes work of W node-seconds takes W/N. If Spot vanishes for good, as it does `storms_per_hour` times an
-    hour, what is left then, half of it on average, is done by dedicated nodes at a higher price. The sum of N boots and
-    of this loss is least where W/N is sqrt(2 boots / (storms x (dedicated - Spot price))).
-    """
-    first = lines[0]
-    dedicated = [line.cost_per_image for line in lines if not line.spot]
-    loss = (min(dedicated) - first.cost_per_image) * first.rate * SECONDS_PER_HOUR if dedicated else 0.0
-    if not first.spot or loss <= 0 or limits.storms_per_hour <= 0:
-        return math.inf
-    return math.sqrt(2 * first.boot_cost / (limits.storms_per_hour * loss)) * SECONDS_PER_HOUR
+    return _fill(order, crew, wish, room, kept)
 
 
 def _fill(
@@ -142,18 +127,12 @@ def _fill(
     crew: Sequence[Line],
     wish: Wish,
     room: Room,
-    exposed: float = math.inf,
     kept: Sequence[tuple[Line, int]] = (),
 ) -> Choice:
     """`kept`, which are taken from the room already, and what is missing in this order."""
     adds = list(kept)
     for line in order:
         wanted, seconds = nodes_for(line, adds, crew, wish)
-        if wanted and line is order[0]:
-            there = sum(other.rate * (other.ready + other.coming) for other in crew) / line.rate
-            work = wish.work[-1].images * line.service.p50
-            wanted = max(wanted, int(work / exposed - there))
-            seconds = min(seconds, work / wanted)
         taken = room.take(line, wanted, seconds) if wanted else 0
         if taken:
             adds.append((line, taken))

@@ -7,6 +7,7 @@ import msgspec
 from fusebus.planning.buying import buy
 from fusebus.planning.demand import Demand, KindDemand
 from fusebus.planning.fleet import Fleet, PoolState
+from fusebus.planning.insurance import given_up, insured
 from fusebus.planning.lateness import late_of
 from fusebus.planning.limits import Limits, Pin
 from fusebus.planning.lines import Line, lines_of, without_worker
@@ -31,9 +32,15 @@ def decide(fleet: Fleet, demand: Demand, limits: Limits, prices: Prices, now: fl
     views = [_view(kind, own, limits, prices, room, now) for kind, own in zip(demand.kinds, owns, strict=True)]
     if room.money is not None:
         room.money = max(0.0, room.money - sum(view.committed for view in views if view))
-    for kind, own, view in zip(demand.kinds, owns, views, strict=True):
+    verdicts = list[Verdict | None]()
+    for view in views:
         verdict, alerts = _verdict(view) if view else (None, ())
         late += alerts
+        verdicts.append(verdict)
+    # Last, so that no kind insures itself with what another needs.
+    both = zip(views, verdicts, strict=True)
+    verdicts = [given_up(view, insured(view, found)) if view and found else found for view, found in both]
+    for kind, own, verdict in zip(demand.kinds, owns, verdicts, strict=True):
         waits += [verdict.wait_until] if verdict else []
         plans |= {name: _pool_plan(state, kind, verdict) for name, state in own.items()}
     for state in fleet.pools:
@@ -118,6 +125,10 @@ def _pool_plan(state: PoolState, kind: KindDemand, verdict: Verdict | None) -> P
     # Workers leave by themselves when they find nothing; only where nodes go are they told to.
     useful = max(kind.depth, state.live) if kind.depth else 0
     workers = min(sum(nodes.values()), sum(wanted.values()), useful)
+    ready = {spot: state.counts(spot).ready for spot in wanted}
+    if any(ready[spot] > wanted[spot] for spot in wanted):
+        # A worker that waits for a node to come would find one that is to go, and keep it.
+        workers = min(workers, sum(min(ready[spot], wanted[spot]) for spot in wanted))
     return PoolPlan(pool=state.name, dedicated=nodes[False], spot=nodes[True], workers=workers, because=because)
 
 

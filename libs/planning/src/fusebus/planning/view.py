@@ -7,6 +7,7 @@ import msgspec
 from fusebus.planning.demand import KindDemand
 from fusebus.planning.limits import Limits
 from fusebus.planning.lines import SECONDS_PER_HOUR, Key, Line
+from fusebus.planning.mixes import Choice, Wish
 from fusebus.planning.prices import Prices
 from fusebus.planning.room import Room
 from fusebus.planning.work import Load, at_hand
@@ -58,6 +59,15 @@ class View(msgspec.Struct, frozen=True, kw_only=True):
         return boots + images * per_image
 
 
+class Bought(msgspec.Struct, frozen=True):
+    """What deadlines need, before any insurance."""
+
+    choice: Choice
+    wish: Wish
+    why: str
+    """In words."""
+
+
 class Verdict(msgspec.Struct, frozen=True, kw_only=True):
     """What is decided for one kind."""
 
@@ -68,6 +78,8 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
     wait_until: float | None = None
     waits: bool = False
     """Nodes are missing and will be bought later."""
+    bought: Bought | None = None
+    """What is bought because the nodes at hand do not suffice."""
 
 
 def seconds(value: float) -> str:

@@ -79,19 +79,17 @@ def finished_at(lines: Sequence[Line], images: float, now: float) -> float:
     return high
 
 
-def on_the_line(kind: KindDemand, ends: float, lasts: float, now: float) -> bool:
-    """Uniform progress: of every delivery at least that share is done which its time so far is of its whole time.
+def on_the_line(kind: KindDemand, ends: float, each: float, least: float, now: float) -> bool:
+    """Uniform progress: whether there is still time for what is left at `each` seconds an image, all of them at least
+    `least`, with `ends` seconds kept free before each deadline.
 
     After Wu et al., "Can't Be Late" (NSDI 2024): as long as this holds, one may wait for Spot. There, one machine does
     all the work, and its line begins with the work. Here several dedicated nodes can make up for a wait, so the line is
-    drawn only through the last `lasts` seconds before the moment that is `ends` seconds before the deadline. Deliveries
-    of unknown size count as not begun.
+    as steep as they are fast together, and begins later.
     """
-    for due in kind.due:
-        begins = due.deadline - ends - lasts
-        if due.since is not None:
-            begins = max(begins, due.since)
-        share = (due.total - due.images) / due.total if due.total else 0.0
-        if now > begins and share < (now - begins) / max(1.0, due.deadline - ends - begins):
+    left = 0
+    for due in sorted(kind.due, key=lambda due: due.deadline):
+        left += due.images
+        if now > due.deadline - ends - max(left * each, least):
             return False
     return bool(kind.due)

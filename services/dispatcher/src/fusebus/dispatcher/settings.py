@@ -14,6 +14,7 @@ from fusebus.costs import UnknownVmSize, vm_size
 from fusebus.costs.settings import CostSettings
 from fusebus.host import SettingsError
 from fusebus.ledger import LedgerSettings
+from fusebus.planning.limits import MOST_PREMIUM, STORMS_PER_HOUR
 
 Name = Annotated[str, Meta(pattern="^[A-Za-z0-9_-]{1,64}$")]
 """Batch's rule for ids."""
@@ -255,10 +256,14 @@ class DispatcherSettings(msgspec.Struct, frozen=True, kw_only=True):
         float,
         Meta(
             ge=0,
-            description="How often Spot is expected to vanish for good: an insurance, more Spot nodes at once, which "
+            description="How often all Spot is taken to vanish for good: an insurance, more Spot nodes at once, which "
             "costs more boots on every other day. 0: none.",
         ),
-    ] = 0.0
+    ] = STORMS_PER_HOUR
+    most_premium: Annotated[
+        float,
+        Meta(ge=0, description="What that insurance costs at most, as a share of what the work costs without it."),
+    ] = MOST_PREMIUM
     stall_seconds: Annotated[
         float,
         Meta(gt=0, description="Seconds of work without any result after which what is left of a queue is poison."),

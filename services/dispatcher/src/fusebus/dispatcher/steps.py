@@ -115,8 +115,7 @@ def _sizing(target: Target, seen: PoolSeen, late: Collection[str], tasks_to_plac
     for kind, nodes in staying.items():
         sound = [node for node in nodes if node.id not in going]
         surplus = len(sound) - wanted[kind]
-        # An idle node is about to be busy while a task waits.
-        free = [] if tasks_to_place else _removable(sound)
+        free = _removable(sound, tasks_to_place)
         # Of a pool that should have some, a node on its way is waited for: it may be idle sooner than another boots.
         free += [] if tasks_to_place or target.nodes else [node.id for node in _unready(sound, seen)]
         going += free[: max(0, surplus)]
@@ -131,10 +130,11 @@ def _sizing(target: Target, seen: PoolSeen, late: Collection[str], tasks_to_plac
     return []
 
 
-def _removable(nodes: list[NodeSeen]) -> list[str]:
-    """Those without a machine first: they cost nothing, and would cost once they came back."""
+def _removable(nodes: list[NodeSeen], tasks_to_place: bool) -> list[str]:
+    """Those without a machine first: they cost nothing, and would cost once they came back. An idle node is about to be
+    busy while a task waits."""
     gone = [node.id for node in nodes if node.state in WITHOUT_MACHINE]
-    return gone + [node.id for node in nodes if node.state == IDLE]
+    return gone + [node.id for node in nodes if node.state == IDLE and not tasks_to_place]
 
 
 def _unready(nodes: Iterable[NodeSeen], seen: PoolSeen) -> list[NodeSeen]:

@@ -16,9 +16,7 @@ RESIZE_MARK = 2  # a burst, and as many for each time without Spot, when other n
 REFUSED_MARK = 6  # resizes in vain a burst
 SAME_HITS = 1e-9
 # Marks that our policy misses, and how far at most: known, named wherever outcomes are shown, and not to become worse.
-KNOWN_MISSES = {
-    ("storm-stays", "bound"): 2.79,  # the bound knows that Spot ends in minute 15
-}
+KNOWN_MISSES: dict[tuple[str, str], float] = {}
 OURS = "ours"
 HEADS = (
     "scenario",

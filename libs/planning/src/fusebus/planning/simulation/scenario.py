@@ -9,7 +9,7 @@ from itertools import accumulate
 import msgspec
 
 from fusebus.planning.fleet import Quantiles
-from fusebus.planning.limits import Limits, Quota
+from fusebus.planning.limits import STORMS_PER_HOUR, Limits, Quota
 from fusebus.planning.prices import PoolOffer, PriceChange
 
 Z95 = 1.645  # of a normal distribution
@@ -54,7 +54,7 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True):
     """From when to when there is no Spot at all; at its beginning those that are there vanish."""
     storm_regions: tuple[str, ...] = ()
     """Where there are storms; empty: everywhere."""
-    storms_per_hour: float = 0.0
+    storms_per_hour: float = STORMS_PER_HOUR
     """What our policy is told to insure itself against (`Limits.storms_per_hour`)."""
     spot_life: float | None = None
     """Mean seconds until a Spot node is lost; None: never outside of storms."""
