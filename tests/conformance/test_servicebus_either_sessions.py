@@ -16,7 +16,7 @@ from azure.servicebus import (
     ServiceBusSubQueue,
 )
 from azure.servicebus.exceptions import ServiceBusError, SessionCannotBeLockedError
-from either_client import CLIENTS, at, done, every, opened, receive, texts
+from either_client import CLIENTS, all_closed, at, done, every, opened, receive, texts
 
 from fusebus.servicebus import sas
 from fusebus.servicebus.broker import KEY_NAME, BrokerOptions
@@ -123,6 +123,7 @@ def staying(broker: BrokerThread) -> Iterator[dict[str, Staying]]:
 async def client(broker: BrokerThread, kind: str, staying: dict[str, Staying]) -> AsyncIterator[Any]:
     async with opened(CLIENTS[kind].from_connection_string(broker.connection_string, retry_total=0)) as client:
         yield client
+    await all_closed()
 
 
 async def test_a_batch_is_taken_whole_or_not_at_all(client: Any, kind: str) -> None:

@@ -40,9 +40,11 @@ async def opened(*handlers: Any) -> AsyncIterator[Any]:
 
 
 async def all_closed() -> None:
-    """Waits for what `opened` closes in the background."""
-    while _closing:
-        await asyncio.gather(*(_closing.pop() for _ in range(len(_closing))), return_exceptions=True)
+    """Waits for what `opened` closes in the background of this loop; what another test left in its own has ended."""
+    here = asyncio.get_running_loop()
+    while own := [task for task in _closing if task.get_loop() is here]:
+        await asyncio.gather(*own, return_exceptions=True)
+        _closing.difference_update(own)
 
 
 async def _enter(handler: Any) -> None:
