@@ -88,7 +88,10 @@ async def test_work_that_people_keep_from_one_pool_is_bought_in_another(how: str
     pause = Pause(set_by="ops", set_at=NOW, to_zero=how == "emptied")
     orders = Controls(pins={"t4": pinned("t4", 0)}) if how == "pinned" else Controls(pauses={"t4": pause})
     world = World(pools={"t4": empty("t4"), "a100": empty("a100")}, active=1500, orders=orders)
-    found = await dispatcher_in(world, pools=[t4, a100], max_nodes=5, deadline_seconds=1800.0).look()
+    calm = {"pools": [t4, a100], "max_nodes": 5, "deadline_seconds": 1800.0, "storms_per_hour": 0.0}
+    without = await dispatcher_in(World(pools=world.pools, active=1500), **calm).look()
+    assert (without["t4"].spot, without["a100"].nodes) == (2, 0)
+    found = await dispatcher_in(world, **calm).look()
     assert (found["t4"].nodes, found["a100"].spot) == (0, 1)
     assert "buys 1 Spot Standard_NC24ads_A100_v4" in found["a100"].because
 

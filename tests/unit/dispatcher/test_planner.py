@@ -225,7 +225,10 @@ def test_a_lower_price_of_the_night_is_waited_for_if_the_deadline_allows_it() ->
 
 
 def test_a_price_that_will_rise_buys_more_nodes_before() -> None:
-    settings, facts = settings_with(), facts_with(depths=detect(8000), open_runs=(part(8000, -60, 8 * 3600),))
+    settings, facts = (
+        settings_with(storms_per_hour=0.0),
+        facts_with(depths=detect(8000), open_runs=(part(8000, -60, 8 * 3600),)),
+    )
     memory = Memory(settings)
     memory.observe(facts, 0.0)
     dear = {name: [(at(5400), Rates(dedicated=9.0, spot=3.0, currency="GBP", detail=""))] for name in RATES}
