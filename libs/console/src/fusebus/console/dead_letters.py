@@ -136,4 +136,4 @@ def _say(told: Told, dealt: bool) -> None:
     if dealt:
         click.echo(f"{told.put_back:,} put back, {told.removed:,} removed, {told.left:,} left: nobody can decode them")
     else:
-        click.echo(f"{len(told.dead_letters):,} dead letters")
+        click.echo(f"{(count := len(told.dead_letters)):,} dead letter{'' if count == 1 else 's'}")
