@@ -79,6 +79,7 @@ def pool(states: str = "", *, target: int | None = None, steady: bool = True, wa
         ("the last one queued is called off first", (0, 2, 1), pool("ss", waiting=2), [StopWaiting(("w1",))]),
         ("an idle node is kept while a worker waits for it", (0, 0, 1), pool("i", waiting=1), []),
         ("broken and preempted nodes go before idle ones", (0, 1, 0), pool("ixp"), [RemoveNodes(("x1", "p2"))]),
+        ("a lost node goes although work waits", (0, 1, 1), pool("pp", waiting=1), [RemoveNodes(("p0",))]),
         ("a broken node goes although work waits", (0, 1, 1), pool("x", waiting=1), [RemoveNodes(("x0",))]),
         ("once it is gone another is asked for", (0, 1, 1), pool("l", target=0, waiting=1), [Resize(0, 1)]),
         ("a target that a failed resize left is taken back", (0, 1, 1), pool("b", target=3), [Resize(0, 1)]),
