@@ -21,7 +21,8 @@ schedule with K boots then costs at least V(b) - K b + P(K), whatever b is; the 
 for the best b of `BOOT_PRICES` (Lagrange). Left out, so that the bound may be lower than what is possible: quotas,
 single evictions, that a node does one image after the other, looks, and that neighbours in a period share nodes
 imperfectly. Not counted among the schedules are those that get rid of a long boot's number by having that boot broken
-off (a storm, or the owner, ends it): knowing which boots are long, they could be a few percent below. Many arrivals are put together (earliest arrival, latest deadline) so that at most `MOST_GROUPS` are left.
+off (a storm, or the owner, ends it): knowing which boots are long, they could be a few percent below. Many arrivals
+are put together (earliest arrival, latest deadline) so that at most `MOST_GROUPS` are left.
 """
 
 from __future__ import annotations
