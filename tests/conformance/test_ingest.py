@@ -82,7 +82,7 @@ class Bench:
         return event_of(self.container, found)
 
     async def told(self, event: BlobCreated) -> list[Message]:
-        outcome = await self.ingest(event, Context(envelope=Envelope(message=event)))
+        outcome = await self.ingest(event, Context(envelope=Envelope(message=event, upload_lane="0")))
         assert isinstance(outcome, Done)
         return [one.message for one in outcome.publish if not isinstance(one.message, RunCheck)]
 
