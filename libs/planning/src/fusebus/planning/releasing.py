@@ -68,7 +68,7 @@ def _retired(view: View) -> tuple[dict[Key, int], str] | None:
         return None
     targets = view.kept | {line.key: 0 for line in gone}
     left = [(line, line.ready) for line in rest if not line.storm]
-    words = f"{said(left)} do the {view.work[-1].images} images in time"
+    words = f"{said(left)} do the {view.work[-1].images} {view.kind.kind} images in time"
     dear = " and ".join(f"{line.ready} {line.name} at {line.price:.3g}" for line in gone)
     return targets, f"{words}: {dear} can go"
 
@@ -89,7 +89,8 @@ def _moved(view: View) -> tuple[dict[Key, int], str] | None:
     if not choice.nodes or round(choice.lacking) > 0 or choice.cost >= before * WORTH_MOVING:
         return None
     targets, words = take(view, choice)
-    return targets, f"{view.work[-1].images} images cost {before:.2f} with {dear.name}, {choice.cost:.2f} else: {words}"
+    work = f"{view.work[-1].images} {view.kind.kind} images"
+    return targets, f"{work} cost {before:.2f} with {dear.name}, {choice.cost:.2f} else: {words}"
 
 
 def _flow(view: View) -> tuple[dict[Key, int], str] | None:
