@@ -27,6 +27,7 @@ from fusebus.servicebus.engine import (
     SubscriptionSettings,
     TopicSettings,
 )
+from fusebus.servicebus.store.log import FORGET_BLOCKS
 from fusebus.servicebus.wire_messages import engine_message
 
 
@@ -276,6 +277,24 @@ def test_the_journal_file_is_written_over_and_not_made_longer(cramped: Running) 
             assert texts(again.engine, "q") == texts(cramped.engine, "q")
             assert again.complaints == []
     assert (cramped.directory / "journal").stat().st_size < 30_000
+
+
+def test_the_journal_begins_anew_soon_after_a_long_queue_was_emptied(cramped: Running) -> None:
+    cramped.engine.namespace.create_queue("q")
+    for index in range(130):  # 80 KB: looked at on the way, and far from the next look
+        cramped.engine.send("q", [message(f"{index} " + "x" * 500)])
+        cramped.store.commit()
+    assert cramped.store.log_bytes > 80_000
+    for delivery in cramped.engine.receive("q", 130):
+        cramped.engine.complete("q", token(delivery))
+    cramped.store.commit()
+    for index in range(FORGET_BLOCKS + 1):
+        cramped.engine.send("q", [message(f"after {index}")])
+        cramped.store.commit()
+        cramped.engine.complete("q", token(cramped.engine.receive("q", 1)[0]))
+    cramped.store.commit()
+    assert cramped.store.log_bytes < 20_000
+    assert texts(cramped.crash().engine, "q") == []
 
 
 def test_what_left_the_log_without_a_new_pass_of_the_journal_is_no_damage(running: Running) -> None:

@@ -6,6 +6,7 @@ import sqlite3
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
+from itertools import islice
 from typing import Final
 from zlib import crc32
 
@@ -127,6 +128,8 @@ class Log:
             self.crowded = True
         if not number % FORGET_BLOCKS:
             self._forget_finished()
+            if journal.size_bytes > REWIND_BYTES and self._nearly_all_done():
+                self.crowded = True
         self.next_number = number = number + 1
         return number
 
@@ -205,6 +208,14 @@ class Log:
             self._forget(block)
             if block.position == IN_DATABASE:
                 self._stored_bytes -= block.size_bytes
+
+    def _nearly_all_done(self) -> bool:
+        """Whether what is needed of the journal file, if anything, lies at its end: a long queue was emptied. Where
+        many rows of the database are needed that is not looked into."""
+        oldest = next((block for block in islice(self._order, FORGET_BLOCKS) if not _stored(block)), None)
+        if oldest is None:
+            return len(self._order) < FORGET_BLOCKS
+        return oldest.position >= (1 - MOVABLE_SHARE) * self._journal.size_bytes
 
     def _forget(self, block: Block) -> None:
         for number in (block.number, *block.merged):
