@@ -297,6 +297,39 @@ def test_the_journal_begins_anew_soon_after_a_long_queue_was_emptied(cramped: Ru
     assert texts(cramped.crash().engine, "q") == []
 
 
+def test_the_journal_begins_anew_with_the_next_message_after_its_queue_was_emptied_in_one_go(cramped: Running) -> None:
+    cramped.engine.namespace.create_queue("q")
+    for index in range(130):
+        cramped.engine.send("q", [message(f"{index} " + "x" * 500)])
+        cramped.store.commit()
+    for delivery in cramped.engine.receive("q", 130):
+        cramped.engine.complete("q", token(delivery))
+    cramped.store.commit()
+    cramped.engine.send("q", [message("after")])
+    cramped.store.commit()
+    assert cramped.store.log_bytes < 2_000
+    assert texts(cramped.crash().engine, "q") == ["after"]
+
+
+def test_the_last_of_a_queue_that_is_only_emptied_never_go_to_the_database(cramped: Running) -> None:
+    cramped.engine.namespace.create_queue("q")
+    for index in range(130):
+        cramped.engine.send("q", [message(f"{index} " + "x" * 500)])
+        cramped.store.commit()
+    kept = cramped.store.log_bytes
+    for delivery in cramped.engine.receive("q", 125):  # of 130: less than a sixteenth remains, more than a sixty-fourth
+        cramped.engine.complete("q", token(delivery))
+        cramped.store.commit()
+    assert cramped.store.log_bytes > kept
+    for delivery in cramped.engine.receive("q", 5):
+        cramped.engine.complete("q", token(delivery))
+    cramped.store.commit()
+    cramped.engine.send("q", [message("after")])
+    cramped.store.commit()
+    assert cramped.store.log_bytes < 2_000
+    assert texts(cramped.crash().engine, "q") == ["after"]
+
+
 def test_what_left_the_log_without_a_new_pass_of_the_journal_is_no_damage(running: Running) -> None:
     running.engine.namespace.create_queue("q")
     for index in range(100):

@@ -20,6 +20,7 @@ from fusebus.servicebus.store.tables import Statement
 REWIND_BYTES: Final = 4 << 20  # of the journal file: the fewer pages it uses, the nearer they are to the processor
 MAX_JOURNAL_BYTES: Final = 256 << 20  # then what is needed of it moves into the database, at 6 µs of CPU for 1 KB
 MOVABLE_SHARE: Final = 1 / 16  # of a journal file: if no more is needed, moving that is cheaper than a longer file
+EMPTYING_SHARE: Final = 1 / 64  # of it while messages are only taken out: soon there is less to move
 ROW_BYTES: Final = 64 << 10  # blocks are put together in rows up to this size; a damaged page costs one row
 MIN_BYTES_TO_TIDY: Final = 32 << 20  # of blocks in the database
 TIDY_BYTES: Final = 8 << 20  # of messages copied at one time out of rows of which little is needed
@@ -86,6 +87,8 @@ class Log:
         self._journal = journal
         self._mark = mark
         self._order: deque[Block] = deque()
+        self._newest = Block(0, 0, 0, 0)
+        """The last block of the journal file that something was stored in."""
         self._dropped = 0
         self._saved_numbers: dict[int, int] = {}
         self._stored_bytes = 0  # in the database
@@ -122,8 +125,12 @@ class Log:
         position = journal.append(number, data)
         self._mark.put(number, ~number)
         if live:  # of others nothing will have to be moved
-            self.blocks[number] = block = Block(number, len(data), stored, live, position, mixed)
+            self.blocks[number] = self._newest = block = Block(number, len(data), stored, live, position, mixed)
             self._order.append(block)
+        elif not self._newest.live and journal.size_bytes > REWIND_BYTES:
+            self._forget_finished()
+            if not self._order:
+                self.crowded = True
         if journal.size_bytes > self._look_at:
             self.crowded = True
         if not number % FORGET_BLOCKS:
@@ -231,7 +238,9 @@ class Log:
         if self.find is None:
             return False
         size = self._journal.size_bytes
-        if size > MAX_JOURNAL_BYTES or self._sparse() or (size > REWIND_BYTES and self._movable(MOVABLE_SHARE * size)):
+        emptying = self.next_number - self._newest.number > FORGET_BLOCKS
+        most = size * (EMPTYING_SHARE if emptying else MOVABLE_SHARE)
+        if size > MAX_JOURNAL_BYTES or self._sparse() or (size > REWIND_BYTES and self._movable(most)):
             return True
         self.postpone()
         return False
