@@ -317,16 +317,16 @@ def test_the_last_of_a_queue_that_is_only_emptied_never_go_to_the_database(
     monkeypatch.setattr("fusebus.servicebus.store.log.MAX_JOURNAL_BYTES", 1_000_000)
     monkeypatch.setattr("fusebus.servicebus.store.log.FORGET_BLOCKS", 2)
     cramped.engine.namespace.create_queue("q")
-    for index in range(90):
+    for index in range(200):
         cramped.engine.send("q", [message(f"{index} " + "x" * 1000)])
         cramped.store.commit()
     size = cramped.store.log_bytes
-    deliveries = cramped.engine.receive("q", 90)
-    for delivery in deliveries[:88]:  # a forty-fifth of the journal is then needed
+    deliveries = cramped.engine.receive("q", 200)
+    for delivery in deliveries[:196]:  # a fiftieth of the journal is then needed
         cramped.engine.complete("q", token(delivery))
         cramped.store.commit()
         assert cramped.store.log_bytes > size // 2
-    for delivery in deliveries[88:]:
+    for delivery in deliveries[196:]:
         cramped.engine.complete("q", token(delivery))
     cramped.store.commit()
     cramped.engine.send("q", [message("after")])
