@@ -226,6 +226,21 @@ def test_either_filter_keeps_a_large_picture(smooth: bool, same_pixels: Same) ->
     assert used == ({3} if smooth else {2})
 
 
+@pytest.mark.parametrize("grain", [0.7, 2.0, 8.0, 30.0])
+def test_the_level_suits_the_picture(grain: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    slope = np.add.outer(np.arange(500), np.arange(700))[:, :, None] // 8
+    noise = np.random.default_rng(5).normal(0, grain, (500, 700, 3))
+    picture = Picture(samples=np.clip(60 + slope + noise, 0, 255).astype(np.uint8), format="png")
+
+    def size_where_grain_begins_at(share: float) -> int:
+        monkeypatch.setattr("fusebus.convert.png.GRAIN_SHARE", share)
+        return len(encode_png(picture))
+
+    chosen, smooth, grainy = len(encode_png(picture)), size_where_grain_begins_at(1), size_where_grain_begins_at(0)
+    assert smooth != grainy
+    assert chosen <= 1.01 * min(smooth, grainy)
+
+
 def _rows(png: bytes, row_bytes: int) -> list[bytes]:
     import zlib
 
