@@ -63,10 +63,12 @@ def best_way(rows: Rows, pixel_bytes: int) -> tuple[Filter, int]:
 def _share(rows: Rows, pixel_bytes: int, kind: Filter, bands: list[tuple[int, int]]) -> float:
     """Of the bands' bytes, how much is left when they are deflated."""
     compressor = isal_zlib.compressobj(FAST_LEVEL)
-    sample = sum(bottom - top for top, bottom in bands) * rows.shape[1]
-    size: int = sum(len(compressor.compress(strip)) for band in bands for strip in strips(rows, pixel_bytes, kind, *band))
-    size += len(compressor.flush())
-    return size / sample
+    taken = left = 0
+    for band in bands:
+        for strip in strips(rows, pixel_bytes, kind, *band):
+            taken += strip.size
+            left += len(compressor.compress(strip))
+    return (left + len(compressor.flush())) / taken
 
 
 def _fast(rows: Rows, pixel_bytes: int, kind: Filter, level: int) -> Iterator[bytes]:
