@@ -27,7 +27,6 @@ from fusebus.servicebus.engine import (
     SubscriptionSettings,
     TopicSettings,
 )
-from fusebus.servicebus.store.log import FORGET_BLOCKS
 from fusebus.servicebus.wire_messages import engine_message
 
 
@@ -215,126 +214,6 @@ def little_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("fusebus.servicebus.store.journal_file.MAPPED_BYTES", 64 << 10)
 
 
-@pytest.fixture
-def cramped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Running]:
-    """Moves messages into the database, and tidies there, at once."""
-    for name, size in (("REWIND", 20_000), ("MAX_JOURNAL", 100_000), ("ROW", 10_000)):
-        monkeypatch.setattr(f"fusebus.servicebus.store.log.{name}_BYTES", size)
-    monkeypatch.setattr("fusebus.servicebus.store.log.MIN_BYTES_TO_TIDY", 200_000)
-    monkeypatch.setattr("fusebus.servicebus.store.journal_file.MAPPED_BYTES", 16 << 10)
-    made = Running(tmp_path / "data", Clock())
-    yield made
-    made.store.close()
-
-
-def test_the_log_stays_short_while_old_messages_remain(cramped: Running) -> None:
-    cramped.engine.namespace.create_queue("q")
-    cramped.engine.namespace.create_queue("old")
-    for index in range(300):
-        cramped.engine.send("q", [message("x" * 500 + str(number)) for number in range(20)])
-        if index % 10 == 0:
-            cramped.engine.send("old", [message(f"keep {index}")])
-        cramped.store.commit()
-        for delivery in cramped.engine.receive("q", 20):
-            cramped.engine.complete("q", token(delivery))
-        cramped.store.commit()
-    assert cramped.store.log_bytes < 300_000
-    again = cramped.crash()
-    assert texts(again.engine, "old") == [f"keep {index}" for index in range(0, 300, 10)]
-    assert texts(again.engine, "q") == []
-
-
-def test_a_long_queue_moves_to_the_database_and_drains_from_there(cramped: Running) -> None:
-    cramped.engine.namespace.create_queue("q", QueueSettings(max_delivery_count=9))
-    names = [f"{number} " + "x" * 500 for number in range(1500)]
-    for start in range(0, 1500, 10):
-        cramped.engine.send("q", [message(name) for name in names[start : start + 10]])
-        cramped.store.commit()
-    assert texts(cramped.crash().engine, "q") == names
-    for index, delivery in enumerate(cramped.engine.receive("q", 1400)):
-        (cramped.engine.complete if index % 7 else cramped.engine.abandon)("q", token(delivery))
-        if index % 5 == 0:
-            cramped.store.commit()
-    cramped.store.commit()
-    assert cramped.store.log_bytes < 600_000
-    again = cramped.crash()
-    assert texts(again.engine, "q") == texts(cramped.engine, "q") == names[:1400:7] + names[1400:]
-    assert again.engine.peek("q", 0, 1)[0].delivery_count == 1
-    assert again.complaints == []
-
-
-def test_the_journal_file_is_written_over_and_not_made_longer(cramped: Running) -> None:
-    cramped.engine.namespace.create_queue("q")
-    for index in range(500):
-        cramped.engine.send("q", [message(f"{index} " + "x" * 500)])
-        cramped.store.commit()
-        (delivery,) = cramped.engine.receive("q", 1)
-        if index % 100:
-            cramped.engine.complete("q", token(delivery))
-        cramped.store.commit()
-        if index % 50 == 0:
-            again = cramped.crash()
-            assert texts(again.engine, "q") == texts(cramped.engine, "q")
-            assert again.complaints == []
-    assert (cramped.directory / "journal").stat().st_size < 30_000
-
-
-def test_the_journal_begins_anew_soon_after_a_long_queue_was_emptied(cramped: Running) -> None:
-    cramped.engine.namespace.create_queue("q")
-    for index in range(130):  # 80 KB: looked at on the way, and far from the next look
-        cramped.engine.send("q", [message(f"{index} " + "x" * 500)])
-        cramped.store.commit()
-    assert cramped.store.log_bytes > 80_000
-    for delivery in cramped.engine.receive("q", 130):
-        cramped.engine.complete("q", token(delivery))
-    cramped.store.commit()
-    for index in range(FORGET_BLOCKS + 1):
-        cramped.engine.send("q", [message(f"after {index}")])
-        cramped.store.commit()
-        cramped.engine.complete("q", token(cramped.engine.receive("q", 1)[0]))
-    cramped.store.commit()
-    assert cramped.store.log_bytes < 20_000
-    assert texts(cramped.crash().engine, "q") == []
-
-
-def test_the_journal_begins_anew_with_the_next_message_after_its_queue_was_emptied_in_one_go(cramped: Running) -> None:
-    cramped.engine.namespace.create_queue("q")
-    for index in range(130):
-        cramped.engine.send("q", [message(f"{index} " + "x" * 500)])
-        cramped.store.commit()
-    for delivery in cramped.engine.receive("q", 130):
-        cramped.engine.complete("q", token(delivery))
-    cramped.store.commit()
-    cramped.engine.send("q", [message("after")])
-    cramped.store.commit()
-    assert cramped.store.log_bytes < 2_000
-    assert texts(cramped.crash().engine, "q") == ["after"]
-
-
-def test_the_last_of_a_queue_that_is_only_emptied_never_go_to_the_database(
-    cramped: Running, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("fusebus.servicebus.store.log.MAX_JOURNAL_BYTES", 1_000_000)
-    monkeypatch.setattr("fusebus.servicebus.store.log.FORGET_BLOCKS", 2)
-    cramped.engine.namespace.create_queue("q")
-    for index in range(200):
-        cramped.engine.send("q", [message(f"{index} " + "x" * 1000)])
-        cramped.store.commit()
-    size = cramped.store.log_bytes
-    deliveries = cramped.engine.receive("q", 200)
-    for delivery in deliveries[:196]:  # a fiftieth of the journal is then needed
-        cramped.engine.complete("q", token(delivery))
-        cramped.store.commit()
-        assert cramped.store.log_bytes > size // 2
-    for delivery in deliveries[196:]:
-        cramped.engine.complete("q", token(delivery))
-    cramped.store.commit()
-    cramped.engine.send("q", [message("after")])
-    cramped.store.commit()
-    assert cramped.store.log_bytes < 2_000
-    assert texts(cramped.crash().engine, "q") == ["after"]
-
-
 def test_what_left_the_log_without_a_new_pass_of_the_journal_is_no_damage(running: Running) -> None:
     running.engine.namespace.create_queue("q")
     for index in range(100):
@@ -350,20 +229,6 @@ def test_what_left_the_log_without_a_new_pass_of_the_journal_is_no_damage(runnin
     again = running.crash()
     assert again.complaints == []
     assert texts(again.engine, "q") == ["last"]
-
-
-@pytest.mark.parametrize("cleanly", [True, False])
-def test_numbers_go_on_after_all_messages_have_left_the_log(cramped: Running, cleanly: bool) -> None:
-    cramped.engine.namespace.create_queue("q")
-    for _ in range(100):
-        (last,) = cramped.engine.send("q", [message("x" * 1000)])
-        for delivery in cramped.engine.receive("q", 9):
-            cramped.engine.complete("q", token(delivery))
-        cramped.store.commit()
-    if cleanly:
-        cramped.store.checkpoint()
-    (number,) = cramped.crash().engine.send("q", [message("next")])
-    assert number == last + 1
 
 
 def test_deleting_an_entity_takes_its_messages_and_state(running: Running) -> None:

@@ -6,7 +6,6 @@ import sqlite3
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
-from itertools import islice
 from typing import Final
 from zlib import crc32
 
@@ -20,11 +19,12 @@ from fusebus.servicebus.store.tables import Statement
 REWIND_BYTES: Final = 4 << 20  # of the journal file: the fewer pages it uses, the nearer they are to the processor
 MAX_JOURNAL_BYTES: Final = 256 << 20  # then what is needed of it moves into the database, at 6 µs of CPU for 1 KB
 MOVABLE_SHARE: Final = 1 / 16  # of a journal file: if no more is needed, moving that is cheaper than a longer file
-EMPTYING_SHARE: Final = 1 / 64  # of it while messages are only taken out: soon there is less to move
+EMPTYING_SHARE: Final = 1 / 64  # of it while nothing new is stored for FORGET_BLOCKS: soon there is less to move
 ROW_BYTES: Final = 64 << 10  # blocks are put together in rows up to this size; a damaged page costs one row
 MIN_BYTES_TO_TIDY: Final = 32 << 20  # of blocks in the database
 TIDY_BYTES: Final = 8 << 20  # of messages copied at one time out of rows of which little is needed
 FORGET_BLOCKS: Final = 64  # finished blocks at the old end are forgotten once in so many commits
+FEW_BLOCKS: Final = 8  # are looked at, at each commit that empties the newest one, since perhaps all else is gone too
 MIN_BLOCKS_TO_DROP: Final = 64  # dropping costs statements; a few finished blocks can wait
 
 FindRecord = Callable[[int, int], Record | None]
@@ -86,25 +86,32 @@ class Log:
         self._database = database
         self._journal = journal
         self._mark = mark
-        self._order: deque[Block] = deque()
-        self._newest = Block(0, 0, 0, 0)
-        """The last block of the journal file that something was stored in."""
+        self._journaled: deque[Block] = deque()
+        """Blocks in the journal file, oldest first; finished ones go from both ends."""
+        self._rows: deque[Block] = deque()
+        """Those in the database; finished ones go from the old end."""
+        self._stored_in = 0
+        """The last block that something was stored in."""
+        self._in_doubt = False
+        """Whether nobody could say if a move was written: the disk's log may then be another one than is known here."""
         self._dropped = 0
         self._saved_numbers: dict[int, int] = {}
         self._stored_bytes = 0  # in the database
         self._look_at, self._tidy_at = REWIND_BYTES, MIN_BYTES_TO_TIDY  # sizes of the journal file and of the rows
+        self._not_before = REWIND_BYTES  # size of the journal file: more after a move that failed
 
     def adopt(self, recovered: Recovered) -> None:
         """Take it up where it ended."""
         self._dropped = recovered.dropped
-        self.superseded += recovered.removed
+        self.superseded += recovered.superseded
         self.next_number = max(recovered.next_block, (self._mark.block or 0) + 1)
         live = recovered.live_by_block()
         for number, size in recovered.blocks.items():
             block = Block(number, size.size_bytes, size.stored, live.get(number, 0), size.position, size.mixed)
             self.blocks[number] = block
-            self._order.append(block)
-        self._stored_bytes = sum(block.size_bytes for block in self._order if block.position == IN_DATABASE)
+            (self._rows if _stored(block) else self._journaled).append(block)
+        self._stored_in = self.next_number - 1
+        self._stored_bytes = sum(block.size_bytes for block in self._rows)
         self._note_size()
         with suppress(sqlite3.Error):  # without it only a file whose first block is damaged is read less far
             self._database.execute("INSERT OR IGNORE INTO numbers VALUES (?, ?)", (PASS, self._journal.now.id))
@@ -125,17 +132,19 @@ class Log:
         position = journal.append(number, data)
         self._mark.put(number, ~number)
         if live:  # of others nothing will have to be moved
-            self.blocks[number] = self._newest = block = Block(number, len(data), stored, live, position, mixed)
-            self._order.append(block)
-        elif not self._newest.live and journal.size_bytes > REWIND_BYTES:
-            self._forget_finished()
-            if not self._order:
+            self.blocks[number] = block = Block(number, len(data), stored, live, position, mixed)
+            self._journaled.append(block)
+            self._stored_in = number
+        elif journal.size_bytes > self._not_before and not (self._journaled and self._journaled[-1].live):
+            self._forget_finished()  # of a queue the newest message mostly goes last
+            few = len(self._journaled) <= FEW_BLOCKS
+            if few and self._movable(EMPTYING_SHARE * journal.size_bytes):
                 self.crowded = True
         if journal.size_bytes > self._look_at:
             self.crowded = True
         if not number % FORGET_BLOCKS:
             self._forget_finished()
-            if journal.size_bytes > REWIND_BYTES and self._nearly_all_done():
+            if journal.size_bytes > self._not_before and self._nearly_all_done():
                 self.crowded = True
         self.next_number = number = number + 1
         return number
@@ -147,10 +156,12 @@ class Log:
 
         Raises sqlite3.Error, OSError, and then nothing has happened but that a transaction may be open.
         """
+        if self._in_doubt:
+            raise sqlite3.OperationalError("nobody can say whether the last move was written; restart the broker")
         execute = self._database.execute
         self._forget_finished()
         sources = self._to_move() if moving else []
-        rows = list(self._rows(sources))
+        rows = list(self._gathered(sources))
         dropping = moving or self.unsure or self._finished - self._dropped >= MIN_BLOCKS_TO_DROP
         execute("BEGIN IMMEDIATE")
         for sql, parameters in statements:
@@ -159,13 +170,19 @@ class Log:
         for row in rows:
             self._insert(row.block.number, b"".join(row.pieces))
         if moving:
-            data = self._removals() + (data or b"") or None
+            data = self._removals() + (data or b"")
+            if not data and not self.unsure:  # else there may be a row of this number, and the next block needs another
+                data = None
         if data is not None:
             self._insert(self.next_number, data)
         following = Pass(new_pass(), self.next_number - 1) if moving else self._journal.now
         numbers = self._save_numbers(following) if dropping else {}
         self.unsure = self.crowded = True
-        execute("COMMIT")
+        try:
+            execute("COMMIT")
+        except sqlite3.Error:
+            if not moving or not self._was_written(following):
+                raise
         self.unsure = False
         self._saved_numbers |= numbers
         if dropping:
@@ -177,12 +194,23 @@ class Log:
             self._add_stored(Block(self.next_number, len(data), stored, live, mixed=True))
         self._note_size()
 
+    def _was_written(self, following: Pass) -> bool:
+        """Whether a move is in the database though its COMMIT was reported as failed: the new pass's name is there, and
+        rows that were moved are not. Raises sqlite3.Error."""
+        self._in_doubt = True
+        if self._database.in_transaction:
+            self._database.execute("ROLLBACK")
+        found = self._database.execute("SELECT last FROM numbers WHERE mailbox = ?", (PASS,)).fetchall()
+        self._in_doubt = False
+        return found == [(following.id,)]
+
     def _add_stored(self, block: Block) -> None:
         self._stored_bytes += block.size_bytes
         self._mark.put(block.number, ~block.number)
         self.next_number = block.number + 1
         self.blocks[block.number] = block
-        self._order.append(block)
+        self._rows.append(block)
+        self._stored_in = block.number
         self._forget_finished()
 
     def _insert(self, number: int, data: bytes) -> None:
@@ -207,22 +235,23 @@ class Log:
     @property
     def _finished(self) -> int:
         """The last block that is no longer needed, as all before it."""
-        return (self._order[0].number if self._order else self.next_number) - 1
+        return min(order[0].number if order else self.next_number for order in (self._rows, self._journaled)) - 1
 
     def _forget_finished(self) -> None:
-        while self._order and not self._order[0].live:
-            block = self._order.popleft()
+        while self._journaled and not self._journaled[0].live:
+            self._forget(self._journaled.popleft())
+        while self._journaled and not self._journaled[-1].live:  # so that one old message does not hide it
+            self._forget(self._journaled.pop())
+        first = self._journaled[0].number if self._journaled else self.next_number
+        while self._rows and not self._rows[0].live and self._rows[0].number < first:  # others can't be dropped yet
+            block = self._rows.popleft()
             self._forget(block)
-            if block.position == IN_DATABASE:
-                self._stored_bytes -= block.size_bytes
+            self._stored_bytes -= block.size_bytes
 
     def _nearly_all_done(self) -> bool:
-        """Whether what is needed of the journal file, if anything, lies at its end: a long queue was emptied. Where
-        many rows of the database are needed that is not looked into."""
-        oldest = next((block for block in islice(self._order, FORGET_BLOCKS) if not _stored(block)), None)
-        if oldest is None:
-            return len(self._order) < FORGET_BLOCKS
-        return oldest.position >= (1 - MOVABLE_SHARE) * self._journal.size_bytes
+        """Whether what is needed of the journal file, if anything, lies at its end: a long queue was emptied."""
+        first = self._journaled[0].position if self._journaled else self._journal.size_bytes
+        return first >= (1 - MOVABLE_SHARE) * self._journal.size_bytes
 
     def _forget(self, block: Block) -> None:
         for number in (block.number, *block.merged):
@@ -238,7 +267,7 @@ class Log:
         if self.find is None:
             return False
         size = self._journal.size_bytes
-        emptying = self.next_number - self._newest.number > FORGET_BLOCKS
+        emptying = self.next_number - self._stored_in > FORGET_BLOCKS
         most = size * (EMPTYING_SHARE if emptying else MOVABLE_SHARE)
         if size > MAX_JOURNAL_BYTES or self._sparse() or (size > REWIND_BYTES and self._movable(most)):
             return True
@@ -255,34 +284,37 @@ class Log:
         self._tidy_at = max(MIN_BYTES_TO_TIDY, self._stored_bytes * 5 // 4)
         self._note_size()
 
+    def move_failed(self) -> None:
+        """Don't think of moving before there is a quarter more, however little is needed."""
+        self.postpone()
+        self._not_before = self._look_at
+
     def _movable(self, most: float) -> bool:
         """Whether at most so many bytes of the journal file are needed. Where many are, a few blocks tell."""
-        for block in reversed(self._order):
-            if not _stored(block):
-                most -= _live_bytes((block,))
-                if most < 0:
-                    return False
+        for block in reversed(self._journaled):
+            most -= _live_bytes((block,))
+            if most < 0:
+                return False
         return True
 
     def _sparse(self) -> bool:
         """Whether less than half of what lies in the database is needed."""
         if self._stored_bytes <= MIN_BYTES_TO_TIDY:
             return False
-        return 2 * _live_bytes(block for block in self._order if _stored(block)) < self._stored_bytes
+        return 2 * _live_bytes(self._rows) < self._stored_bytes
 
     def _to_move(self) -> list[Block]:
         """The journal file's blocks, and perhaps the oldest rows before them, in the order of the log."""
-        chosen: list[Block] = []
+        chosen = list(self._journaled)
         room = TIDY_BYTES if self._sparse() else 0
-        for block in self._order:
-            if _stored(block) and room <= 0:
-                continue
-            if _stored(block):
-                room -= _live_bytes((block,))
+        for block in self._rows:
+            if room <= 0:
+                break
+            room -= _live_bytes((block,))
             chosen.append(block)
-        return chosen
+        return sorted(chosen, key=_number)
 
-    def _rows(self, sources: list[Block]) -> Iterator[Row]:
+    def _gathered(self, sources: list[Block]) -> Iterator[Row]:
         row = Row()
         for block in sources:
             if block.live == block.stored > 0 and not block.mixed:
@@ -325,15 +357,21 @@ class Log:
             row.block.merged = tuple(row.merged - {row.block.number})
             for record in row.copied:
                 record.journal_place = row.block.number
-        left = [block for block in self._order if block.number not in gone] + [row.block for row in rows]
-        self._order = deque(sorted(left, key=lambda block: block.number))
+        left = [block for block in self._rows if block.number not in gone] + [row.block for row in rows]
+        self._rows = deque(sorted(left, key=_number))
+        self._journaled.clear()
         self._stored_bytes = sum(block.size_bytes for block in left)
         self._look_at, self._tidy_at = REWIND_BYTES, max(MIN_BYTES_TO_TIDY, self._stored_bytes * 5 // 4)
+        self._not_before = REWIND_BYTES
         self.superseded.clear()
 
 
 def _stored(block: Block) -> bool:
     return block.position == IN_DATABASE
+
+
+def _number(block: Block) -> int:
+    return block.number
 
 
 def _live_bytes(blocks: Iterable[Block]) -> int:

@@ -68,8 +68,8 @@ class Recovered:
     blocks: dict[int, BlockSize] = field(default_factory=dict)
     live: dict[int, dict[int, tuple[int, entries.Stored]]] = field(default_factory=dict)
     """mailbox -> number -> (block, entry)"""
-    removed: list[tuple[int, int]] = field(default_factory=list)
-    """(mailbox, number) of what the journal file says to be gone."""
+    superseded: list[tuple[int, int]] = field(default_factory=list)
+    """(mailbox, number) of what the journal file says to be gone or to be another way than the database has it."""
     dropped: int = 0
     """The last block that was deleted since nothing of it was needed."""
     next_block: int = 1
@@ -199,14 +199,18 @@ def _replay(blocks: Iterator[tuple[int, int, bytes]], found: Recovered) -> int:
         found.blocks[number] = size
         try:
             for entry in entries.read(data):
+                size.mixed = size.mixed or isinstance(entry, entries.Removed)
+                if position != IN_DATABASE and _is_known(entry, found):
+                    found.superseded.append((entry.mailbox, entry.number))
                 size.stored += _apply(entry, number, found)
-                if isinstance(entry, entries.Removed):
-                    size.mixed = True
-                    if position != IN_DATABASE:
-                        found.removed.append((entry.mailbox, entry.number))
         except entries.DamagedBlock as error:
             found.complaints.append(f"log: block {number} ends early: {error}")
     return newest
+
+
+def _is_known(entry: entries.Entry, found: Recovered) -> bool:
+    """Whether older blocks have a message of this number."""
+    return not isinstance(entry, entries.Numbered) and entry.number in found.live.get(entry.mailbox, {})
 
 
 def _apply(entry: entries.Entry, block: int, found: Recovered) -> int:

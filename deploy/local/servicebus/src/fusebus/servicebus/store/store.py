@@ -329,7 +329,7 @@ class Store(TablesJournal):
         error = self._try_database(data, moving) if needed or moving else None
         if error is not None and moving:  # there may be room for this block, if not for what is to be moved
             logger.warning("messages cannot be moved from the journal into the database for now: %s", error)
-            self._log.postpone()
+            self._log.move_failed()
             moving, needed = False, bool(self._statements) or self._log.unsure
             error = self._try_database(data, moving=False) if needed else None
         if error is None and not needed and not moving:
