@@ -15,11 +15,11 @@ from fusebus.servicebus.store import journal_file, log, store
 
 LOG_SIZES: Final[dict[str, tuple[float, ...]]] = {
     "REWIND_BYTES": (100, 1000, 4000, 20_000),
-    "MAX_JOURNAL_BYTES": (-1, 2000, 20_000, 100_000, 10_000_000),
+    "MAX_JOURNAL_BYTES": (-1, 2000, 2000, 20_000, 10_000_000),
     "MOVABLE_SHARE": (1 / 16, 1 / 16, 1 / 4),
     "EMPTYING_SHARE": (1 / 64, 1 / 64, 0),
     "ROW_BYTES": (200, 2000, 10_000),
-    "MIN_BYTES_TO_TIDY": (500, 20_000, 200_000),
+    "MIN_BYTES_TO_TIDY": (500, 500, 20_000),
     "TIDY_BYTES": (300, 5000, 50_000),
     "FORGET_BLOCKS": (1, 2, 3, 8, 64),
     "MIN_BLOCKS_TO_DROP": (1, 8, 64),
@@ -45,7 +45,7 @@ class Trouble:
     """COMMITs that are reported as failed and are written all the same."""
     failing_question: float = 0.0
     """Whether such a COMMIT was written."""
-    looking: float = 0.02
+    looking: float = 0.01
     look: Callable[[], None] | None = None
     """Nothing goes wrong while there is none."""
 
