@@ -32,6 +32,22 @@ def cramped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Running
     made.store.close()
 
 
+def fill(running: Running, messages: int, size: int = 500) -> None:
+    """The queue `q`, with one commit for each message."""
+    running.engine.namespace.create_queue("q")
+    for index in range(messages):
+        running.engine.send("q", [message(f"{index} " + "x" * size)])
+        running.store.commit()
+
+
+def send_after(running: Running) -> None:
+    """One more message, after which only that is left in `q` and the journal has begun anew."""
+    running.engine.send("q", [message("after")])
+    running.store.commit()
+    assert running.store.log_bytes < 2_000
+    assert texts(running.crash().engine, "q") == ["after"]
+
+
 def test_the_log_stays_short_while_old_messages_remain(cramped: Running) -> None:
     cramped.engine.namespace.create_queue("q")
     cramped.engine.namespace.create_queue("old")
@@ -85,10 +101,7 @@ def test_the_journal_file_is_written_over_and_not_made_longer(cramped: Running) 
 
 
 def test_the_journal_begins_anew_soon_after_a_long_queue_was_emptied(cramped: Running) -> None:
-    cramped.engine.namespace.create_queue("q")
-    for index in range(130):  # 80 KB: looked at on the way, and far from the next look
-        cramped.engine.send("q", [message(f"{index} " + "x" * 500)])
-        cramped.store.commit()
+    fill(cramped, 130)  # looked at on the way, and far from the next look
     assert cramped.store.log_bytes > 80_000
     for delivery in cramped.engine.receive("q", 130):
         cramped.engine.complete("q", token(delivery))
@@ -103,17 +116,11 @@ def test_the_journal_begins_anew_soon_after_a_long_queue_was_emptied(cramped: Ru
 
 
 def test_the_journal_begins_anew_with_the_next_message_after_its_queue_was_emptied_in_one_go(cramped: Running) -> None:
-    cramped.engine.namespace.create_queue("q")
-    for index in range(130):
-        cramped.engine.send("q", [message(f"{index} " + "x" * 500)])
-        cramped.store.commit()
+    fill(cramped, 130)
     for delivery in cramped.engine.receive("q", 130):
         cramped.engine.complete("q", token(delivery))
     cramped.store.commit()
-    cramped.engine.send("q", [message("after")])
-    cramped.store.commit()
-    assert cramped.store.log_bytes < 2_000
-    assert texts(cramped.crash().engine, "q") == ["after"]
+    send_after(cramped)
 
 
 def test_the_last_of_a_queue_that_is_only_emptied_never_go_to_the_database(
@@ -121,10 +128,7 @@ def test_the_last_of_a_queue_that_is_only_emptied_never_go_to_the_database(
 ) -> None:
     monkeypatch.setattr("fusebus.servicebus.store.log.MAX_JOURNAL_BYTES", 1_000_000)
     monkeypatch.setattr("fusebus.servicebus.store.log.FORGET_BLOCKS", 2)
-    cramped.engine.namespace.create_queue("q")
-    for index in range(200):
-        cramped.engine.send("q", [message(f"{index} " + "x" * 1000)])
-        cramped.store.commit()
+    fill(cramped, 200, size=1000)
     size = cramped.store.log_bytes
     deliveries = cramped.engine.receive("q", 200)
     for delivery in deliveries[:196]:  # a fiftieth of the journal is then needed
@@ -134,25 +138,17 @@ def test_the_last_of_a_queue_that_is_only_emptied_never_go_to_the_database(
     for delivery in deliveries[196:]:
         cramped.engine.complete("q", token(delivery))
     cramped.store.commit()
-    cramped.engine.send("q", [message("after")])
-    cramped.store.commit()
-    assert cramped.store.log_bytes < 2_000
-    assert texts(cramped.crash().engine, "q") == ["after"]
+    send_after(cramped)
 
 
 def test_the_journal_begins_anew_though_one_old_message_lies_at_its_front(cramped: Running) -> None:
     cramped.engine.namespace.create_queue("old")
-    cramped.engine.namespace.create_queue("q")
     cramped.engine.send("old", [message("old")])
-    for index in range(100):
-        cramped.engine.send("q", [message(f"{index} " + "x" * 200)])
-        cramped.store.commit()
+    fill(cramped, 100, size=200)
     for delivery in cramped.engine.receive("q", 100):
         cramped.engine.complete("q", token(delivery))
         cramped.store.commit()
-    cramped.engine.send("q", [message("after")])
-    cramped.store.commit()
-    assert cramped.store.log_bytes < 2_000
+    send_after(cramped)
     assert texts(cramped.crash().engine, "old") == ["old"]
 
 
