@@ -1,13 +1,13 @@
 """A flood of one supplier beside another's ten uploads: how long the ten take, alone and behind the flood.
 
-    python tests/benchmarks/ingest_flood_bench.py [--flood 10000] [--events sweep|grid] [--per-second 0] [--tries 3]
-        [--leave] [--out FILE]
+    python tests/benchmarks/ingest_flood_bench.py [--flood 10000] [--events sweep|grid] [--per-second 0]
+        [--megapixels 0.3] [--tries 3] [--leave] [--out FILE]
 
 Real Azurite (in memory), real broker and the real service as a process, all on the same two cores. The ten are sent and
-timed alone, then with the flood's events before them, and once more while these are still worked on: from sending them
-to the last of the ten that is announced. `sweep`: events come with their lane, as ingest itself sends them; `grid`:
-without, as Event Grid does. `--per-second`: how fast the flood's events come; 0: all at once, then the ten. Photos are
-small (0.3 MP), so that 10,000 fit into memory: the ten's own time is short, the harder case.
+timed alone, then with the flood's events before them, and once more while these are still worked on: from when the last
+of the photos is in storage, and their events are sent, to the last of the ten that is announced. `sweep`: events come
+with their lane, as ingest itself sends them; `grid`: without, as Event Grid does. `--per-second`: how fast the flood's
+events come; 0: all at once, then the ten. Small photos are the harder case: the ten's own time is short.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from typing import Any
 
 import msgspec
 from azure.servicebus import ServiceBusMessage
-from azure.servicebus.aio import ServiceBusClient
+from azure.servicebus.aio import ServiceBusClient, ServiceBusSender
 from inferencer_rig import Rig, rig
 from validation_bench import photograph
 
@@ -48,13 +48,14 @@ BATCH = 100  # events in one send
 TICK = 0.5  # seconds between two sends of a flood that comes bit by bit
 PACED_SECONDS = 5.0  # of such a flood before the ten
 PAINTED = 10
-SIZE = (640, 480)
+SIZES = {0.3: (640, 480), 2.0: (1600, 1200)}
+"""By megapixels."""
 LIMIT_SECONDS = 3600.0
 
 
-def photos() -> Iterator[bytes]:
-    """Different JPEG files without end, about 60 KB each."""
-    pictures = [encode_jpeg(photograph(*SIZE, seed), 90) for seed in range(PAINTED)]
+def photos(size: tuple[int, int]) -> Iterator[bytes]:
+    """Different JPEG files without end; 0.3 MP have about 60 KB."""
+    pictures = [encode_jpeg(photograph(*size, seed), 90) for seed in range(PAINTED)]
     for number in itertools.count():
         picture, comment = pictures[number % PAINTED], b"%08d" % number
         yield picture[:2] + b"\xff\xfe" + (len(comment) + 2).to_bytes(2, "big") + comment + picture[2:]
@@ -112,48 +113,64 @@ async def ingest(services: Rig) -> AsyncIterator[Announced]:
         await process.wait()
 
 
-async def send(services: Rig, events: Sequence[Outgoing], how: str) -> None:
-    """Through our publisher, which gives each its lane; or without a lane."""
+class Sending:
+    """How events come: through our publisher, which gives each its lane, or without a lane by an open sender."""
+
+    def __init__(self, services: Rig, sender: ServiceBusSender | None) -> None:
+        self._publisher, self._sender = services.bus.publisher(), sender
+
+    async def __call__(self, events: Sequence[Outgoing]) -> None:
+        for some in (events[at : at + BATCH] for at in range(0, len(events), BATCH)):
+            if self._sender is None:
+                await self._publisher.publish(some)
+            else:
+                await self._sender.send_messages([ServiceBusMessage(msgspec.json.encode(one.message)) for one in some])
+
+
+@asynccontextmanager
+async def sending(services: Rig, how: str) -> AsyncIterator[Sending]:
+    """As the sweep or as Event Grid does."""
     if how == "sweep":
-        for at in range(0, len(events), BATCH):
-            await services.bus.publisher().publish(events[at : at + BATCH])
+        yield Sending(services, None)
         return
     async with (
         ServiceBusClient.from_connection_string(services.bus_settings.connection.reveal()) as client,
         client.get_topic_sender("uploads") as sender,
     ):
-        for some in (events[at : at + BATCH] for at in range(0, len(events), BATCH)):
-            await sender.send_messages([ServiceBusMessage(msgspec.json.encode(one.message)) for one in some])
+        yield Sending(services, sender)
 
 
-async def paced(services: Rig, events: Sequence[Outgoing], how: str, per_second: float) -> None:
+async def paced(send: Sending, events: Sequence[Outgoing], per_second: float) -> None:
     """So many each second."""
     began, sent = time.monotonic(), 0
     while sent < len(events):
         due = min(len(events), int((time.monotonic() - began + TICK) * per_second)) if per_second else len(events)
-        await send(services, events[sent:due], how)
+        await send(events[sent:due])
         sent = due
         await asyncio.sleep(TICK if per_second else 0)
 
 
-async def measure(flood: int, how: str, per_second: float, tries: int, leave: bool) -> dict[str, Any]:
+async def measure(
+    flood: int, how: str, per_second: float, tries: int, leave: bool, megapixels: float
+) -> dict[str, Any]:
     """The ten alone, some times; then behind the flood, and again among it."""
-    files = photos()
+    files = photos(SIZES[megapixels])
     async with rig() as services:
-        events = await upload(services, CROWD, files, flood)
-        tens = [(f"few-{number}", await upload(services, f"few-{number}", files, FEW)) for number in range(tries + 4)]
+        names = iter([f"few-{number}" for number in range(tries + 4)])
 
         async def time_of_ten() -> float:
-            name, ten = tens.pop()
+            name = next(names)
+            ten = await upload(services, name, files, FEW)
             began = time.monotonic()
-            await send(services, ten, how)
+            await send(ten)
             return await announced.wait(name, FEW) - began
 
-        async with ingest(services) as announced:
+        async with ingest(services) as announced, sending(services, how) as send:
             await time_of_ten()  # the first one met a service that was still starting
             alone = [await time_of_ten() for _ in range(tries)]
+            events = await upload(services, CROWD, files, flood)
             began = time.monotonic()
-            flooding = asyncio.create_task(paced(services, events, how, per_second))
+            flooding = asyncio.create_task(paced(send, events, per_second))
             if per_second:
                 await asyncio.sleep(PACED_SECONDS)
             else:
@@ -168,6 +185,7 @@ async def measure(flood: int, how: str, per_second: float, tries: int, leave: bo
     normal = statistics.median(alone)
     return {
         "events": how,
+        "megapixels": megapixels,
         "flood": flood,
         "per_second": per_second,
         "alone_seconds": [round(one, 2) for one in alone],
@@ -183,6 +201,7 @@ def main() -> None:
     arguments.add_argument("--flood", type=int, default=10_000)
     arguments.add_argument("--events", choices=["sweep", "grid"], default="sweep")
     arguments.add_argument("--per-second", type=float, default=0.0, help="of the flood's events; 0: all at once")
+    arguments.add_argument("--megapixels", type=float, choices=sorted(SIZES), default=0.3, help="of the photos")
     arguments.add_argument("--tries", type=int, default=3, help="how often the ten are timed alone")
     arguments.add_argument(
         "--leave", action="store_true", help="end when the tens are done, whatever the flood has left"
@@ -190,7 +209,9 @@ def main() -> None:
     arguments.add_argument("--out", type=Path)
     chosen = arguments.parse_args()
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:CORES])
-    found = asyncio.run(measure(chosen.flood, chosen.events, chosen.per_second, chosen.tries, chosen.leave))
+    found = asyncio.run(
+        measure(chosen.flood, chosen.events, chosen.per_second, chosen.tries, chosen.leave, chosen.megapixels)
+    )
     print(msgspec.json.format(msgspec.json.encode(found), indent=1).decode())
     print(f"{'reached' if max(found['times']) <= MARK else 'MISSED '}  at most {MARK:g} times as long as alone")
     if chosen.out:

@@ -111,7 +111,7 @@ async def place(
 
 @pytest.mark.parametrize(
     ("from_event_grid", "crowd", "most"),
-    [(False, 60, 30), pytest.param(True, 100, 70, marks=pytest.mark.long)],
+    [(False, 60, 30), pytest.param(True, 200, 40, marks=pytest.mark.long)],
     ids=["events that we sent", "events without a lane"],
 )
 async def test_another_suppliers_ten_pass_a_flood(

@@ -189,3 +189,21 @@ async def test_an_earlier_lane_goes_first_also_between_floods() -> None:
     for _ in range(LONGEST_EVERY - 2):
         await crowd.go(crowd.inside()[0])
     assert crowd.begun == ["large", *["small"] * (LONGEST_EVERY - 2)]
+
+
+async def test_a_lull_is_when_nothing_of_the_first_lane_is_there() -> None:
+    turns = Turns(1)
+    await asyncio.wait_for(turns.lull(), 20)
+    async with turns.of("flood", 4):
+        await asyncio.wait_for(turns.lull(), 20)
+        turn = turns.of("few", 0)
+        few = asyncio.create_task(turn.__aenter__())
+        await asyncio.sleep(0)
+        lull = asyncio.create_task(turns.lull())
+        await asyncio.sleep(0.01)
+        assert not lull.done(), "one waits"
+    await few
+    await asyncio.sleep(0.01)
+    assert not lull.done(), "one is dealt with"
+    await turn.__aexit__(None, None, None)
+    await asyncio.wait_for(lull, 20)

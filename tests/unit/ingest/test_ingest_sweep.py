@@ -14,6 +14,7 @@ from fusebus.blobs import BlobProperties, ListedBlob, StorageError, StorageUnava
 from fusebus.bus import PublishFailed
 from fusebus.contracts.messages import BlobCreated
 from fusebus.contracts.outcomes import Outgoing
+from fusebus.contracts.topology import FEW_UPLOADS
 from fusebus.host import load_settings
 from fusebus.ingest import policy
 from fusebus.ingest.settings import IngestSettings
@@ -306,3 +307,31 @@ async def test_an_interval_of_zero_turns_it_off(world: World) -> None:
     settings = load_settings(IngestSettings, "ingest", {"FUSEBUS_INGEST_SWEEP_INTERVAL_SECONDS": "0"})
     await Sweep(blobs=world, ledger=world, publisher=world, settings=settings).run(asyncio.Event())
     assert world.sent == []
+
+
+async def test_beside_a_flood_the_others_uploads_are_announced_however_young(world: World, clock: Clock) -> None:
+    settings = load_settings(IngestSettings, "ingest", {"FUSEBUS_INGEST_SWEEP_GRACE_SECONDS": "300"})
+    sweep = Sweep(blobs=world, ledger=world, publisher=world, settings=settings, clock=lambda: NOW, monotonic=clock)
+    world.containers["in-crowd"] = [blob("flood")]
+    assert await sweep.once() == 0, "the events of all have time left"
+    assert await sweep.beside(lambda supplier: supplier == "crowd") == 2
+    assert world.names == ["a", "b"]
+    assert [await sweep.beside(lambda _: False), await sweep.beside(lambda _: False)] == [1, 0]
+
+
+async def test_beside_a_flood_the_first_ten_of_each_are_enough(world: World, sweep: Sweep) -> None:
+    world.containers["in-crowd"] = [blob(f"{number:04}") for number in range(5 * FEW_UPLOADS)]
+    place = [policy.place_of(event) for event in await _announced(world, sweep)]
+    world.arrived = {one.upload_id for one in place if isinstance(one, policy.Place)}
+    world.sent.clear()
+    anew = Sweep(blobs=world, ledger=world, publisher=world, settings=sweep.settings, clock=lambda: NOW)
+    await _announced(world, anew)
+    assert world.names == [f"{number:04}" for number in range(FEW_UPLOADS, 2 * FEW_UPLOADS)], (
+        "what is in a run does not count"
+    )
+
+
+async def _announced(world: World, sweep: Sweep) -> Sequence[BlobCreated]:
+    await sweep.beside(lambda _: False)
+    assert sum(event.container == "in-crowd" for event in world.sent) == FEW_UPLOADS
+    return world.sent

@@ -7,13 +7,14 @@ import sys
 from datetime import UTC, datetime
 
 from fusebus.blobs import Blobs
-from fusebus.bus import Bus, apart
-from fusebus.contracts.topology import ASIDE, UPLOAD_SUBSCRIPTIONS, upload_subscription
+from fusebus.bus import Bus, Lately, apart
+from fusebus.contracts.topology import ASIDE, FEW_UPLOADS, UPLOAD_SUBSCRIPTIONS, upload_subscription
 from fusebus.host import Life, run_service
 from fusebus.ingest.admission import Admission
 from fusebus.ingest.coming import Coming
 from fusebus.ingest.fairness import Turns
 from fusebus.ingest.handler import Ingest
+from fusebus.ingest.overtaking import Overtaking
 from fusebus.ingest.schedule import Schedule
 from fusebus.ingest.settings import IngestSettings
 from fusebus.ingest.sweep import Sweep
@@ -36,6 +37,16 @@ async def main(settings: IngestSettings, life: Life) -> None:
                 ledger=ledger, blobs=blobs, clock=now, refresh_seconds=settings.supplier_refresh_seconds
             )
             coming = Coming(ledger=ledger, settings=settings)
+            arrived, turns = Lately(), Turns(settings.consumer.slots)
+            sweep = Sweep(
+                blobs=blobs, ledger=ledger, publisher=bus.publisher(), settings=settings, held=admission.still_holds
+            )
+            overtaking = Overtaking(
+                search=lambda: sweep.beside(lambda supplier: arrived.of(supplier) > FEW_UPLOADS),
+                turns=turns,
+                settings=settings,
+                clock=now,
+            )
             ingest = Ingest(
                 blobs=blobs,
                 ledger=ledger,
@@ -44,11 +55,10 @@ async def main(settings: IngestSettings, life: Life) -> None:
                 settings=settings,
                 admission=admission,
                 schedule=Schedule(ledger=ledger, clock=now, settings=settings, coming=coming),
-                turns=Turns(settings.consumer.slots),
+                turns=turns,
                 judging=Turns(settings.validators),
-            )
-            sweep = Sweep(
-                blobs=blobs, ledger=ledger, publisher=bus.publisher(), settings=settings, held=admission.still_holds
+                arrived=arrived,
+                overtaking=overtaking,
             )
             life.health.liveness("bus", bus.is_alive)
             life.health.ready = True
@@ -64,6 +74,7 @@ async def main(settings: IngestSettings, life: Life) -> None:
                     )
                 )
                 group.create_task(sweep.run(life.stop))
+                group.create_task(overtaking.run(life.stop))
                 group.create_task(coming.run(life.stop))
 
 

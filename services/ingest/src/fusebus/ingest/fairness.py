@@ -49,6 +49,9 @@ class Turns:
         self._waiting: list[Turn] = []  # the longest first
         self._running: Counter[int] = Counter()  # by rank
         self._given = 0
+        self._lull = asyncio.Event()
+        """Set while nothing of the first lane is running or waiting."""
+        self._lull.set()
 
     @asynccontextmanager
     async def of(self, supplier: str, rank: int) -> AsyncIterator[Turn]:
@@ -66,9 +69,13 @@ class Turns:
                 self._running[rank] -= 1
             self._give()
 
+    async def lull(self) -> None:
+        """Return when nothing of the first lane is there."""
+        await self._lull.wait()
+
     async def pause(self, turn: Turn) -> None:
         """See Turn."""
-        if not turn.rank or self._others <= 1 or not (self._running[0] or any(not one.rank for one in self._waiting)):
+        if not turn.rank or self._others <= 1 or self._lull.is_set():
             return
         turn.comes = asyncio.get_running_loop().create_future()
         self._running[turn.rank] -= 1
@@ -89,6 +96,8 @@ class Turns:
             turn.begun = True
             self._given += 1
             turn.comes.set_result(None)
+        first = self._running[0] or any(not one.rank for one in self._waiting)
+        self._lull.clear() if first else self._lull.set()
 
     def _next(self) -> Turn | None:
         waiting = [one for one in self._waiting if not one.comes.done()]  # else it was cancelled just now

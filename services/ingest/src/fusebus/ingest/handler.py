@@ -18,6 +18,7 @@ from fusebus.ingest import announcement, policy, telemetry
 from fusebus.ingest.admission import Admission
 from fusebus.ingest.events import BEGINNINGS, NotNow, taken_apart
 from fusebus.ingest.fairness import Turn, Turns, rank_of
+from fusebus.ingest.overtaking import Overtaking
 from fusebus.ingest.schedule import Schedule, accepted, terms_of, timing_of
 from fusebus.ingest.settings import IngestSettings
 from fusebus.ingest.validation import BlobSource, Check, examine
@@ -65,6 +66,8 @@ class Ingest:
     """Of files in the guarded children."""
     arrived: Lately = field(default_factory=Lately)
     """Events without a lane."""
+    overtaking: Overtaking | None = None
+    """None: events without a lane are taken in their order."""
 
     async def __call__(self, event: BlobCreated | StorageEvents | ReleaseRun, context: Context) -> Outcome:
         """One upload in, its messages out. Whatever was entered first stays: a repeat publishes the same again."""
@@ -78,6 +81,8 @@ class Ingest:
         if place.api in BEGINNINGS:
             return done()  # to judge the file now would refuse it as empty
         if context.envelope.upload_lane is None and (sent := self.arrived.add(place.supplier)) > FEW_UPLOADS:
+            if self.overtaking is not None:
+                await self.overtaking.let_pass(context.enqueued_at)
             return Aside(lane=upload_lane(sent), reason="this supplier sent many lately")
         with log_fields(upload=place.upload_id):
             async with self.turns.of(place.supplier, rank_of(context.envelope.upload_lane)) as turn:

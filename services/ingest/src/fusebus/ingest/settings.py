@@ -72,7 +72,7 @@ class IngestSettings(Struct, frozen=True, kw_only=True):
 
     sweep_interval_seconds: Annotated[
         float,
-        Meta(ge=0, description="Pause between two searches for uploads that no event announced; 0: never search."),
+        Meta(ge=0, description="Pause between two searches for uploads that no event announced; 0: no such searches."),
     ] = 60.0
     sweep_grace_seconds: Annotated[
         float, Meta(ge=0, description="Age an upload must have before the sweep announces it; with Event Grid: 300.")
@@ -83,6 +83,20 @@ class IngestSettings(Struct, frozen=True, kw_only=True):
     sweep_repeats: Annotated[
         int, Meta(ge=0, description="How often that happens before an upload is left to people, with an error logged.")
     ] = 8
+
+    pile_seconds: Annotated[
+        float,
+        Meta(
+            ge=0,
+            description="When a flood's event without a lane waited so long, others' photos are searched; 0: never.",
+        ),
+    ] = 0.1
+    pile_search_seconds: Annotated[
+        float, Meta(gt=0, description="Pause between two such searches; what the last one took, if longer.")
+    ] = 0.1
+    pile_yield_seconds: Annotated[
+        float, Meta(ge=0, description="So long a flood's event without a lane lets those of others pass before it.")
+    ] = 2.0
 
     def when_of(self, kind: JobKind) -> str:
         """The timing of a job kind as text; of a kind without one, that of all."""

@@ -16,6 +16,7 @@ from fusebus.blobs import ListedBlob, StorageError
 from fusebus.bus import PublishFailed
 from fusebus.contracts import identity
 from fusebus.contracts.outcomes import Outgoing
+from fusebus.contracts.topology import FEW_UPLOADS
 from fusebus.ingest.policy import is_due, old_enough, supplier_of
 from fusebus.ingest.settings import IngestSettings
 from fusebus.ledger import Entered, LedgerError
@@ -91,27 +92,50 @@ class Sweep:
 
     async def once(self) -> int:
         """One round over all containers; how many uploads it announced. A container that can't be listed is skipped."""
+        return await self._over(self._whole, leave=lambda _: False)
+
+    async def beside(self, floods: Callable[[str], bool]) -> int:
+        """The same for the few uploads of each supplier that `floods` does not name, however young they are.
+
+        Of each at most FEW_UPLOADS are announced: those of whoever has more are not the few that must not wait.
+        """
+        return await self._over(self._first, leave=lambda container: floods(supplier_of(container) or ""))
+
+    async def _over(self, look: Callable[[str], Awaitable[int]], leave: Callable[[str], bool]) -> int:
         try:
-            containers = [name async for name in self.blobs.list_supplier_containers()]
+            containers = [name async for name in self.blobs.list_supplier_containers() if not leave(name)]
         except StorageError as error:
             _log.warning("the sweep can't list containers: %s", error)
             return 0
         places = asyncio.Semaphore(TOGETHER)
-        return sum(await asyncio.gather(*(self._one(container, places) for container in containers)))
+        return sum(await asyncio.gather(*(self._one(container, look, places) for container in containers)))
 
-    async def _one(self, container: str, places: asyncio.Semaphore) -> int:
+    async def _one(self, container: str, look: Callable[[str], Awaitable[int]], places: asyncio.Semaphore) -> int:
         async with places:
             if self.monotonic() < self._rests.get(container, 0.0):
                 return 0
             try:
-                return await self._container(container)
+                return await look(container)
             except (StorageError, LedgerError, PublishFailed) as error:
                 _log.warning("the sweep of %s broke off: %s", container, error)
             except Exception:  # the safety net must not be what ends the process, again after each restart
                 _log.exception("the sweep of %s failed", container)
         return 0
 
-    async def _container(self, container: str) -> int:
+    async def _first(self, container: str) -> int:
+        memory = self._seen.setdefault(container, {})
+        chunk = dict[str, ListedBlob]()
+        async for blob in self.blobs.list(container):
+            upload_id = identity.upload_id(container, blob.name, blob.etag)
+            if self._due(blob, memory.get(upload_id), grace_seconds=0.0):
+                chunk[upload_id] = blob
+            if len(chunk) == FEW_UPLOADS:
+                if announced := await self._announce_in_turn(container, chunk, memory):
+                    return announced
+                chunk = {}
+        return await self._announce_in_turn(container, chunk, memory)
+
+    async def _whole(self, container: str) -> int:
         memory = self._seen.setdefault(container, {})
         listed: set[str] = set()
         announced, chunk = 0, dict[str, ListedBlob]()
@@ -121,7 +145,7 @@ class Sweep:
             async for blob in listing:
                 upload_id = identity.upload_id(container, blob.name, blob.etag)
                 listed.add(upload_id)
-                if self._due(blob, memory.get(upload_id)):
+                if self._due(blob, memory.get(upload_id), self.settings.sweep_grace_seconds):
                     chunk[upload_id] = blob
                 if len(chunk) == CHUNK:
                     announced += await self._announce_in_turn(container, chunk, memory)
@@ -145,10 +169,10 @@ class Sweep:
             extra={"container": listing.container, "names": listing.hidden[:20], "error": listing.why},
         )
 
-    def _due(self, blob: ListedBlob, seen: _Memory | None) -> bool:
+    def _due(self, blob: ListedBlob, seen: _Memory | None, grace_seconds: float) -> bool:
         if blob.copy_status == COPY_PENDING:  # its end changes the ETag
             return False
-        return old_enough(blob.modified_at, self.clock(), self.settings.sweep_grace_seconds) and is_due(
+        return old_enough(blob.modified_at, self.clock(), grace_seconds) and is_due(
             now=self.monotonic(),
             sent_at=seen.sent_at if seen else None,
             times=seen.times if seen else 0,
