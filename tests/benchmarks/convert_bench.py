@@ -4,6 +4,7 @@ Prints a table for each kind of picture, the marks to reach, and 5,000 files thr
 benchmarks/convert.json. Ratios are medians of the runs' own ratios to Pillow's `open().save('PNG')`.
 
 Example: .venv/bin/python tests/benchmarks/convert_bench.py --files 5000
+         .venv/bin/python tests/benchmarks/convert_bench.py --photos FOLDER    # your own photographs instead
 """
 
 import argparse
@@ -229,14 +230,38 @@ def command(photos: Path, out: Path, workers: int) -> tuple[dict[str, Any], list
     return {**json.loads(text), "exit_code": process.returncode}, peaks
 
 
+def own_photographs(folder: Path, runs: int) -> None:
+    """JPEG files as they are: ours beside Pillow, each and in the median."""
+    taken: list[dict[str, float]] = []
+    for path in sorted(folder.glob("*.jpg")):
+        data = path.read_bytes()
+        width, height = Image.open(path).size
+        figures = measured(data, runs)
+        taken.append(figures["fusebus"] | {"small_times": figures["fusebus --small"]["times_faster"]})
+        print(
+            f"{path.name:30} {width * height / 1e6:5.1f} MP {len(data) * 8 / width / height:4.1f} bits a pixel"
+            f" {figures['Pillow']['cpu_ms']:8.1f} ms Pillow {taken[-1]['cpu_ms']:8.1f} ms"
+            f" {taken[-1]['times_faster']:6.1f} x {taken[-1]['bytes']:6.3f} bytes"
+        )
+    for name in ("times_faster", "bytes", "small_times"):
+        values = sorted(one[name] for one in taken)
+        print(f"{name:12} median {statistics.median(values):.2f}, {values[0]:.2f} to {values[-1]:.2f}")
+
+
 def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     arguments.add_argument("--runs", type=int, default=5, help="rounds of each picture; 12 MP has a third of them")
     arguments.add_argument("--files", type=int, default=1_000, help="files of the bulk run; 0 leaves it out")
     arguments.add_argument("--workers", type=int, default=os.cpu_count() or 1)
     arguments.add_argument("--out", type=Path, default=Path(__file__).parents[2] / "benchmarks/convert.json")
+    arguments.add_argument("--photos", type=Path, help="measure the .jpg files of this folder instead; writes no file")
     chosen = arguments.parse_args()
     cv2.setNumThreads(1)
+    if chosen.photos is not None:
+        if not any(chosen.photos.glob("*.jpg")):
+            arguments.error(f"{chosen.photos} has no .jpg files: name a folder with photographs")
+        own_photographs(chosen.photos, chosen.runs)
+        return
     tables: dict[str, Any] = {}
     missed = 0
     for kind, draw in PICTURES.items():
