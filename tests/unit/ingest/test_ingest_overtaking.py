@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from fusebus.bus import Lately
+from fusebus.contracts.topology import FEW_UPLOADS
 from fusebus.host import load_settings
 from fusebus.ingest.fairness import Turns
 from fusebus.ingest.overtaking import REST, Overtaking
@@ -27,8 +29,10 @@ class Search:
     def __init__(self, seconds: float = 0.0, *, fails: bool = False) -> None:
         self.at: list[float] = []
         self._seconds, self._fails = seconds, fails
+        self.left: list[str] = []
 
-    async def __call__(self) -> int:
+    async def __call__(self, floods: Callable[[str], bool]) -> int:
+        self.left = [supplier for supplier in ("flood", "few") if floods(supplier)]
         self.at.append(asyncio.get_running_loop().time())
         await asyncio.sleep(self._seconds)
         if self._fails and len(self.at) == 1:
@@ -40,7 +44,7 @@ def overtaking(search: Search, **settings: str) -> Overtaking:
     chosen = {"PILE_SECONDS": "2", "PILE_SEARCH_SECONDS": "0.01"} | settings
     environment = {f"FUSEBUS_INGEST_{name}": value for name, value in chosen.items()}
     read = load_settings(IngestSettings, "ingest", environment)
-    return Overtaking(search=search, turns=Turns(1), settings=read, clock=lambda: NOW)
+    return Overtaking(search=search, arrived=Lately(), turns=Turns(1), settings=read, clock=lambda: NOW)
 
 
 @asynccontextmanager
@@ -126,3 +130,14 @@ async def test_a_flood_lets_others_pass_for_some_time_only() -> None:
     async with running(chosen):
         await chosen.let_pass(ago(10))
     assert len(search.at) == 1
+
+
+async def test_who_sent_many_is_left_out_of_the_search() -> None:
+    search = Search()
+    chosen = overtaking(search)
+    for supplier, count in (("flood", FEW_UPLOADS + 1), ("few", FEW_UPLOADS - 1)):
+        for _ in range(count):
+            chosen.arrived.add(supplier)
+    async with running(chosen):
+        await chosen.let_pass(ago(10))
+    assert search.left == ["flood"]

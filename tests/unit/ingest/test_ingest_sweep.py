@@ -5,20 +5,22 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import msgspec
 import pytest
 
 from fusebus.blobs import BlobProperties, ListedBlob, StorageError, StorageUnavailable
 from fusebus.bus import PublishFailed
+from fusebus.contracts import identity
 from fusebus.contracts.messages import BlobCreated
 from fusebus.contracts.outcomes import Outgoing
 from fusebus.contracts.topology import FEW_UPLOADS
 from fusebus.host import load_settings
 from fusebus.ingest import policy
 from fusebus.ingest.settings import IngestSettings
-from fusebus.ingest.sweep import CHUNK, Sweep
+from fusebus.ingest.sweep import AROUND_SECONDS, CHUNK, Sweep
 from fusebus.ledger import Entered, LedgerUnavailable, UploadRow
 
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
@@ -309,29 +311,82 @@ async def test_an_interval_of_zero_turns_it_off(world: World) -> None:
     assert world.sent == []
 
 
+def nobody(supplier: str) -> bool:
+    return False
+
+
 async def test_beside_a_flood_the_others_uploads_are_announced_however_young(world: World, clock: Clock) -> None:
     settings = load_settings(IngestSettings, "ingest", {"FUSEBUS_INGEST_SWEEP_GRACE_SECONDS": "300"})
     sweep = Sweep(blobs=world, ledger=world, publisher=world, settings=settings, clock=lambda: NOW, monotonic=clock)
     world.containers["in-crowd"] = [blob("flood")]
     assert await sweep.once() == 0, "the events of all have time left"
-    assert await sweep.beside(lambda supplier: supplier == "crowd") == 2
-    assert world.names == ["a", "b"]
-    assert [await sweep.beside(lambda _: False), await sweep.beside(lambda _: False)] == [1, 0]
+    assert await sweep.beside(lambda supplier: supplier == "crowd", 20) == 2
+    assert sorted(world.names) == ["a", "b"]
+    assert [await sweep.beside(nobody, 20), await sweep.beside(nobody, 20)] == [1, 0]
 
 
-async def test_beside_a_flood_the_first_ten_of_each_are_enough(world: World, sweep: Sweep) -> None:
-    world.containers["in-crowd"] = [blob(f"{number:04}") for number in range(5 * FEW_UPLOADS)]
-    place = [policy.place_of(event) for event in await _announced(world, sweep)]
-    world.arrived = {one.upload_id for one in place if isinstance(one, policy.Place)}
-    world.sent.clear()
-    anew = Sweep(blobs=world, ledger=world, publisher=world, settings=sweep.settings, clock=lambda: NOW)
-    await _announced(world, anew)
-    assert world.names == [f"{number:04}" for number in range(FEW_UPLOADS, 2 * FEW_UPLOADS)], (
-        "what is in a run does not count"
-    )
+async def test_beside_a_flood_ten_of_each_are_enough_and_what_is_in_a_run_does_not_count(
+    world: World, sweep: Sweep
+) -> None:
+    names = [f"{number:04}" for number in range(3 * CHUNK)]
+    world.containers = {"in-crowd": [blob(name) for name in names]}
+    world.arrived = {identity.upload_id("in-crowd", name, "0x1") for name in names if not name.endswith("7")}
+    assert await sweep.beside(nobody, 20) == FEW_UPLOADS
+    assert world.names == [name for name in names if name.endswith("7")][:FEW_UPLOADS]
+    assert world.looked_up <= CHUNK + FEW_UPLOADS
+    assert await sweep.beside(nobody, 20) == FEW_UPLOADS
 
 
-async def _announced(world: World, sweep: Sweep) -> Sequence[BlobCreated]:
-    await sweep.beside(lambda _: False)
-    assert sum(event.container == "in-crowd" for event in world.sent) == FEW_UPLOADS
-    return world.sent
+@pytest.mark.parametrize(
+    "change",
+    [{"size": 0}, {"copy_status": "pending"}, {"modified_at": NOW - timedelta(days=1)}],
+    ids=["has only begun", "is being copied", "is left to the sweep"],
+)
+async def test_beside_a_flood_is_left_alone_what(world: World, sweep: Sweep, change: dict[str, Any]) -> None:
+    world.containers = {"in-acme": [msgspec.structs.replace(blob("a"), **change), blob("b")]}
+    await sweep.beside(nobody, 20)
+    assert world.names == ["b"]
+
+
+async def test_beside_a_flood_a_listing_that_breaks_off_costs_its_container_a_minute(
+    world: World, sweep: Sweep, clock: Clock
+) -> None:
+    world.containers["in-other"] = [blob("c")]
+    world.broken = {"in-acme"}
+    await sweep.beside(nobody, 20)
+    assert sorted(world.names) == ["a", "b", "c"], "what was listed until then is announced"
+    asked = world.listings
+    await sweep.beside(nobody, 20)
+    assert world.listings == asked + 1
+    clock.seconds = AROUND_SECONDS
+    await sweep.beside(nobody, 20)
+    assert world.listings == asked + 3
+
+
+async def test_beside_a_flood_a_search_ends_in_time_and_the_next_goes_on(
+    world: World, sweep: Sweep, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listing = world.list
+
+    async def slow(container: str, prefix: str = "", *, retry: bool = True) -> AsyncIterator[ListedBlob]:
+        await asyncio.sleep(3600 if container == "in-acme" else 0)
+        async for one in listing(container, prefix):
+            yield one
+
+    monkeypatch.setattr(world, "list", slow)
+    world.containers["in-other"] = [blob("c")]
+    assert await sweep.beside(nobody, 0.1) == 0
+    assert world.names == ["c"]
+
+
+async def test_what_two_searches_find_at_once_is_announced_once(world: World, sweep: Sweep) -> None:
+    world.containers["in-acme"] = [blob(f"{number}.jpg") for number in range(FEW_UPLOADS)]
+    assert sum(await asyncio.gather(sweep.once(), sweep.beside(nobody, 20))) == FEW_UPLOADS
+    assert set(world.replays) == {0}
+
+
+async def test_a_search_beside_a_flood_forgets_what_was_deleted(world: World, sweep: Sweep) -> None:
+    await sweep.beside(nobody, 20)
+    world.containers["in-acme"].clear()
+    await sweep.beside(nobody, 20)
+    assert sweep._seen == {"in-acme": {}}

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 
 from fusebus.blobs import Blobs
 from fusebus.bus import Bus, Lately, apart
-from fusebus.contracts.topology import ASIDE, FEW_UPLOADS, UPLOAD_SUBSCRIPTIONS, upload_subscription
+from fusebus.contracts.topology import ASIDE, UPLOAD_SUBSCRIPTIONS, upload_subscription
 from fusebus.host import Life, run_service
 from fusebus.ingest.admission import Admission
 from fusebus.ingest.coming import Coming
@@ -42,7 +42,8 @@ async def main(settings: IngestSettings, life: Life) -> None:
                 blobs=blobs, ledger=ledger, publisher=bus.publisher(), settings=settings, held=admission.still_holds
             )
             overtaking = Overtaking(
-                search=lambda: sweep.beside(lambda supplier: arrived.of(supplier) > FEW_UPLOADS),
+                search=lambda floods: sweep.beside(floods, settings.pile_search_most_seconds),
+                arrived=arrived,
                 turns=turns,
                 settings=settings,
                 clock=now,

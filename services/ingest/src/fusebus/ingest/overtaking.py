@@ -14,11 +14,13 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 
+from fusebus.bus import Lately
+from fusebus.contracts.topology import FEW_UPLOADS
 from fusebus.ingest.fairness import Turns
 from fusebus.ingest.settings import IngestSettings
 
-REST = 1.0
-"""Of the time that a search takes, how long the pause behind it is at least: it must not take what it saves."""
+REST = 0.5
+"""Of the time that a search takes, how long the pause behind it is at least: the flood goes on in it."""
 
 _log = logging.getLogger(__name__)
 
@@ -27,8 +29,10 @@ _log = logging.getLogger(__name__)
 class Overtaking:
     """Searches while it is told of events that waited."""
 
-    search: Callable[[], Awaitable[int]]
-    """Announces what others sent; how many uploads that were."""
+    search: Callable[[Callable[[str], bool]], Awaitable[int]]
+    """Announces the few of every supplier that is not said to flood; how many uploads that were."""
+    arrived: Lately
+    """Events without a lane, by supplier."""
     turns: Turns
     """Of the uploads that are dealt with."""
     settings: IngestSettings
@@ -77,7 +81,7 @@ class Overtaking:
             self._found.clear()
             began = self.monotonic()
             try:
-                if found := await self.search():
+                if found := await self.search(self._floods):
                     _log.info("events pile up: others' uploads were found by listing", extra={"uploads": found})
             except Exception:  # their events come all the same, later
                 _log.exception("the search for others' uploads failed")
@@ -85,3 +89,6 @@ class Overtaking:
                 self._resting = True
                 self._found.set()
             await asyncio.sleep(max(self.settings.pile_search_seconds, REST * (self.monotonic() - began)))
+
+    def _floods(self, supplier: str) -> bool:
+        return self.arrived.of(supplier) > FEW_UPLOADS

@@ -90,13 +90,16 @@ class IngestSettings(Struct, frozen=True, kw_only=True):
             ge=0,
             description="When a flood's event without a lane waited so long, others' photos are searched; 0: never.",
         ),
-    ] = 0.1
+    ] = 0.5
     pile_search_seconds: Annotated[
-        float, Meta(gt=0, description="Pause between two such searches; what the last one took, if longer.")
+        float, Meta(gt=0, description="Pause between two such searches; half of what the last one took, if longer.")
     ] = 0.1
+    pile_search_most_seconds: Annotated[
+        float, Meta(gt=0, description="A search that takes longer is broken off, the next one goes on.")
+    ] = 5.0
     pile_yield_seconds: Annotated[
-        float, Meta(ge=0, description="So long a flood's event without a lane lets those of others pass before it.")
-    ] = 2.0
+        float, Meta(ge=0, description="So long at most such an event lets others' photos pass before it.")
+    ] = 1.0
 
     def when_of(self, kind: JobKind) -> str:
         """The timing of a job kind as text; of a kind without one, that of all."""

@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import random
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence, Set
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from itertools import islice
 from typing import Protocol
 
 from fusebus.arrivals import COPY_PENDING, Listing, Lists, event_of
@@ -26,6 +28,8 @@ TOGETHER = 16  # containers listed at a time
 NEVER = float("inf")
 AROUND_SECONDS = 60.0
 """Pause before a container is listed again whose listing fails: going around takes thousands of requests."""
+NEW_SECONDS = 86_400.0
+"""Event Grid tries for a day; of what is older no event is on its way."""
 
 _log = logging.getLogger(__name__)
 
@@ -71,6 +75,8 @@ class Sweep:
     _seen: dict[str, dict[str, _Memory]] = field(default_factory=dict)
     _rests: dict[str, float] = field(default_factory=dict)
     """Until when (seconds, monotonic) a container is left alone whose listing fails."""
+    _unlisted: dict[str, float] = field(default_factory=dict)
+    """The same for those that are searched beside a flood, without going around."""
     _turn: asyncio.Lock = field(default_factory=asyncio.Lock)
     """Containers take turns with their chunks: ten uploads don't wait for another supplier's ten thousand."""
 
@@ -92,21 +98,30 @@ class Sweep:
 
     async def once(self) -> int:
         """One round over all containers; how many uploads it announced. A container that can't be listed is skipped."""
-        return await self._over(self._whole, leave=lambda _: False)
+        return await self._each(await self._containers(), self._whole)
 
-    async def beside(self, floods: Callable[[str], bool]) -> int:
-        """The same for the few uploads of each supplier that `floods` does not name, however young they are.
+    async def beside(self, floods: Callable[[str], bool], seconds: float) -> int:
+        """Announce the few of each supplier that `floods` does not name: uploads whose events may still come.
 
-        Of each at most FEW_UPLOADS are announced: those of whoever has more are not the few that must not wait.
+        At most FEW_UPLOADS of each: those of whoever has more are not the few that must not wait. What so many seconds
+        don't suffice for is left to the next call, hence the random order.
         """
-        return await self._over(self._first, leave=lambda container: floods(supplier_of(container) or ""))
+        others = [name for name in await self._containers() if not floods(supplier_of(name) or "")]
+        chosen = [name for name in others if self.monotonic() >= self._unlisted.get(name, 0.0)]
+        random.shuffle(chosen)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                return await self._each(chosen, self._few)
+        return 0
 
-    async def _over(self, look: Callable[[str], Awaitable[int]], leave: Callable[[str], bool]) -> int:
+    async def _containers(self) -> list[str]:
         try:
-            containers = [name async for name in self.blobs.list_supplier_containers() if not leave(name)]
+            return [name async for name in self.blobs.list_supplier_containers()]
         except StorageError as error:
             _log.warning("the sweep can't list containers: %s", error)
-            return 0
+            return []
+
+    async def _each(self, containers: Sequence[str], look: Callable[[str], Awaitable[int]]) -> int:
         places = asyncio.Semaphore(TOGETHER)
         return sum(await asyncio.gather(*(self._one(container, look, places) for container in containers)))
 
@@ -122,18 +137,34 @@ class Sweep:
                 _log.exception("the sweep of %s failed", container)
         return 0
 
-    async def _first(self, container: str) -> int:
+    async def _few(self, container: str) -> int:
         memory = self._seen.setdefault(container, {})
-        chunk = dict[str, ListedBlob]()
-        async for blob in self.blobs.list(container):
-            upload_id = identity.upload_id(container, blob.name, blob.etag)
-            if self._due(blob, memory.get(upload_id), grace_seconds=0.0):
-                chunk[upload_id] = blob
-            if len(chunk) == FEW_UPLOADS:
-                if announced := await self._announce_in_turn(container, chunk, memory):
-                    return announced
-                chunk = {}
-        return await self._announce_in_turn(container, chunk, memory)
+        listed: set[str] = set()
+        missing, chunk = dict[str, ListedBlob](), dict[str, ListedBlob]()
+        try:
+            async for blob in self.blobs.list(container, retry=False):
+                upload_id = identity.upload_id(container, blob.name, blob.etag)
+                listed.add(upload_id)
+                if self._is_new(blob) and self._unsaid(memory.get(upload_id)):
+                    chunk[upload_id] = blob
+                if len(chunk) == CHUNK:
+                    missing |= await self._missing(chunk, memory)
+                    chunk = {}
+                if len(missing) >= FEW_UPLOADS:
+                    break
+            else:
+                self._forget_all_but(listed, memory)
+        except StorageError as error:
+            _log.info("others' uploads were not searched in %s: %s", container, error)
+            self._unlisted[container] = self.monotonic() + AROUND_SECONDS
+        if len(missing) < FEW_UPLOADS:
+            missing |= await self._missing(chunk, memory)
+        return await self._announce_in_turn(container, dict(islice(missing.items(), FEW_UPLOADS)), memory)
+
+    def _is_new(self, blob: ListedBlob) -> bool:
+        """Whether Event Grid may still be about to tell of it; not what has only begun."""
+        age = (self.clock() - blob.modified_at).total_seconds()
+        return age < NEW_SECONDS and blob.size > 0 and blob.copy_status != COPY_PENDING
 
     async def _whole(self, container: str) -> int:
         memory = self._seen.setdefault(container, {})
@@ -145,7 +176,7 @@ class Sweep:
             async for blob in listing:
                 upload_id = identity.upload_id(container, blob.name, blob.etag)
                 listed.add(upload_id)
-                if self._due(blob, memory.get(upload_id), self.settings.sweep_grace_seconds):
+                if self._due(blob) and self._unsaid(memory.get(upload_id)):
                     chunk[upload_id] = blob
                 if len(chunk) == CHUNK:
                     announced += await self._announce_in_turn(container, chunk, memory)
@@ -158,9 +189,13 @@ class Sweep:
         if listing.why:
             self._tell_hidden(listing)
             return announced
+        self._forget_all_but(listed, memory)
+        return announced
+
+    @staticmethod
+    def _forget_all_but(listed: Set[str], memory: dict[str, _Memory]) -> None:
         for gone in memory.keys() - listed:
             del memory[gone]
-        return announced
 
     def _tell_hidden(self, listing: Listing) -> None:
         self._rests[listing.container] = self.monotonic() + AROUND_SECONDS
@@ -169,10 +204,14 @@ class Sweep:
             extra={"container": listing.container, "names": listing.hidden[:20], "error": listing.why},
         )
 
-    def _due(self, blob: ListedBlob, seen: _Memory | None, grace_seconds: float) -> bool:
+    def _due(self, blob: ListedBlob) -> bool:
         if blob.copy_status == COPY_PENDING:  # its end changes the ETag
             return False
-        return old_enough(blob.modified_at, self.clock(), grace_seconds) and is_due(
+        return old_enough(blob.modified_at, self.clock(), self.settings.sweep_grace_seconds)
+
+    def _unsaid(self, seen: _Memory | None) -> bool:
+        """Whether it was not announced yet, or so long ago that it is said again."""
+        return is_due(
             now=self.monotonic(),
             sent_at=seen.sent_at if seen else None,
             times=seen.times if seen else 0,
@@ -184,13 +223,19 @@ class Sweep:
         if not chunk:
             return 0
         async with self._turn:
-            return await self._announce(container, chunk, memory)
+            # while it waited, another search may have announced some
+            left = {upload_id: blob for upload_id, blob in chunk.items() if self._unsaid(memory.get(upload_id))}
+            return await self._announce(container, left, memory)
 
-    async def _announce(self, container: str, chunk: dict[str, ListedBlob], memory: dict[str, _Memory]) -> int:
+    async def _missing(self, chunk: dict[str, ListedBlob], memory: dict[str, _Memory]) -> dict[str, ListedBlob]:
+        """Those that are in no run."""
         found = await asyncio.gather(*(self.ledger.find_upload(upload_id) for upload_id in chunk))
         arrived = {upload_id for upload_id, entered in zip(chunk, found, strict=True) if entered}
         memory.update({upload_id: _Memory(NEVER) for upload_id in arrived})
-        missing = {upload_id: blob for upload_id, blob in chunk.items() if upload_id not in arrived}
+        return {upload_id: blob for upload_id, blob in chunk.items() if upload_id not in arrived}
+
+    async def _announce(self, container: str, chunk: dict[str, ListedBlob], memory: dict[str, _Memory]) -> int:
+        missing = await self._missing(chunk, memory)
         missing = await self._without_held(container, missing, memory)
         await self.publisher.publish(
             [
