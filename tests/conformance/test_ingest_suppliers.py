@@ -63,7 +63,7 @@ class Bench:
 
     async def round(self) -> list[Message]:
         """One sweep of our container; what ingest says of each upload that was announced."""
-        await self.sweep._container(layout.supplier_container(self.delivery.supplier))
+        await self.sweep._whole(layout.supplier_container(self.delivery.supplier))
         told: list[Message] = []
         while self.delivery.outbox:
             event = self.delivery.outbox.pop(0)
@@ -126,7 +126,7 @@ async def test_a_suppliers_terms_are_those_of_its_images_for_good(bench: Bench) 
     terms = record(delivery.supplier, job_kind=JobKind.CONVERT, lane=Lane.URGENT, deadline_seconds=60.0)
     await delivery.ledger.add_supplier(terms)
     await bench.upload(1)
-    await bench.sweep._container(layout.supplier_container(delivery.supplier))
+    await bench.sweep._whole(layout.supplier_container(delivery.supplier))
     (event,) = delivery.outbox
     (first,) = await bench.round()
     assert isinstance(first, ImageAccepted)
