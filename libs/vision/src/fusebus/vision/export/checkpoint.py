@@ -19,6 +19,7 @@ from fusebus.vision.export.weight_files import read_file, read_folder, weight_fi
 
 _MAX_IMAGE_SIZE = 4096  # pixels; what a manifest takes
 _NAMED = 8  # keys that an error lists; the others are counted
+_ALIGNMENT = 64  # bytes, of what torch allocates for the CPU
 _WRAPPERS = re.compile(r"(?:_orig_mod|_checkpoint_wrapped_module|_fsdp_wrapped_module)\.")  # torch.compile, FSDP
 _COMMON_PREFIXES = ("module.", "model.", "sam3_model.")  # data-parallel and training frameworks put them on every key
 _LORA = re.compile(r"(?:^|\.)(?:lora_\w+|base_layer|modules_to_save)\.|\.lora_|^base_model\.model\.")
@@ -144,10 +145,20 @@ def _build(path: Path, state: dict[str, Tensor], config: Sam3Config) -> tuple[Sa
     transformers_logging.disable_progress_bar()
     # Builds without initialising, and computes what is not kept in files (rotary frequencies, positions).
     model = Sam3Model.from_pretrained(None, config=config, state_dict=renamed.state, dtype=torch.float32)
+    _align(model)
     parameters = sum(parameter.numel() for parameter in model.parameters())
     size = model.config.vision_config.backbone_config.image_size
     told = f"{renamed.words.told}; {parameters / 1e6:,.1f} million parameters, pictures of {size} pixels"
     return model.eval(), _Words(renamed.words.kind, told)
+
+
+def _align(model: Sam3Model) -> None:
+    """Weights as torch itself allocates them: of those that lie in a file's bytes, at any address, some processors sum
+    the products in another order, and the last bits differ.
+    """
+    for tensor in (*model.parameters(), *model.buffers()):
+        if tensor.data_ptr() % _ALIGNMENT:
+            tensor.data = tensor.data.clone()
 
 
 def _recognised(path: Path, state: dict[str, Tensor]) -> _Renamed:
