@@ -87,7 +87,9 @@ def test_native_weights_compute_the_same_bits(model: Sam3Model, native: Weights,
         {name: value for name, value in native.items() if not value.is_complex()}, tmp_path / "native.safetensors"
     )
     found = load_checkpoint(tmp_path / "native.safetensors", config)
-    assert {weight.data_ptr() % 64 for weight in found.model.parameters()} == {0}, "some processors sum in another order"
+    assert {weight.data_ptr() % 64 for weight in found.model.parameters()} == {0}, (
+        "some processors sum in another order"
+    )
     pixels = torch.rand(2, 3, 112, 112) * 2 - 1
     ours, theirs = (Sam3Detector(one, NEUTRAL).eval() for one in (found.model, model))
     with torch.no_grad():
