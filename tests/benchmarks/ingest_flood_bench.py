@@ -1,12 +1,13 @@
 """A flood of one supplier beside another's ten uploads: how long the ten take, alone and behind the flood.
 
-    python tests/benchmarks/ingest_flood_bench.py [--flood 10000] [--events sweep|grid] [--per-second 0]
+    python tests/benchmarks/ingest_flood_bench.py [--flood 10000] [--events sweep|grid|sessions] [--per-second 0]
         [--megapixels 0.3] [--tries 3] [--leave] [--out FILE]
 
 Real Azurite (in memory), real broker and the real service as a process, all on the same two cores. The ten are sent and
 timed alone, then with the flood's events before them, and once more while these are still worked on: from when the last
 of the photos is in storage, and their events are sent, to the last of the ten that is announced. `sweep`: events come
-with their lane, as ingest itself sends them; `grid`: without, as Event Grid does. `--per-second`: how fast the flood's
+with their lane, as ingest itself sends them; `grid`: without, as Event Grid does; `sessions`: as it does where each
+supplier has an event subscription of its own, which sets the session. `--per-second`: how fast the flood's
 events come; 0: all at once, then the ten. Small photos are the harder case: the ten's own time is short.
 """
 
@@ -33,7 +34,7 @@ from validation_bench import photograph
 from fusebus.arrivals import event_of
 from fusebus.blobs.layout import supplier_container
 from fusebus.bus import Context
-from fusebus.contracts.messages import ImageAccepted
+from fusebus.contracts.messages import BlobCreated, ImageAccepted, Message
 from fusebus.contracts.outcomes import Done, Outcome, Outgoing
 from fusebus.host.settings import environment_of
 from fusebus.ledger import Ledger, LedgerSettings
@@ -116,15 +117,19 @@ async def ingest(services: Rig) -> AsyncIterator[Announced]:
 class Sending:
     """How events come: through our publisher, which gives each its lane, or without a lane by an open sender."""
 
-    def __init__(self, services: Rig, sender: ServiceBusSender | None) -> None:
-        self._publisher, self._sender = services.bus.publisher(), sender
+    def __init__(self, services: Rig, sender: ServiceBusSender | None, sessions: bool = False) -> None:
+        self._publisher, self._sender, self._sessions = services.bus.publisher(), sender, sessions
 
     async def __call__(self, events: Sequence[Outgoing]) -> None:
         for some in (events[at : at + BATCH] for at in range(0, len(events), BATCH)):
             if self._sender is None:
                 await self._publisher.publish(some)
             else:
-                await self._sender.send_messages([ServiceBusMessage(msgspec.json.encode(one.message)) for one in some])
+                await self._sender.send_messages([self._foreign(one.message) for one in some])
+
+    def _foreign(self, event: Message) -> ServiceBusMessage:
+        assert isinstance(event, BlobCreated)
+        return ServiceBusMessage(msgspec.json.encode(event), session_id=event.container if self._sessions else None)
 
 
 @asynccontextmanager
@@ -137,7 +142,7 @@ async def sending(services: Rig, how: str) -> AsyncIterator[Sending]:
         ServiceBusClient.from_connection_string(services.bus_settings.connection.reveal()) as client,
         client.get_topic_sender("uploads") as sender,
     ):
-        yield Sending(services, sender)
+        yield Sending(services, sender, how == "sessions")
 
 
 async def paced(send: Sending, events: Sequence[Outgoing], per_second: float) -> None:
@@ -199,7 +204,7 @@ async def measure(
 def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("--flood", type=int, default=10_000)
-    arguments.add_argument("--events", choices=["sweep", "grid"], default="sweep")
+    arguments.add_argument("--events", choices=["sweep", "grid", "sessions"], default="sweep")
     arguments.add_argument("--per-second", type=float, default=0.0, help="of the flood's events; 0: all at once")
     arguments.add_argument("--megapixels", type=float, choices=sorted(SIZES), default=0.3, help="of the photos")
     arguments.add_argument("--tries", type=int, default=3, help="how often the ten are timed alone")

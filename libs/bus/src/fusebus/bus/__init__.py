@@ -9,7 +9,7 @@ from fusebus.bus.errors import BusError, ConsumerDead, PublishFailed
 from fusebus.bus.lanes import apart, by_rank
 from fusebus.bus.lately import Lately
 from fusebus.bus.publisher import Publisher
-from fusebus.bus.settings import BusSettings, ConsumerSettings
+from fusebus.bus.settings import BusSettings, ConsumerSettings, SessionSettings
 from fusebus.bus.settlement import Parcel
 from fusebus.bus.taking_out import Taken
 from fusebus.bus.worker import Consumer
@@ -30,6 +30,7 @@ __all__ = [
     "Parcel",
     "PublishFailed",
     "Publisher",
+    "SessionSettings",
     "Taken",
     "apart",
     "by_rank",

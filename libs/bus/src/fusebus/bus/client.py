@@ -16,10 +16,13 @@ from fusebus.bus.context import Handler
 from fusebus.bus.dead_letters import DeadLetter, Peek
 from fusebus.bus.dealing import Dealing, Dealt
 from fusebus.bus.lanes import Lanes, Share, by_rank
+from fusebus.bus.link import ReceiveLink
 from fusebus.bus.liveness import watch_lag
 from fusebus.bus.publisher import Publisher
 from fusebus.bus.queues import QueueWatch
-from fusebus.bus.settings import BusSettings, ConsumerSettings
+from fusebus.bus.renewal import RenewalLink
+from fusebus.bus.sessions import SessionLink, Sessions
+from fusebus.bus.settings import BusSettings, ConsumerSettings, SessionSettings
 from fusebus.bus.settlement import Source
 from fusebus.bus.taking_out import Instead, Taken, TakingOut
 from fusebus.bus.worker import Consumer, Limit
@@ -37,7 +40,7 @@ class Bus:
         self._publisher = Publisher(self._connection, settings)
         self._administration = Administration(self._connection, settings)
         self._peeks: dict[tuple[str, str], Peek] = {}
-        self._consumers: set[Consumer] = set()
+        self._consumers: set[Consumer | Sessions] = set()
         self._watchdog: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
@@ -85,10 +88,10 @@ class Bus:
             source=Source(topic=topic, subscription=subscription),
             handler=handler,
             stop=stop,
-            connection=self._connection,
+            link=ReceiveLink(self._connection, topic, subscription, self._settings),
+            renewals=RenewalLink(self._connection, topic, subscription, self._settings, chosen.renew_seconds),
             publisher=self._publisher,
             depth=self.depth,
-            bus=self._settings,
             settings=chosen,
             limit=limit,
             ready=ready,
@@ -161,6 +164,52 @@ class Bus:
             await Lanes(consumers, share, stop=stop, ended=ended, idle_exit=idle).run()
         finally:
             self._consumers.difference_update(consumers)
+
+    async def consume_sessions(
+        self,
+        topic: str,
+        subscription: str,
+        handler: Handler,
+        *,
+        stop: asyncio.Event,
+        settings: ConsumerSettings | None = None,
+        sessions: SessionSettings | None = None,
+    ) -> None:
+        """Handle the messages of a subscription with sessions until `stop`, some sessions side by side, then drain.
+
+        Each session has the slots of `settings`. Raises ConsumerDead: let it end the process; KeyError for a
+        subscription not in the topology.
+        """
+        topology.subscription(topic, subscription)
+        chosen, by_session = settings or ConsumerSettings(), sessions or SessionSettings()
+        source = Source(topic=topic, subscription=subscription)
+        of_one = msgspec.structs.replace(
+            chosen,
+            idle_exit_seconds=by_session.empty_seconds,
+            idle_wait_seconds=min(chosen.idle_wait_seconds, by_session.empty_seconds),
+        )
+
+        def link() -> SessionLink:
+            return SessionLink(self._connection, topic, subscription, self._settings, chosen.renew_seconds)
+
+        def consumer(link: SessionLink, over: asyncio.Event) -> Consumer:
+            return Consumer(
+                source=source,
+                handler=handler,
+                stop=over,
+                link=link,
+                renewals=link,
+                publisher=self._publisher,
+                depth=self.depth,
+                settings=of_one,
+            )
+
+        served = Sessions(source, link=link, consumer=consumer, stop=stop, settings=chosen, sessions=by_session)
+        self._consumers.add(served)
+        try:
+            await served.run()
+        finally:
+            self._consumers.discard(served)
 
     def is_alive(self) -> bool:
         """Whether every consumer's loop still comes round."""

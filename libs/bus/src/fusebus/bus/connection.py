@@ -6,6 +6,7 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING, Any, Protocol
 
+from azure.servicebus import NEXT_AVAILABLE_SESSION
 from azure.servicebus.aio import ServiceBusClient, ServiceBusReceiver, ServiceBusSender
 from azure.servicebus.aio.management import ServiceBusAdministrationClient
 
@@ -61,6 +62,19 @@ class Connection:
             topic,
             subscription,
             sub_queue=sub_queue,
+            prefetch_count=0,
+            socket_timeout=self._settings.socket_poll_seconds,
+        )
+
+    def session_receiver(
+        self, client: ServiceBusClient, topic: str, subscription: str, seconds: float
+    ) -> ServiceBusReceiver:
+        """A receiver that is not open yet; opening it waits so long for a session that has messages and no reader."""
+        return client.get_subscription_receiver(
+            topic,
+            subscription,
+            session_id=NEXT_AVAILABLE_SESSION,
+            max_wait_time=seconds,
             prefetch_count=0,
             socket_timeout=self._settings.socket_poll_seconds,
         )

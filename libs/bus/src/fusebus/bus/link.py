@@ -7,8 +7,9 @@ import logging
 import time
 from typing import Literal
 
+from azure.servicebus import ServiceBusReceivedMessage
 from azure.servicebus.aio import ServiceBusClient, ServiceBusReceiver
-from azure.servicebus.exceptions import MessageLockLostError, MessageNotFoundError
+from azure.servicebus.exceptions import MessageLockLostError, MessageNotFoundError, SessionLockLostError
 
 from fusebus.bus.connection import Connection, close_quietly
 from fusebus.bus.errors import LinkBroken, LockLost
@@ -27,6 +28,9 @@ class ReceiveLink:
     Only the worker's loop may call it: the SDK is not coroutine-safe, and a settle that meets a receive waits for that
     receive's read. The loop alternates instead: receive a little, then settle all that is finished.
     """
+
+    reopens = True
+    """Whether `open` may be tried again when the link broke."""
 
     def __init__(
         self,
@@ -54,8 +58,11 @@ class ReceiveLink:
         await self.close()
         client = self._connection.client()
         receiver = self._connection.receiver(client, self._topic, self._subscription, self._sub_queue)
+        await self._attach(client, receiver, self._settings.open_seconds)
+
+    async def _attach(self, client: ServiceBusClient, receiver: ServiceBusReceiver, seconds: float) -> None:
         try:
-            async with asyncio.timeout(self._settings.open_seconds):
+            async with asyncio.timeout(seconds):
                 await receiver.__aenter__()
         except BaseException as error:
             await close_quietly(receiver, self._settings.close_seconds)
@@ -80,7 +87,7 @@ class ReceiveLink:
             raise LinkBroken(f"receiving: {error}") from error
         if not found and time.monotonic() - started < seconds * EARLY_SHARE:
             raise LinkBroken("receiving: the link ended without an error")
-        return [received(message) for message in found]
+        return [self._received(message) for message in found]
 
     async def settle(self, message: Received, settlement: Settlement) -> None:
         """Settle and wait for the broker's confirmation. Raises LockLost or LinkBroken.
@@ -98,10 +105,16 @@ class ReceiveLink:
                     await receiver.dead_letter_message(message.raw, reason=reason, error_description=description)
                 case GiveBack():
                     await receiver.abandon_message(message.raw)
-        except (MessageLockLostError, MessageNotFoundError) as error:
+        except (MessageLockLostError, MessageNotFoundError, SessionLockLostError) as error:
             raise LockLost(str(error)) from error
         except Exception as error:
             raise LinkBroken(f"settling: {error}") from error
+
+    async def look_after(self) -> None:
+        """Called by the loop each time it comes round, for what a link has to do besides. Raises LinkBroken."""
+
+    def _received(self, message: ServiceBusReceivedMessage) -> Received:
+        return received(message)
 
     async def close(self) -> None:
         """Give back what is buffered and close; `open` may follow."""

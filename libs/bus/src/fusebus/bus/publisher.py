@@ -90,6 +90,7 @@ def _message(parcel: Parcel, body: bytes, traceparent: str | None) -> ServiceBus
     message = ServiceBusMessage(
         body,
         message_id=envelope.message_id,
+        session_id=envelope.session,
         content_type="application/json",
         subject=type(envelope.message).__name__,
         application_properties=properties,

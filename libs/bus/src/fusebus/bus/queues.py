@@ -50,7 +50,9 @@ class QueueWatch:
         self._administration = administration
         self._fresh_seconds = FRESH_LOOKS * (settings.queue_metrics_seconds + settings.depth_seconds)
         self._heads = {
-            (topic.name, subscription.name): Peek(connection, topic.name, subscription.name, settings, None)
+            (topic.name, subscription.name): None
+            if subscription.requires_session  # it has as many heads as sessions, and shows none without accepting one
+            else Peek(connection, topic.name, subscription.name, settings, None)
             for topic in TOPICS
             for subscription in topic.subscriptions
         }
@@ -64,7 +66,7 @@ class QueueWatch:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._found = {}
-        await asyncio.gather(*(head.close() for head in self._heads.values()))
+        await asyncio.gather(*(head.close() for head in self._heads.values() if head is not None))
 
     async def look(self) -> None:
         """Measure all; what can't be measured keeps its last value until that is too old."""
@@ -83,8 +85,10 @@ class QueueWatch:
         )
 
     async def _age(self, topic: str, subscription: str) -> float | None:
+        if (head := self._heads[topic, subscription]) is None:
+            return None
         try:
-            oldest = await self._heads[topic, subscription].oldest()
+            oldest = await head.oldest()
         except BusError as error:
             log.warning("the age of a queue is not known: %s", error)
             return None

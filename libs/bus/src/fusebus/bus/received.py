@@ -19,6 +19,7 @@ class Received:
     sequence: int
     message_id: str
     properties: Mapping[str, object]
+    session: str | None
     delivery_count: int
     enqueued_at: datetime | None
     locked_until: datetime
@@ -27,7 +28,7 @@ class Received:
 
     def envelope(self) -> Envelope:
         """The decoded message with its counters. Raises Poison."""
-        return envelope(self.body(MAX_ARRAY_BYTES), self.properties)
+        return envelope(self.body(MAX_ARRAY_BYTES), self.properties, self.session)
 
     def body(self, most: int = MAX_BODY_BYTES) -> bytes:
         """The bytes; at most one byte more than `most`, which is enough to see that it is too large. Raises Poison."""
@@ -41,16 +42,17 @@ class Received:
         return bytes(found)
 
 
-def received(raw: ServiceBusReceivedMessage) -> Received:
-    """Read what the SDK delivered."""
+def received(raw: ServiceBusReceivedMessage, session_locked_until: datetime | None = None) -> Received:
+    """Read what the SDK delivered; a session's messages have no locks but the session's."""
     return Received(
         sequence=raw.sequence_number or 0,
         message_id=raw.message_id or "",
         properties={_text(key): _value(value) for key, value in (raw.application_properties or {}).items()},
+        session=raw.session_id,
         delivery_count=raw.delivery_count or 0,
         enqueued_at=_aware(raw.enqueued_time_utc),
         # A message without a lock (peeked) can't be started, so its lock has always just ended.
-        locked_until=_aware(raw.locked_until_utc) or datetime.now(UTC),
+        locked_until=_aware(session_locked_until or raw.locked_until_utc) or datetime.now(UTC),
         raw=raw,
     )
 

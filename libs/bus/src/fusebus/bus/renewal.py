@@ -11,6 +11,7 @@ import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Protocol
 
 from azure.servicebus import ServiceBusReceivedMessage
 from azure.servicebus.aio import ServiceBusClient, ServiceBusReceiver
@@ -86,6 +87,16 @@ async def keep_lock(
             failures = 0
             counts.add("renewed")
     lock.lost.set()
+
+
+class Renewals(Protocol):
+    """What renews the locks of one subscription's messages."""
+
+    async def renew(self, message: ServiceBusReceivedMessage) -> datetime:
+        """Renew and return the new end. Raises LockLost where the broker says so, else LinkBroken."""
+
+    async def close(self) -> None:
+        """Close what it needed for that."""
 
 
 class RenewalLink:

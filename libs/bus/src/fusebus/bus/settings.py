@@ -140,3 +140,23 @@ class ConsumerSettings(msgspec.Struct, frozen=True, kw_only=True):
     confirmed_memory: Annotated[
         int, Meta(ge=0, description="Completed messages remembered to notice one that comes back.")
     ] = 10_000
+
+
+class SessionSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """Section `sessions`: how a subscription is served whose messages come in sessions."""
+
+    most: Annotated[
+        int, Meta(ge=1, le=200, description="Sessions held at a time; each has a connection and `slots` messages.")
+    ] = 16
+    accepting: Annotated[
+        int, Meta(ge=1, description="Of those places, how many wait for the next session together.")
+    ] = 2
+    accept_seconds: Annotated[
+        float, Meta(ge=1, le=60, description="One wait for a session; then the link is opened anew.")
+    ] = 30.0
+    empty_seconds: Annotated[
+        float, Meta(gt=0, le=10, description="A session is let go when nothing came of it for so long.")
+    ] = 0.5
+    turn_seconds: Annotated[
+        float, Meta(gt=0, description="While all places are taken, a session is let go after so long: others may wait.")
+    ] = 5.0

@@ -18,7 +18,6 @@ from typing import Any
 from fusebus.bus import measures
 from fusebus.bus.administration import Depth
 from fusebus.bus.backoff import backoff
-from fusebus.bus.connection import Connection
 from fusebus.bus.context import Handler
 from fusebus.bus.counts import Counts
 from fusebus.bus.errors import ConsumerDead, LinkBroken, LockLost
@@ -27,8 +26,8 @@ from fusebus.bus.link import ReceiveLink
 from fusebus.bus.liveness import Finding, judge
 from fusebus.bus.publisher import Publisher
 from fusebus.bus.received import Received
-from fusebus.bus.renewal import Lock, RenewalLink, keep_lock
-from fusebus.bus.settings import BusSettings, ConsumerSettings
+from fusebus.bus.renewal import Lock, Renewals, keep_lock
+from fusebus.bus.settings import ConsumerSettings
 from fusebus.bus.settlement import Complete, DeadLetter, GiveBack, Settlement, Source
 from fusebus.bus.tracing import settle_span
 
@@ -58,10 +57,10 @@ class Consumer:
         source: Source,
         handler: Handler,
         stop: asyncio.Event,
-        connection: Connection,
+        link: ReceiveLink,
+        renewals: Renewals,
         publisher: Publisher,
         depth: Callable[[str, str], Awaitable[Depth | None]],
-        bus: BusSettings,
         settings: ConsumerSettings,
         limit: Limit | None = None,
         ready: asyncio.Event | None = None,
@@ -77,8 +76,8 @@ class Consumer:
         self._settings = settings
         self._limit = limit
         self._ready = ready
-        self._link = ReceiveLink(connection, source.topic, source.subscription, bus)
-        self._renewals = RenewalLink(connection, source.topic, source.subscription, bus, settings.renew_seconds)
+        self._link = link
+        self._renewals = renewals
         self._work: set[Work] = set()
         self._draining = False
         self._longest_lock = 0.0
@@ -109,7 +108,8 @@ class Consumer:
     async def run(self) -> None:
         """Consume until stopped or idle; whatever ends it, finish or give back what is in hand. Raises ConsumerDead."""
         self._turned = self._worked = self._hungry_since = time.monotonic()
-        log.info("consuming %s with %d slots", self._name, self._settings.slots)
+        level = logging.INFO if self._link.reopens else logging.DEBUG  # a session is a moment's work
+        log.log(level, "consuming %s with %d slots", self._name, self._settings.slots)
         try:
             await self._consume()
         finally:
@@ -117,7 +117,7 @@ class Consumer:
                 await self._drain()
             finally:
                 await self._close()
-                log.info("stopped consuming %s: %r", self._name, self.counts)
+                log.log(level, "stopped consuming %s: %r", self._name, self.counts)
 
     # The loop: receive a little, settle what is finished, look around.
 
@@ -125,6 +125,8 @@ class Consumer:
         while not self._stop.is_set() and not self._is_idle():
             self._turned = time.monotonic()
             if not self._link.is_open:
+                if not self._link.reopens:
+                    return
                 await self._open_link()
                 continue
             if self._ready is not None and not self._ready.is_set():
@@ -201,8 +203,15 @@ class Consumer:
     # Settling, by the loop: one answer of the broker for each message, all that are finished together.
 
     async def _settle_finished(self) -> None:
+        if not self._link.is_open:
+            return
+        try:
+            await self._link.look_after()
+        except LinkBroken as broken:
+            await self._break_link(broken)
+            return
         finished = [work for work in self._work if work.task.done()]
-        if not finished or not self._link.is_open:
+        if not finished:
             return
         errors = await asyncio.gather(*(self._settle(work) for work in finished))
         self._worked = time.monotonic()
@@ -321,8 +330,8 @@ class Consumer:
         self._draining = True
         deadline = time.monotonic() + self._settings.drain_seconds
         with suppress(ConsumerDead):
-            while self._work and (left := deadline - time.monotonic()) > 0:
-                await self._wait_for_work(left)
+            while self._work and self._may_settle and (left := deadline - time.monotonic()) > 0:
+                await self._wait_for_work(min(left, self._settings.idle_wait_seconds))
                 await self._settle_at_the_end()
             running = {work.task for work in self._work if not work.task.done()}
             for task in running:
@@ -331,7 +340,13 @@ class Consumer:
                 await asyncio.wait(running, timeout=self._settings.cancel_seconds * 2)
             await self._settle_at_the_end()
 
+    @property
+    def _may_settle(self) -> bool:
+        return self._link.is_open or self._link.reopens
+
     async def _settle_at_the_end(self) -> None:
+        if not self._may_settle:
+            return
         if any(work.task.done() for work in self._work) and not self._link.is_open:
             with suppress(LinkBroken):
                 await self._link.open()

@@ -66,6 +66,8 @@ class Envelope(msgspec.Struct, frozen=True, kw_only=True):
     """W3C trace context."""
     upload_lane: str | None = None
     """Of an event: what tells its lane on the topic `uploads` (see topology)."""
+    session: str | None = None
+    """The session that whoever sent it put it into; a retry or a replay of it goes into the same."""
 
     @property
     def message_id(self) -> str:
@@ -157,7 +159,7 @@ def _decode_event(body: bytes, header: _Header) -> Message:
     return found if isinstance(found, BlobCreated) else StorageEvents(others=(found,))
 
 
-def envelope(body: bytes, properties: Mapping[str, object]) -> Envelope:
+def envelope(body: bytes, properties: Mapping[str, object], session: str | None = None) -> Envelope:
     """The received message with its counters. Raises Poison as `decode` does; odd counters read as their defaults."""
 
     def counter(name: str, default: int) -> int:
@@ -175,6 +177,7 @@ def envelope(body: bytes, properties: Mapping[str, object]) -> Envelope:
         replay=counter("replay", 0),
         only=text("only"),
         upload_lane=text(UPLOAD_LANE),
+        session=session,
         traceparent=traceparent_of(properties),
     )
 

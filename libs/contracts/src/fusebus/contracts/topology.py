@@ -40,18 +40,23 @@ class Rule(msgspec.Struct, frozen=True, kw_only=True):
     properties: Mapping[str, str] = msgspec.field(default_factory=dict)
     absent: str = ""
     """A property that admitted messages don't have, for what others send without it; it takes an SQL filter to say."""
+    session: bool | None = None
+    """Whether admitted messages are of a session, likewise; None: either."""
 
-    def admits(self, properties: Mapping[str, object]) -> bool:
-        """What Service Bus decides for a message with these application properties."""
+    def admits(self, properties: Mapping[str, object], session: str | None = None) -> bool:
+        """What Service Bus decides for a message with these application properties, of this session or of none."""
         has_all = all(properties.get(key) == value for key, value in self.properties.items())
-        return has_all and (not self.absent or properties.get(self.absent) is None)
+        is_absent = not self.absent or properties.get(self.absent) is None
+        return has_all and is_absent and self.session in (None, session is not None)
 
     @property
     def filter(self) -> dict[str, Any]:
         """As the broker's configuration says it."""
-        if self.absent:
-            tests = [f"{key} = '{value}'" for key, value in self.properties.items()]
-            return {"sql": " AND ".join((*tests, f"{self.absent} IS NULL"))}
+        without = [f"{self.absent} IS NULL"] if self.absent else []
+        if self.session is not None:
+            without.append(f"sys.SessionId IS {'NOT ' if self.session else ''}NULL")
+        if without:
+            return {"sql": " AND ".join([*(f"{key} = '{value}'" for key, value in self.properties.items()), *without])}
         return {"correlation": dict(self.properties)} if self.properties else {"true": True}
 
 
@@ -66,6 +71,8 @@ class Subscription(msgspec.Struct, frozen=True, kw_only=True):
     """High: a Spot node that vanishes is not the image's fault. Handler failures are counted in the message."""
     ttl_seconds: float = 14 * DAY
     dead_letter_on_expiry: bool = True
+    requires_session: bool = False
+    """Its messages are received session by session."""
 
 
 class Topic(msgspec.Struct, frozen=True, kw_only=True):
@@ -101,12 +108,19 @@ def upload_subscription(lane: str) -> str:
 
 UPLOAD_SUBSCRIPTIONS = ("ingest", *(upload_subscription(str(lane)) for lane in range(len(UPLOAD_LANES))))
 """Without that of ASIDE."""
+UPLOAD_SESSIONS = upload_subscription("sessions")
+"""Where events wait that come with a session, which is their supplier: the broker keeps suppliers apart there."""
 
 
 def _upload_subscriptions() -> tuple[Subscription, ...]:
     lanes = [*map(str, range(len(UPLOAD_LANES))), ASIDE]
     return (
-        Subscription(name="ingest", rules=(Rule(name="unmarked", absent=UPLOAD_LANE),)),
+        Subscription(name="ingest", rules=(Rule(name="unmarked", absent=UPLOAD_LANE, session=False),)),
+        Subscription(
+            name=UPLOAD_SESSIONS,
+            rules=(Rule(name="session", absent=UPLOAD_LANE, session=True),),
+            requires_session=True,
+        ),
         *(
             Subscription(name=upload_subscription(lane), rules=(Rule(name="lane", properties={UPLOAD_LANE: lane}),))
             for lane in lanes
@@ -173,13 +187,14 @@ def retry_reaches_only_its_own(topic: Topic) -> bool:
 
     A delayed retry is a copy sent to the topic again; where subscriptions were to overlap, each of their rules would
     have to test `only` as well. Rules that differ in the value of a common property can't overlap, nor can one that
-    wants a property with one that wants it absent.
+    wants a property, or a session, with one that wants it absent.
     """
 
     def disjoint(first: Rule, second: Rule) -> bool:
         common = first.properties.keys() & second.properties.keys()
         absent = first.absent in second.properties or second.absent in first.properties
-        return absent or any(first.properties[key] != second.properties[key] for key in common)
+        sessions = {first.session, second.session} == {True, False}
+        return absent or sessions or any(first.properties[key] != second.properties[key] for key in common)
 
     return all(
         disjoint(rule, other)
@@ -200,6 +215,7 @@ def broker_configuration(lock_seconds: float | None = None) -> dict[str, Any]:
             "max_delivery_count": found.max_delivery_count,
             "ttl_seconds": found.ttl_seconds,
             "dead_letter_on_expiry": found.dead_letter_on_expiry,
+            **({"requires_session": True} if found.requires_session else {}),
             "rules": [{"name": rule.name, **rule.filter} for rule in found.rules],
         }
 

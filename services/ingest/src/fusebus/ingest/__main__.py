@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 
 from fusebus.blobs import Blobs
 from fusebus.bus import Bus, Lately, apart
-from fusebus.contracts.topology import ASIDE, UPLOAD_SUBSCRIPTIONS, upload_subscription
+from fusebus.contracts.topology import ASIDE, UPLOAD_SESSIONS, UPLOAD_SUBSCRIPTIONS, upload_subscription
 from fusebus.host import Life, run_service
 from fusebus.ingest.admission import Admission
 from fusebus.ingest.coming import Coming
@@ -72,6 +72,16 @@ async def main(settings: IngestSettings, life: Life) -> None:
                         share=apart,
                         stop=life.stop,
                         settings=settings.consumer,
+                    )
+                )
+                group.create_task(
+                    bus.consume_sessions(
+                        "uploads",
+                        UPLOAD_SESSIONS,
+                        ingest,
+                        stop=life.stop,
+                        settings=settings.consumer,
+                        sessions=settings.sessions,
                     )
                 )
                 group.create_task(sweep.run(life.stop))

@@ -80,12 +80,15 @@ class Ingest:
             return Reject(reason=place.reason, description=place.description)
         if place.api in BEGINNINGS:
             return done()  # to judge the file now would refuse it as empty
-        if context.envelope.upload_lane is None and (sent := self.arrived.add(place.supplier)) > FEW_UPLOADS:
-            if self.overtaking is not None:
-                await self.overtaking.let_pass(context.enqueued_at)
-            return Aside(lane=upload_lane(sent), reason="this supplier sent many lately")
+        lane = context.envelope.upload_lane
+        if lane is None:
+            lane = upload_lane(sent := self.arrived.add(place.supplier))
+            if sent > FEW_UPLOADS and context.envelope.session is None:
+                if self.overtaking is not None:
+                    await self.overtaking.let_pass(context.enqueued_at)
+                return Aside(lane=lane, reason="this supplier sent many lately")
         with log_fields(upload=place.upload_id):
-            async with self.turns.of(place.supplier, rank_of(context.envelope.upload_lane)) as turn:
+            async with self.turns.of(place.supplier, rank_of(lane)) as turn:
                 return await self._deal_with(place, event, context, turn)
 
     async def _deal_with(self, place: policy.Place, event: BlobCreated, context: Context, turn: Turn) -> Outcome:

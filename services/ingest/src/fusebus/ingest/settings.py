@@ -7,7 +7,7 @@ from typing import Annotated
 from msgspec import Meta, Struct
 
 from fusebus.blobs import BlobSettings
-from fusebus.bus import BusSettings, ConsumerSettings
+from fusebus.bus import BusSettings, ConsumerSettings, SessionSettings
 from fusebus.contracts import timing
 from fusebus.contracts.messages import JobKind, Lane
 from fusebus.host import SettingsError
@@ -20,6 +20,7 @@ class IngestSettings(Struct, frozen=True, kw_only=True):
 
     bus: BusSettings
     consumer: ConsumerSettings
+    sessions: SessionSettings
     blobs: BlobSettings
     ledger: LedgerSettings
 
