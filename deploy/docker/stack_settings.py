@@ -41,7 +41,7 @@ EMULATOR_KEY = "SAS_KEY_VALUE"  # the emulator's only one, and no secret
 EMULATOR = "amqp://emulator:5672"
 EMULATOR_SECONDS = 300.0  # SQL Server has to start first
 EMULATOR_CONNECTIONS = "FUSEBUS_EMULATOR_CONNECTIONS"  # how many it admits
-CONNECTIONS = {"dispatcher": 51, "notifier": 17, "ingest": 9, "inferencer": 6}  # of one copy after work, as counted
+CONNECTIONS = {"dispatcher": 51, "notifier": 17, "ingest": 17, "inferencer": 6}  # of one copy after work, as counted
 COLLECTOR = "http://collector:4318"
 
 Tables = dict[str, dict[str, Any]]

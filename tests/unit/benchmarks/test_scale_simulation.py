@@ -69,13 +69,13 @@ def test_a_pool_without_nodes_never_ends_and_says_so() -> None:
         run(10, [Stage("work", {}, most=1, pooled=True, why=NODES)], {}, [])
 
 
-def test_standard_tier_gives_a_thousand_credits_and_an_image_costs_twenty_four() -> None:
-    # Sent thrice (3), compared with 6, 8 and 1 filters (15), received thrice (3), settled thrice (3).
+def test_standard_tier_gives_a_thousand_credits_and_an_image_costs_twenty_five() -> None:
+    # Sent thrice (3), compared with 7, 8 and 1 filters (16), received thrice (3), settled thrice (3).
     cost = sum(one.uses.get(CREDITS, 0.0) for one in stages(values(), "detect"))
-    assert cost == 24
+    assert cost == 25
     report = simulate("detect", WIDE | {"depth_reads_per_second": 0})
     assert report.saturates == CREDITS
-    assert report.images_per_second == pytest.approx(1000 / 24, rel=0.01)
+    assert report.images_per_second == pytest.approx(1000 / 25, rel=0.01)
 
 
 def test_locks_are_renewed_only_where_images_are_held_for_half_a_lock() -> None:

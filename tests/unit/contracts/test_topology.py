@@ -5,6 +5,7 @@ from fusebus.contracts.topology import (
     ASIDE,
     TOPICS,
     UPLOAD_LANES,
+    UPLOAD_SESSIONS,
     Rule,
     Subscription,
     Topic,
@@ -28,9 +29,9 @@ def test_overlapping_subscriptions_are_found() -> None:
     assert not retry_reaches_only_its_own(Topic(name="t", carries=(), subscriptions=both))
 
 
-def admitting(topic: str, properties: dict[str, object]) -> list[str]:
+def admitting(topic: str, properties: dict[str, object], session: str | None = None) -> list[str]:
     found = next(one for one in TOPICS if one.name == topic)
-    return [one.name for one in found.subscriptions if any(rule.admits(properties) for rule in one.rules)]
+    return [one.name for one in found.subscriptions if any(rule.admits(properties, session) for rule in one.rules)]
 
 
 @pytest.mark.parametrize("kind", JobKind)
@@ -47,8 +48,20 @@ def test_an_event_goes_to_its_own_lane_and_one_without_a_lane_to_ingest_itself()
     assert admitting("uploads", {"upload_lane": ASIDE}) == ["ingest-aside"]
     lanes = [upload_lane(sent) for sent in (0.5, 1, 10, 10.1, 60, 180, 540, 541, 1e9)]
     assert lanes == [*"0001123", ASIDE, ASIDE]
+    assert admitting("uploads", {}, "acme") == [UPLOAD_SESSIONS]
     for lane in range(len(UPLOAD_LANES)):
         assert admitting("uploads", {"upload_lane": str(lane)}) == [upload_subscription(str(lane))]
+
+
+def test_only_what_waits_in_sessions_is_received_by_them() -> None:
+    with_sessions = [
+        (found["name"], [rule["sql"] for rule in found["rules"]])
+        for topic in broker_configuration()["topics"]
+        for found in topic["subscriptions"]
+        if found.get("requires_session")
+    ]
+    assert with_sessions == [(UPLOAD_SESSIONS, ["upload_lane IS NULL AND sys.SessionId IS NOT NULL"])]
+    assert subscription("uploads", "ingest").rules[0].filter["sql"] == "upload_lane IS NULL AND sys.SessionId IS NULL"
 
 
 def test_the_brokers_configuration_names_every_subscription_once() -> None:

@@ -475,6 +475,9 @@ async def test_a_floods_event_without_a_lane_lets_others_pass_before_it_is_sent_
         outcome = await ingest(event, Context(envelope=Envelope(message=event), enqueued_at=came))
         assert isinstance(outcome, Done if number < FEW_UPLOADS else Aside)
     assert held == [NOW + timedelta(seconds=FEW_UPLOADS)]
+    alone = bench.upload("in a session")
+    outcome = await ingest(alone, Context(envelope=Envelope(message=alone, session="acme"), enqueued_at=NOW))
+    assert isinstance(outcome, Done) and len(held) == 1, "nobody else's events wait behind a session's"
     laned = bench.upload("laned")
     outcome = await ingest(laned, Context(envelope=Envelope(message=laned, upload_lane="1"), enqueued_at=NOW))
     assert isinstance(outcome, Done) and len(held) == 1

@@ -41,9 +41,9 @@ class Connection:
         self._settings = settings
         self._credential: DefaultAzureCredential | None = None
 
-    def client(self) -> ServiceBusClient:
-        """A new client; nothing connects yet."""
-        options: dict[str, Any] = {"retry_total": 0, "try_timeout": self._settings.open_seconds}
+    def client(self, waits_seconds: float = 0.0) -> ServiceBusClient:
+        """A new client, nothing connects yet; opening a link may take `waits_seconds` longer than the setting says."""
+        options: dict[str, Any] = {"retry_total": 0, "try_timeout": self._settings.open_seconds + waits_seconds}
         if self._settings.ca_file:
             options["connection_verify"] = self._settings.ca_file
         if self._settings.connection:

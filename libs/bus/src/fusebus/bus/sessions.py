@@ -46,7 +46,7 @@ class SessionLink(ReceiveLink):
 
     async def accept(self, seconds: float) -> bool:
         """Wait so long for a session that has messages; whether one came. Raises LinkBroken."""
-        client = self._connection.client()
+        client = self._connection.client(seconds)
         receiver = self._connection.session_receiver(client, self._topic, self._subscription, seconds)
         try:
             await self._attach(client, receiver, seconds + self._settings.open_seconds)
@@ -93,6 +93,7 @@ class SessionLink(ReceiveLink):
 
 
 TURN_POLL_SECONDS = 0.2
+CANCEL_POLL_SECONDS = 0.5
 
 MakeConsumer = Callable[[SessionLink, asyncio.Event], Consumer]
 """The consumer of one session; it ends when the event is set."""
@@ -159,8 +160,10 @@ class Sessions:
         self._accepting[link] = time.monotonic()
         try:
             await asyncio.wait({accepting, ended}, return_when=asyncio.FIRST_COMPLETED)
-            accepting.cancel()
-            found = await accepting
+            while not accepting.done():
+                accepting.cancel()  # again where the SDK lost it: its `wait_for` may end just then
+                await asyncio.wait({accepting}, timeout=CANCEL_POLL_SECONDS)
+            found = accepting.result()
         except LinkBroken as error:
             await self._wait_after(error, ended)
             return None

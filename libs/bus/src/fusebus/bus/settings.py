@@ -147,16 +147,16 @@ class SessionSettings(msgspec.Struct, frozen=True, kw_only=True):
 
     most: Annotated[
         int, Meta(ge=1, le=200, description="Sessions held at a time; each has a connection and `slots` messages.")
-    ] = 16
+    ] = 24
     accepting: Annotated[
         int, Meta(ge=1, description="Of those places, how many wait for the next session together.")
-    ] = 2
+    ] = 8
     accept_seconds: Annotated[
         float, Meta(ge=1, le=60, description="One wait for a session; then the link is opened anew.")
     ] = 30.0
     empty_seconds: Annotated[
         float, Meta(gt=0, le=10, description="A session is let go when nothing came of it for so long.")
-    ] = 0.5
+    ] = 0.3
     turn_seconds: Annotated[
         float, Meta(gt=0, description="While all places are taken, a session is let go after so long: others may wait.")
     ] = 5.0

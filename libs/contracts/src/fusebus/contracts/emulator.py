@@ -61,7 +61,7 @@ def _subscription(found: dict[str, Any]) -> dict[str, Any]:
             "DefaultMessageTimeToLive": _admitted(found["ttl_seconds"], TTL_SECONDS),
             "LockDuration": _admitted(found["lock_seconds"], LOCK_SECONDS),
             "MaxDeliveryCount": min(found["max_delivery_count"], MOST_DELIVERIES),
-            "RequiresSession": False,
+            "RequiresSession": found.get("requires_session", False),
         },
         # Without a rule it gets the emulator's own, which admits everything.
         **({"Rules": rules} if rules else {}),

@@ -20,9 +20,9 @@ class IngestSettings(Struct, frozen=True, kw_only=True):
 
     bus: BusSettings
     consumer: ConsumerSettings
-    sessions: SessionSettings
     blobs: BlobSettings
     ledger: LedgerSettings
+    sessions: SessionSettings = SessionSettings()
 
     job_kind: Annotated[JobKind, Meta(description="What is to be done with each accepted image.")] = JobKind.DETECT
     lane: Annotated[Lane, Meta(description="Class of service of each accepted image.")] = Lane.NORMAL
