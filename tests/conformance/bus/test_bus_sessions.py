@@ -16,6 +16,8 @@ from azure.servicebus import ServiceBusMessage
 from azure.servicebus.aio import ServiceBusClient
 
 from fusebus.bus import Bus, BusSettings, ConsumerDead, ConsumerSettings, Context, SessionSettings
+from fusebus.bus.received import Received
+from fusebus.bus.session_link import SessionLink
 from fusebus.contracts.messages import BlobCreated, BlobCreatedData
 from fusebus.contracts.outcomes import Outcome, Reject, done, retry
 from fusebus.contracts.topology import UPLOAD_SESSIONS
@@ -59,7 +61,7 @@ def serving(bus: Bus, quick: ConsumerSettings) -> Any:
     @asynccontextmanager
     async def serve(handler: Any, **changes: Any) -> AsyncIterator[None]:
         stop = asyncio.Event()
-        sessions = SessionSettings(**{"most": 4, "accepting": 2, "empty_seconds": 0.2, "turn_seconds": 0.5} | changes)
+        sessions = SessionSettings(**{"most": 4, "accepting": 2, "empty_seconds": 0.2, "hold_seconds": 0.5} | changes)
         served = bus.consume_sessions("uploads", UPLOAD_SESSIONS, handler, stop=stop, settings=quick, sessions=sessions)
         running = asyncio.create_task(served)
         try:
@@ -95,7 +97,7 @@ async def test_ten_of_one_session_do_not_wait_for_hundreds_of_another(
     await send(of("flood", 300))
     await send(of("few", 10))
     handler = Slow(0.02)
-    async with serving(handler):
+    async with serving(handler, hold_seconds=60.0):  # the places suffice
         await eventually(lambda: handler.order.count("few") == 10)
         assert len(handler.order) < 200
         await eventually(lambda: len(handler.order) == 310)
@@ -114,13 +116,69 @@ async def test_where_all_places_are_taken_sessions_take_turns(serving: Any, send
     assert Counter(handler.order) == {"a-flood": 300, "few": 10}
 
 
+async def test_work_that_takes_longer_than_a_session_is_held_is_not_given_back(
+    serving: Any, send: Send, eventually: Eventually, peek: Any
+) -> None:
+    await send(of("one", 4))
+    await send(of("two", 4))
+    begun: list[int] = []
+
+    async def slow(message: BlobCreated, context: Context) -> Outcome:
+        begun.append(context.delivery_count)
+        await asyncio.sleep(4.0)  # longer than held and drained together
+        return done()
+
+    async with serving(slow, most=1, accepting=1):
+        await eventually(lambda: len(begun) == 8)
+        await eventually(lambda: not peek(PATH))
+    assert len(begun) == 8, "each was begun once"
+
+
+async def test_a_session_whose_first_message_comes_late_is_not_taken_for_empty(
+    serving: Any, send: Send, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    late, receive = 4, SessionLink.receive
+
+    async def slowly(link: SessionLink, count: int, seconds: float) -> list[Received]:
+        nonlocal late
+        late -= 1
+        if late >= 0:
+            await asyncio.sleep(seconds)
+            return []
+        return await receive(link, count, seconds)
+
+    monkeypatch.setattr(SessionLink, "receive", slowly)
+    await send(of("acme", 1))
+    handler = Slow(0.0)
+    async with serving(handler, most=1, accepting=1):
+        await eventually(lambda: handler.order == ["acme"], 15)
+
+
+async def test_where_sessions_deliver_nothing_it_is_dead_after_a_while(
+    bus: Bus, quick: ConsumerSettings, send: Send, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def nothing(link: SessionLink, count: int, seconds: float) -> list[Received]:
+        await asyncio.sleep(seconds)
+        return []
+
+    monkeypatch.setattr(SessionLink, "receive", nothing)
+    await send(of("acme", 1))
+    settings = msgspec.structs.replace(quick, stall_seconds=1.0, rebuild_backoff_most_seconds=0.3)
+    sessions = SessionSettings(most=1, accepting=1, first_seconds=0.3)
+    served = bus.consume_sessions(
+        "uploads", UPLOAD_SESSIONS, Slow(0.0), stop=asyncio.Event(), settings=settings, sessions=sessions
+    )
+    with pytest.raises(ConsumerDead, match="delivered nothing"):
+        await asyncio.wait_for(served, 20)
+
+
 async def test_a_session_alone_is_not_let_go_for_nobody(
     serving: Any, send: Send, eventually: Eventually, caplog: pytest.LogCaptureFixture
 ) -> None:
     await send(of("flood", 60))
     handler = Slow(0.1)
     with caplog.at_level(logging.DEBUG, "fusebus.bus.worker"):
-        async with serving(handler):  # 1.5 s with four slots, three turns
+        async with serving(handler, empty_seconds=2.0):  # 1.5 s with four slots, three turns
             await eventually(lambda: len(handler.order) == 60)
     assert [one.levelname for one in caplog.records if one.message.startswith("consuming")] == ["DEBUG"]
 
@@ -151,8 +209,9 @@ async def test_a_retry_comes_back_in_its_session_and_a_dead_letter_does_when_it_
 
 
 async def test_the_lock_of_a_session_is_kept_for_work_that_takes_longer(
-    serving: Any, send: Send, eventually: Eventually, peek: Any
+    serving: Any, send: Send, eventually: Eventually, peek: Any, broker: Any
 ) -> None:
+    broker.fail_renewals(1, PATH)  # busy: an answer, so the session is kept and asked for again
     await send(of("acme", 4))
     handler = Slow(5.0)  # two and a half locks
     async with serving(handler):
@@ -164,14 +223,14 @@ async def test_what_a_lost_session_held_is_cancelled_and_comes_back(
     serving: Any, send: Send, eventually: Eventually, broker: Any, peek: Any
 ) -> None:
     begun: list[int] = []
-    ended: list[bool] = []
+    lost: list[bool] = []
 
     async def first_one_hangs(message: BlobCreated, context: Context) -> Outcome:
         begun.append(context.delivery_count)
         try:
             await asyncio.sleep(60 if len(begun) == 1 else 0)
         except asyncio.CancelledError:
-            ended.append(True)
+            lost.append(context.lock_lost.is_set())
             raise
         return done()
 
@@ -181,7 +240,7 @@ async def test_what_a_lost_session_held_is_cancelled_and_comes_back(
         assert broker.detach_links(PATH, "com.microsoft:session-lock-lost") >= 1
         await eventually(lambda: len(begun) == 2)
         await eventually(lambda: not peek(PATH))
-    assert ended == [True]
+    assert lost == [True], "nothing of it may be published any more"
 
 
 async def test_a_stop_finishes_what_is_in_hand_and_gives_the_rest_back(
@@ -202,6 +261,7 @@ async def test_a_stop_finishes_what_is_in_hand_and_gives_the_rest_back(
     await asyncio.wait_for(running, quick.drain_seconds + 8)
 
     assert len(peek(PATH)) == 1, "the long one"
+    await eventually(lambda: not broker.detach_links(PATH), 10)  # nobody waits for a session any more
 
 
 async def test_a_poison_message_is_dead_lettered_and_its_session_goes_on(

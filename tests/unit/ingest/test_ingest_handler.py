@@ -26,7 +26,7 @@ from fusebus.contracts.messages import (
     RunCheck,
 )
 from fusebus.contracts.outcomes import Aside, Done, Outcome, Reject, Retry
-from fusebus.contracts.topology import FEW_UPLOADS
+from fusebus.contracts.topology import FEW_UPLOADS, UPLOAD_SESSIONS
 from fusebus.host import load_settings
 from fusebus.ingest.fairness import Turns
 from fusebus.ingest.handler import Ingest
@@ -476,7 +476,8 @@ async def test_a_floods_event_without_a_lane_lets_others_pass_before_it_is_sent_
         assert isinstance(outcome, Done if number < FEW_UPLOADS else Aside)
     assert held == [NOW + timedelta(seconds=FEW_UPLOADS)]
     alone = bench.upload("in a session")
-    outcome = await ingest(alone, Context(envelope=Envelope(message=alone, session="acme"), enqueued_at=NOW))
+    envelope = Envelope(message=alone, session="acme")
+    outcome = await ingest(alone, Context(envelope=envelope, enqueued_at=NOW, subscription=UPLOAD_SESSIONS))
     assert isinstance(outcome, Done) and len(held) == 1, "nobody else's events wait behind a session's"
     laned = bench.upload("laned")
     outcome = await ingest(laned, Context(envelope=Envelope(message=laned, upload_lane="1"), enqueued_at=NOW))

@@ -21,11 +21,12 @@ from fusebus.bus.liveness import watch_lag
 from fusebus.bus.publisher import Publisher
 from fusebus.bus.queues import QueueWatch
 from fusebus.bus.renewal import RenewalLink
-from fusebus.bus.sessions import SessionLink, Sessions
+from fusebus.bus.session_link import SessionLink
+from fusebus.bus.sessions import Sessions
 from fusebus.bus.settings import BusSettings, ConsumerSettings, SessionSettings
 from fusebus.bus.settlement import Source
 from fusebus.bus.taking_out import Instead, Taken, TakingOut
-from fusebus.bus.worker import Consumer, Limit
+from fusebus.bus.worker import Confirmed, Consumer, Limit
 from fusebus.contracts import topology
 from fusebus.host import metrics_are_read
 
@@ -178,15 +179,14 @@ class Bus:
         """Handle the messages of a subscription with sessions until `stop`, some sessions side by side, then drain.
 
         Each session has the slots of `settings`. Raises ConsumerDead: let it end the process; KeyError for a
-        subscription not in the topology.
+        subscription not in the topology, ValueError for one without sessions.
         """
-        topology.subscription(topic, subscription)
+        if not topology.subscription(topic, subscription).requires_session:
+            raise ValueError(f"{topic}/{subscription} has no sessions: call consume")
         chosen, by_session = settings or ConsumerSettings(), sessions or SessionSettings()
-        source = Source(topic=topic, subscription=subscription)
+        source, confirmed = Source(topic=topic, subscription=subscription), Confirmed()
         of_one = msgspec.structs.replace(
-            chosen,
-            idle_exit_seconds=by_session.empty_seconds,
-            idle_wait_seconds=min(chosen.idle_wait_seconds, by_session.empty_seconds),
+            chosen, idle_exit_seconds=0.0, idle_wait_seconds=min(chosen.idle_wait_seconds, by_session.empty_seconds)
         )
 
         def link() -> SessionLink:
@@ -202,6 +202,7 @@ class Bus:
                 publisher=self._publisher,
                 depth=self.depth,
                 settings=of_one,
+                confirmed=confirmed,
             )
 
         served = Sessions(source, link=link, consumer=consumer, stop=stop, settings=chosen, sessions=by_session)

@@ -20,6 +20,8 @@ class Context:
     delivery_count: int = 0
     """Earlier deliveries that were abandoned or whose lock expired; 0 at first. No sign of a fault of the message."""
     enqueued_at: datetime | None = None
+    subscription: str = ""
+    """Where it was received."""
     lock_lost: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when somebody else may have the message: the handler is cancelled too, a thread may look at this."""
 

@@ -22,3 +22,7 @@ class LockLost(BusError):
 
 class LinkBroken(BusError):
     """The broker did not answer as it should; open the link again. A passing state, never seen outside."""
+
+
+class Busy(LinkBroken):
+    """The broker asked for patience; that is an answer, so the link works."""

@@ -93,6 +93,7 @@ class Handling:
             envelope=envelope,
             delivery_count=message.delivery_count,
             enqueued_at=message.enqueued_at,
+            subscription=self._source.subscription,
             lock_lost=lock.lost,
         )
         now = partial(datetime.now, UTC)

@@ -9,10 +9,15 @@ from typing import Literal
 
 from azure.servicebus import ServiceBusReceivedMessage
 from azure.servicebus.aio import ServiceBusClient, ServiceBusReceiver
-from azure.servicebus.exceptions import MessageLockLostError, MessageNotFoundError, SessionLockLostError
+from azure.servicebus.exceptions import (
+    MessageLockLostError,
+    MessageNotFoundError,
+    ServiceBusServerBusyError,
+    SessionLockLostError,
+)
 
 from fusebus.bus.connection import Connection, close_quietly
-from fusebus.bus.errors import LinkBroken, LockLost
+from fusebus.bus.errors import Busy, LinkBroken, LockLost
 from fusebus.bus.received import Received, received
 from fusebus.bus.settings import BusSettings
 from fusebus.bus.settlement import Complete, DeadLetter, GiveBack, Settlement
@@ -83,6 +88,8 @@ class ReceiveLink:
         started = time.monotonic()
         try:
             found = await receiver.receive_messages(max_message_count=count, max_wait_time=seconds)
+        except ServiceBusServerBusyError as error:
+            raise Busy(f"receiving: {error}") from error
         except Exception as error:
             raise LinkBroken(f"receiving: {error}") from error
         if not found and time.monotonic() - started < seconds * EARLY_SHARE:
@@ -107,6 +114,8 @@ class ReceiveLink:
                     await receiver.abandon_message(message.raw)
         except (MessageLockLostError, MessageNotFoundError, SessionLockLostError) as error:
             raise LockLost(str(error)) from error
+        except ServiceBusServerBusyError as error:
+            raise Busy(f"settling: {error}") from error
         except Exception as error:
             raise LinkBroken(f"settling: {error}") from error
 

@@ -1,4 +1,4 @@
-"""A subscription handled session by session, some at a time: what a session's reader has never waits behind another's.
+"""A subscription handled session by session, some at a time: what a session has never waits behind another's.
 
 Who sends says which messages belong together, and the broker keeps them apart: a supplier's ten are the next available
 session however many another one sent before.
@@ -10,99 +10,28 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
-from contextlib import suppress
-from datetime import datetime
-
-from azure.servicebus import ServiceBusReceivedMessage
-from azure.servicebus.exceptions import OperationTimeoutError, SessionLockLostError
 
 from fusebus.bus.backoff import backoff
-from fusebus.bus.connection import Connection
-from fusebus.bus.errors import ConsumerDead, LinkBroken, LockLost
-from fusebus.bus.link import ReceiveLink
-from fusebus.bus.received import Received, received
-from fusebus.bus.settings import BusSettings, ConsumerSettings, SessionSettings
+from fusebus.bus.errors import ConsumerDead, LinkBroken
+from fusebus.bus.session_link import SessionLink
+from fusebus.bus.settings import ConsumerSettings, SessionSettings
 from fusebus.bus.settlement import Source
 from fusebus.bus.worker import Consumer
 
-log = logging.getLogger(__name__)
-
-
-class SessionLink(ReceiveLink):
-    """A receiver of one session, whichever has messages and no other reader.
-
-    It opens once: what was received of a session can't be settled over the link of another. All its messages have the
-    session's lock, and only this link can renew it: the loop does when it comes round, once for all that ask.
-    """
-
-    reopens = False
-
-    def __init__(
-        self, connection: Connection, topic: str, subscription: str, settings: BusSettings, renew_seconds: float
-    ) -> None:
-        super().__init__(connection, topic, subscription, settings)
-        self._renew_seconds = renew_seconds
-        self._asked: asyncio.Future[datetime] | None = None
-
-    async def accept(self, seconds: float) -> bool:
-        """Wait so long for a session that has messages; whether one came. Raises LinkBroken."""
-        client = self._connection.client(seconds)
-        receiver = self._connection.session_receiver(client, self._topic, self._subscription, seconds)
-        try:
-            await self._attach(client, receiver, seconds + self._settings.open_seconds)
-        except LinkBroken as error:
-            if isinstance(error.__cause__, OperationTimeoutError):
-                return False
-            raise
-        return True
-
-    async def open(self) -> None:
-        """Never again. Raises LinkBroken."""
-        raise LinkBroken("the session is over")
-
-    async def renew(self, message: ServiceBusReceivedMessage) -> datetime:
-        """The new end of the session's lock, once the loop has come round. Raises LockLost or LinkBroken."""
-        if self._asked is None:
-            self._asked = asyncio.get_running_loop().create_future()
-        return await asyncio.shield(self._asked)
-
-    async def look_after(self) -> None:
-        """Renew the lock if any message's keeper asked. Raises LinkBroken."""
-        asked, self._asked, receiver = self._asked, None, self._receiver
-        if asked is None or receiver is None:
-            return
-        try:
-            async with asyncio.timeout(self._renew_seconds):
-                asked.set_result(await receiver.session.renew_lock())
-        except SessionLockLostError as error:
-            asked.set_exception(LockLost(str(error)))
-        except Exception as error:
-            asked.set_exception(LinkBroken(f"renewal: {error!r}"))
-        if (failed := asked.exception()) is not None:  # looked at, or asyncio would complain where nobody waits
-            raise LinkBroken(f"the session is lost: {failed}") from failed
-
-    async def close(self) -> None:
-        """Let the session go, with what of it is not settled."""
-        if self._asked is not None:
-            self._asked.cancel()
-        await super().close()
-
-    def _received(self, message: ServiceBusReceivedMessage) -> Received:
-        locked_until = None if self._receiver is None else self._receiver.session.locked_until_utc
-        return received(message, locked_until)
-
-
-TURN_POLL_SECONDS = 0.2
-CANCEL_POLL_SECONDS = 0.5
+LOOK_SECONDS = 0.1  # between two looks at a session that is served
+CANCEL_AGAIN_SECONDS = 2.0  # longer than closing a link takes
 
 MakeConsumer = Callable[[SessionLink, asyncio.Event], Consumer]
 """The consumer of one session; it ends when the event is set."""
+
+log = logging.getLogger(__name__)
 
 
 class Sessions:
     """Serves the sessions of a subscription until stopped, each by a consumer of its own.
 
-    A session is let go when it is empty, and after its turn where all places are taken: others may wait then.
+    A session is let go when it is empty. Where all places are taken others may wait, so the one held longest gets no
+    more after a while, and goes when what is in hand is done: one at a time, and the next only where that helped.
     """
 
     def __init__(
@@ -120,15 +49,16 @@ class Sessions:
         self._ended = asyncio.Event()
         self._turnstile = asyncio.Semaphore(sessions.accepting)
         self._accepting: dict[SessionLink, float] = {}  # since when
-        self._consumers: set[Consumer] = set()
-        self._failures = 0  # to accept, in a row
+        self._serving: dict[Consumer, float] = {}  # since when, the longest first
+        self._leaving: dict[Consumer, float] = {}  # likewise: they get no more
+        self._failures = 0  # to accept a session that has something, in a row
         self._broken_since: float | None = None
 
     def is_alive(self) -> bool:
         """Whether all its loops still come round."""
         oldest = time.monotonic() - self._sessions.accept_seconds - self._settings.turn_seconds
         accepting = all(since >= oldest for since in self._accepting.values())
-        return accepting and all(consumer.is_alive() for consumer in self._consumers)
+        return accepting and all(consumer.is_alive() for consumer in self._serving)
 
     async def run(self) -> None:
         """Serve until stopped; whatever ends it, finish or give back what is in hand. Raises ConsumerDead."""
@@ -148,13 +78,28 @@ class Sessions:
     async def _serve_sessions(self) -> None:
         while not self._ended.is_set():
             async with self._turnstile:
-                link = await self._accepted()
+                link = None if self._ended.is_set() else await self._accepted()
             if link is not None:
                 await self._serve(link)
 
+    # A session, if there is one.
+
     async def _accepted(self) -> SessionLink | None:
         """The next session that has messages; None where none came in time, or the end did."""
-        link = self._link()
+        link, began = self._link(), time.monotonic()
+        try:
+            found = await self._accept(link)
+        except LinkBroken as error:
+            await self._wait_after_failure(f"no session could be accepted: {error}")
+            return None
+        if found:
+            return link
+        if time.monotonic() - began < self._sessions.accept_seconds / 2:  # it did not wait as it was asked to
+            await self._rest(self._settings.rebuild_backoff_seconds)
+        return None
+
+    async def _accept(self, link: SessionLink) -> bool:
+        """Raises LinkBroken."""
         accepting = asyncio.create_task(link.accept(self._sessions.accept_seconds))
         ended = asyncio.create_task(self._ended.wait())
         self._accepting[link] = time.monotonic()
@@ -162,54 +107,70 @@ class Sessions:
             await asyncio.wait({accepting, ended}, return_when=asyncio.FIRST_COMPLETED)
             while not accepting.done():
                 accepting.cancel()  # again where the SDK lost it: its `wait_for` may end just then
-                await asyncio.wait({accepting}, timeout=CANCEL_POLL_SECONDS)
-            found = accepting.result()
-        except LinkBroken as error:
-            await self._wait_after(error, ended)
-            return None
-        except asyncio.CancelledError:
-            if not self._ended.is_set():
-                raise
-            return None
+                await asyncio.wait({accepting}, timeout=CANCEL_AGAIN_SECONDS)
+            return not accepting.cancelled() and accepting.result()
         finally:
             ended.cancel()
             del self._accepting[link]
-        self._failures, self._broken_since = 0, None
-        return link if found else None
 
-    async def _wait_after(self, error: LinkBroken, ended: asyncio.Task[bool]) -> None:
+    async def _wait_after_failure(self, reason: str) -> None:
+        """Raises ConsumerDead where it has been so for long, and no session is served."""
         now = time.monotonic()
         self._failures += 1
         self._broken_since = self._broken_since or now
-        log.warning("%s: no session could be accepted, %d in a row: %s", self._name, self._failures, error)
-        if now - self._broken_since >= self._settings.stall_seconds:
-            raise ConsumerDead(f"{self._name}: no session for {now - self._broken_since:.0f} s: {error}") from error
+        log.warning("%s: %d in a row: %s", self._name, self._failures, reason)
+        if now - self._broken_since >= self._settings.stall_seconds and not self._serving:
+            raise ConsumerDead(f"{self._name}: no session for {now - self._broken_since:.0f} s: {reason}")
         first, most = self._settings.rebuild_backoff_seconds, self._settings.rebuild_backoff_most_seconds
-        await asyncio.wait({ended}, timeout=backoff(self._failures, first, most))
+        await self._rest(backoff(1 + self._failures // self._sessions.accepting, first, most))
+
+    async def _rest(self, seconds: float) -> None:
+        ended = asyncio.create_task(self._ended.wait())
+        await asyncio.wait({ended}, timeout=seconds)
+        ended.cancel()
+
+    # A session's time.
 
     async def _serve(self, link: SessionLink) -> None:
-        """Until the session is empty, or its turn is over."""
+        """Until it is empty, lost or has to go."""
         over = asyncio.Event()
         consumer = self._consumer(link, over)
-        self._consumers.add(consumer)
-        turn = asyncio.create_task(self._end_turn(over))
+        self._serving[consumer] = time.monotonic()
+        watching = asyncio.create_task(self._watch(consumer, over))
         try:
             await consumer.run()
         finally:
-            turn.cancel()
-            self._consumers.discard(consumer)
+            watching.cancel()
+            del self._serving[consumer]
+            self._leaving.pop(consumer, None)
+        if not consumer.counts["received"] and not self._ended.is_set():
+            await self._wait_after_failure("a session that was accepted delivered nothing")
 
-    async def _end_turn(self, over: asyncio.Event) -> None:
-        """Set the event when the session has had its turn and nobody is left who could accept another, or at the end.
+    async def _watch(self, consumer: Consumer, over: asyncio.Event) -> None:
+        """Set the event when the session is empty or the end has come; meanwhile say when it gets no more."""
+        while not self._ended.is_set():
+            most = self._sessions.empty_seconds
+            if consumer.counts["received"]:
+                self._failures, self._broken_since = 0, None
+            else:
+                most = self._sessions.first_seconds
+            if consumer.idle_seconds >= most or (consumer in self._leaving and not consumer.in_hand):
+                break
+            if self._has_to_go(consumer):
+                self._leaving[consumer], consumer.room = time.monotonic(), _no_room
+            await self._rest(LOOK_SECONDS)
+        over.set()
 
-        While somebody waits for a session, no session waits for a reader.
-        """
-        left = self._sessions.turn_seconds
-        while True:
-            with suppress(TimeoutError):
-                async with asyncio.timeout(left):
-                    await self._ended.wait()
-            if self._ended.is_set() or not self._accepting:
-                over.set()
-                return
-            left = TURN_POLL_SECONDS
+    def _has_to_go(self, consumer: Consumer) -> bool:
+        """While somebody waits for a session, no session waits for a reader."""
+        if self._accepting or len(self._serving) < self._sessions.most:
+            return False
+        recently = time.monotonic() - self._sessions.hold_seconds
+        if any(since > recently for since in self._leaving.values()):
+            return False
+        longest = next((one for one in self._serving if one not in self._leaving), None)
+        return consumer is longest and self._serving[consumer] <= recently
+
+
+def _no_room(slots: int) -> int:
+    return 0

@@ -157,6 +157,13 @@ class SessionSettings(msgspec.Struct, frozen=True, kw_only=True):
     empty_seconds: Annotated[
         float, Meta(gt=0, le=10, description="A session is let go when nothing came of it for so long.")
     ] = 0.3
-    turn_seconds: Annotated[
-        float, Meta(gt=0, description="While all places are taken, a session is let go after so long: others may wait.")
+    first_seconds: Annotated[
+        float, Meta(gt=0, description="An accepted session has messages: so long its first one may take.")
+    ] = 10.0
+    hold_seconds: Annotated[
+        float,
+        Meta(
+            gt=0,
+            description="While all places are taken, the session held longest gets no more after so long and goes.",
+        ),
     ] = 5.0

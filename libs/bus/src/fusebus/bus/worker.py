@@ -20,7 +20,7 @@ from fusebus.bus.administration import Depth
 from fusebus.bus.backoff import backoff
 from fusebus.bus.context import Handler
 from fusebus.bus.counts import Counts
-from fusebus.bus.errors import ConsumerDead, LinkBroken, LockLost
+from fusebus.bus.errors import Busy, ConsumerDead, LinkBroken, LockLost
 from fusebus.bus.handling import Handling
 from fusebus.bus.link import ReceiveLink
 from fusebus.bus.liveness import Finding, judge
@@ -35,6 +35,9 @@ log = logging.getLogger(__name__)
 
 Limit = Callable[[float], int]
 """How many messages may be in hand now, given the longest lock seen in seconds (0: none yet)."""
+
+Confirmed = OrderedDict[tuple[int, str], None]
+"""Sequence number and id of messages that were completed, the newest last."""
 
 
 @dataclass(eq=False)
@@ -64,10 +67,12 @@ class Consumer:
         settings: ConsumerSettings,
         limit: Limit | None = None,
         ready: asyncio.Event | None = None,
+        confirmed: Confirmed | None = None,
     ) -> None:
         """`limit` is asked before each receive; it can only lower `settings.slots`, to 1 at the least.
 
-        Until `ready` is set the link is opened, but nothing is received.
+        Until `ready` is set the link is opened, but nothing is received. `confirmed` is given where several consumers
+        of a subscription have it in common.
         """
         self._source = source
         self._name = source.name
@@ -81,7 +86,7 @@ class Consumer:
         self._work: set[Work] = set()
         self._draining = False
         self._longest_lock = 0.0
-        self._confirmed: OrderedDict[tuple[int, str], None] = OrderedDict()
+        self._confirmed: Confirmed = OrderedDict() if confirmed is None else confirmed
         self._turned = self._worked = self._hungry_since = time.monotonic()
         self._rebuilt = False  # since the last message, because none came
         self._failures = 0  # of the link, in a row
@@ -108,7 +113,7 @@ class Consumer:
     async def run(self) -> None:
         """Consume until stopped or idle; whatever ends it, finish or give back what is in hand. Raises ConsumerDead."""
         self._turned = self._worked = self._hungry_since = time.monotonic()
-        level = logging.INFO if self._link.reopens else logging.DEBUG  # a session is a moment's work
+        level = logging.INFO if self._link.reopens else logging.DEBUG  # of a session the others tell
         log.log(level, "consuming %s with %d slots", self._name, self._settings.slots)
         try:
             await self._consume()
@@ -133,6 +138,8 @@ class Consumer:
                 await self._wait_until_ready(self._ready)
                 continue
             await self._settle_finished()
+            if not self._link.is_open:
+                continue
             if (free := self._slots() - len(self._work)) > 0:
                 await self._receive(free)
                 await self._check_progress()
@@ -301,11 +308,20 @@ class Consumer:
         self._failures += 1
         self._broken_since = self._broken_since or now
         log.warning("%s: the link broke, %d in a row: %s", self._name, self._failures, error)
+        if not self._link.reopens:
+            if isinstance(error, Busy) and now - self._broken_since < self._settings.stall_seconds:
+                first, most = self._settings.rebuild_backoff_seconds, self._settings.rebuild_backoff_most_seconds
+                await self._unless_stopped(asyncio.sleep(backoff(self._failures, first, most)))
+                return
+            for work in self._work:  # others may have them as soon as it is closed
+                work.lock.lost.set()
         await self._link.close()
         if now - self._broken_since >= self._settings.stall_seconds:
             raise ConsumerDead(f"{self._name}: no working link for {now - self._broken_since:.0f} s: {error}")
 
     async def _check_progress(self) -> None:
+        if not self._link.reopens:  # what others' sessions have says nothing of this one
+            return
         hungry = time.monotonic() - self._hungry_since
         if hungry < self._settings.stall_seconds or not self._link.is_open:
             return

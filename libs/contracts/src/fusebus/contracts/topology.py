@@ -107,7 +107,7 @@ def upload_subscription(lane: str) -> str:
 
 
 UPLOAD_SUBSCRIPTIONS = ("ingest", *(upload_subscription(str(lane)) for lane in range(len(UPLOAD_LANES))))
-"""Without that of ASIDE."""
+"""Without those of ASIDE and of sessions."""
 UPLOAD_SESSIONS = upload_subscription("sessions")
 """Where events wait that come with a session, which is their supplier: the broker keeps suppliers apart there."""
 

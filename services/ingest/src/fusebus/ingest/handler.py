@@ -12,7 +12,7 @@ from fusebus.blobs import StorageUnavailable
 from fusebus.bus import Context, Lately
 from fusebus.contracts.messages import BlobCreated, JobKind, ReleaseRun, StorageEvents
 from fusebus.contracts.outcomes import Aside, Done, Outcome, Outgoing, Reject, done, retry
-from fusebus.contracts.topology import FEW_UPLOADS, upload_lane
+from fusebus.contracts.topology import FEW_UPLOADS, UPLOAD_SESSIONS, upload_lane
 from fusebus.host import log_fields
 from fusebus.ingest import announcement, policy, telemetry
 from fusebus.ingest.admission import Admission
@@ -83,7 +83,7 @@ class Ingest:
         lane = context.envelope.upload_lane
         if lane is None:
             lane = upload_lane(sent := self.arrived.add(place.supplier))
-            if sent > FEW_UPLOADS and context.envelope.session is None:
+            if sent > FEW_UPLOADS and context.subscription != UPLOAD_SESSIONS:
                 if self.overtaking is not None:
                     await self.overtaking.let_pass(context.enqueued_at)
                 return Aside(lane=lane, reason="this supplier sent many lately")
