@@ -1,7 +1,7 @@
 """A flood of one supplier beside another's ten uploads: how long the ten take, alone and behind the flood.
 
     python tests/benchmarks/ingest_flood_bench.py [--flood 10000] [--events sweep|grid|sessions] [--per-second 0]
-        [--megapixels 0.3] [--tries 3] [--leave] [--out FILE]
+        [--megapixels 0.3] [--tries 3] [--leave] [--suppliers 0] [--each 1] [--out FILE]
 
 Real Azurite (in memory), real broker and the real service as a process, all on the same two cores. The ten are sent and
 timed alone, then with the flood's events before them, and once more while these are still worked on: from when the last
@@ -9,6 +9,9 @@ of the photos is in storage, and their events are sent, to the last of the ten t
 with their lane, as ingest itself sends them; `grid`: without, as Event Grid does; `sessions`: as it does where each
 supplier has an event subscription of its own, which sets the session. `--per-second`: how fast the flood's
 events come; 0: all at once, then the ten. Small photos are the harder case: the ten's own time is short.
+
+With `--suppliers` there is no flood and no mark: so many suppliers send `--each` photos at once, and what counts is how
+many photos a second are announced until the last one's last is.
 """
 
 from __future__ import annotations
@@ -51,6 +54,7 @@ PACED_SECONDS = 5.0  # of such a flood before the ten
 PAINTED = 10
 SIZES = {0.3: (640, 480), 2.0: (1600, 1200)}
 """By megapixels."""
+SETTLE_SECONDS = 2.0  # between two tries: what ingest held is let go
 LIMIT_SECONDS = 3600.0
 
 
@@ -201,24 +205,54 @@ async def measure(
     }
 
 
+async def measure_many(suppliers: int, each: int, how: str, tries: int, megapixels: float) -> dict[str, Any]:
+    """Photos a second of many suppliers that send a few each, all at once."""
+    files, seconds = photos(SIZES[megapixels]), []
+    async with rig() as services, ingest(services) as announced, sending(services, how) as send:
+        await send(await upload(services, "first", files, FEW))
+        await announced.wait("first", FEW)
+        for attempt in range(tries):
+            names = [f"few-{attempt}-{number}" for number in range(suppliers)]
+            events = [await upload(services, name, files, each) for name in names]
+            began = time.monotonic()
+            await send([event for round_of_all in zip(*events, strict=True) for event in round_of_all])
+            seconds.append(max([await announced.wait(name, each) for name in names]) - began)
+            await asyncio.sleep(SETTLE_SECONDS)
+    return {
+        "events": how,
+        "megapixels": megapixels,
+        "suppliers": suppliers,
+        "each": each,
+        "seconds": [round(one, 2) for one in seconds],
+        "photos_per_second": [round(suppliers * each / one, 1) for one in seconds],
+    }
+
+
 def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("--flood", type=int, default=10_000)
     arguments.add_argument("--events", choices=["sweep", "grid", "sessions"], default="sweep")
     arguments.add_argument("--per-second", type=float, default=0.0, help="of the flood's events; 0: all at once")
     arguments.add_argument("--megapixels", type=float, choices=sorted(SIZES), default=0.3, help="of the photos")
-    arguments.add_argument("--tries", type=int, default=3, help="how often the ten are timed alone")
+    arguments.add_argument("--tries", type=int, default=3, help="how often the ten are timed alone, or the many")
     arguments.add_argument(
         "--leave", action="store_true", help="end when the tens are done, whatever the flood has left"
     )
+    arguments.add_argument("--suppliers", type=int, default=0, help="no flood: so many send --each photos at once")
+    arguments.add_argument("--each", type=int, default=1)
     arguments.add_argument("--out", type=Path)
     chosen = arguments.parse_args()
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:CORES])
-    found = asyncio.run(
-        measure(chosen.flood, chosen.events, chosen.per_second, chosen.tries, chosen.leave, chosen.megapixels)
-    )
+    if chosen.suppliers:
+        many = measure_many(chosen.suppliers, chosen.each, chosen.events, chosen.tries, chosen.megapixels)
+        found = asyncio.run(many)
+    else:
+        found = asyncio.run(
+            measure(chosen.flood, chosen.events, chosen.per_second, chosen.tries, chosen.leave, chosen.megapixels)
+        )
     print(msgspec.json.format(msgspec.json.encode(found), indent=1).decode())
-    print(f"{'reached' if max(found['times']) <= MARK else 'MISSED '}  at most {MARK:g} times as long as alone")
+    if not chosen.suppliers:
+        print(f"{'reached' if max(found['times']) <= MARK else 'MISSED '}  at most {MARK:g} times as long as alone")
     if chosen.out:
         chosen.out.write_bytes(msgspec.json.format(msgspec.json.encode(found), indent=1) + b"\n")
 
