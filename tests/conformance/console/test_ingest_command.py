@@ -124,6 +124,6 @@ def test_a_supplier_without_a_container_and_a_broken_address_are_errors_in_words
     run: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     nobody = run("--supplier", "no-such-supplier")
-    assert (nobody.exit_code, "there is no container in-no-such-supplier" in nobody.output) == (1, True)
+    assert (nobody.exit_code, "there is no container in-no-such-supplier" in nobody.output) == (2, True)
     monkeypatch.setenv("FUSEBUS_LEDGER_TABLE_PREFIX", "other")
     assert (run().exit_code, "does not exist" in run().output) == (1, True)

@@ -17,9 +17,9 @@ from fusebus.bus.session_link import SessionLink
 from fusebus.bus.settings import ConsumerSettings, SessionSettings
 from fusebus.bus.settlement import Source
 from fusebus.bus.worker import Consumer
+from fusebus.host import until_stopped
 
 LOOK_SECONDS = 0.1  # between two looks at a session that is served
-CANCEL_AGAIN_SECONDS = 2.0  # longer than closing a link takes
 
 MakeConsumer = Callable[[SessionLink, asyncio.Event], Consumer]
 """The consumer of one session; it ends when the event is set."""
@@ -100,17 +100,10 @@ class Sessions:
 
     async def _accept(self, link: SessionLink) -> bool:
         """Raises LinkBroken."""
-        accepting = asyncio.create_task(link.accept(self._sessions.accept_seconds))
-        ended = asyncio.create_task(self._ended.wait())
         self._accepting[link] = time.monotonic()
         try:
-            await asyncio.wait({accepting, ended}, return_when=asyncio.FIRST_COMPLETED)
-            while not accepting.done():
-                accepting.cancel()  # again where the SDK lost it: its `wait_for` may end just then
-                await asyncio.wait({accepting}, timeout=CANCEL_AGAIN_SECONDS)
-            return not accepting.cancelled() and accepting.result()
+            return bool(await until_stopped(link.accept(self._sessions.accept_seconds), self._ended))
         finally:
-            ended.cancel()
             del self._accepting[link]
 
     async def _wait_after_failure(self, reason: str) -> None:

@@ -9,7 +9,7 @@ import asyncio
 import logging
 import time
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -30,6 +30,7 @@ from fusebus.bus.renewal import Lock, Renewals, keep_lock
 from fusebus.bus.settings import ConsumerSettings
 from fusebus.bus.settlement import Complete, DeadLetter, GiveBack, Settlement, Source
 from fusebus.bus.tracing import settle_span
+from fusebus.host import until_stopped
 
 log = logging.getLogger(__name__)
 
@@ -192,7 +193,7 @@ class Consumer:
             with suppress(TimeoutError):
                 await asyncio.wait_for(ready.wait(), self._settings.idle_wait_seconds)
 
-        await self._unless_stopped(wait())
+        await until_stopped(wait(), self._stop)
         self._worked = self._hungry_since = time.monotonic()
 
     async def _wait_for_work(self, seconds: float) -> None:
@@ -281,27 +282,15 @@ class Consumer:
             wait = backoff(
                 self._failures - 1, self._settings.rebuild_backoff_seconds, self._settings.rebuild_backoff_most_seconds
             )
-            await self._unless_stopped(asyncio.sleep(wait))
+            await until_stopped(asyncio.sleep(wait), self._stop)
         try:
-            await self._unless_stopped(self._link.open())
+            await until_stopped(self._link.open(), self._stop)
         except LinkBroken as error:
             await self._break_link(error)
         else:
             self._worked = time.monotonic()
             if self._failures and self._link.is_open:
                 self.counts.add("rebuilt")
-
-    async def _unless_stopped(self, work: Coroutine[Any, Any, None]) -> None:
-        """Do it, or as much of it as is done when the stop comes."""
-        doing = asyncio.create_task(work)
-        stopped = asyncio.create_task(self._stop.wait())
-        try:
-            await asyncio.wait({doing, stopped}, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            stopped.cancel()
-            doing.cancel()
-        with suppress(asyncio.CancelledError):
-            await doing
 
     async def _break_link(self, error: Exception) -> None:
         now = time.monotonic()
@@ -311,7 +300,7 @@ class Consumer:
         if not self._link.reopens:
             if isinstance(error, Busy) and now - self._broken_since < self._settings.stall_seconds:
                 first, most = self._settings.rebuild_backoff_seconds, self._settings.rebuild_backoff_most_seconds
-                await self._unless_stopped(asyncio.sleep(backoff(self._failures, first, most)))
+                await until_stopped(asyncio.sleep(backoff(self._failures, first, most)), self._stop)
                 return
             for work in self._work:  # others may have them as soon as it is closed
                 work.lock.lost.set()

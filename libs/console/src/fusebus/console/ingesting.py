@@ -38,7 +38,8 @@ def ingest(since: str, supplier: str | None, dry_run: bool, as_json: bool, setti
     \b
     Example: fusebus ingest --since 6h --supplier acme --dry-run
     Exit codes: 0 nothing is missing any more (with --dry-run: looked everywhere), 1 storage, ledger or bus could not
-                be reached, 2 usage, 3 announced what was found, but not everything could be listed.
+                be reached, 2 usage (an unknown supplier too), 3 announced what was found, but not everything could be
+                listed.
     """
     now = datetime.now(UTC)
     try:
@@ -63,7 +64,8 @@ async def _search(
     async with Blobs(settings.blobs) as blobs, Ledger(settings.ledger) as ledger, Bus(settings.bus) as bus:
         for container in containers:
             if not await blobs.container_exists(container):
-                raise StorageError(f"there is no container {container}")
+                hint = "fusebus supplier list names all"
+                raise click.UsageError(f"no such supplier: there is no container {container} ({hint})")
         outbox = None if dry_run else bus.publisher()
         return await search(blobs, ledger, outbox, since=since, now=now, containers=containers)
 

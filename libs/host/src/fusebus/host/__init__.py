@@ -6,6 +6,7 @@ from fusebus.host.logs import log_fields
 from fusebus.host.proxies import environment_has_proxies
 from fusebus.host.redaction import redact
 from fusebus.host.settings import Secret, SettingsError, describe_settings, environment_for_people, load_settings
+from fusebus.host.stopping import until_stopped
 from fusebus.host.telemetry import metrics_are_read
 
 __all__ = [
@@ -22,4 +23,5 @@ __all__ = [
     "metrics_are_read",
     "redact",
     "run_service",
+    "until_stopped",
 ]

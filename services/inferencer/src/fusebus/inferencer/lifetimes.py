@@ -14,6 +14,7 @@ from fusebus.blobs import Blobs
 from fusebus.bus import Bus
 from fusebus.contracts.messages import JobKind
 from fusebus.contracts.topology import image_subscriptions
+from fusebus.host import until_stopped
 from fusebus.inferencer import eviction
 from fusebus.inferencer.backends.providers import Accelerator
 from fusebus.inferencer.following import Follower
@@ -124,23 +125,10 @@ async def serving_models(
         publish=bus.publisher().publish,
         worker=worker,
     )
-    await _unless_stopped(follower.start(), stop)
+    await until_stopped(follower.start(), stop)
     watch = asyncio.create_task(follower.follow(settings.models.watch_seconds))
     try:
         yield
     finally:
         watch.cancel()
         await asyncio.gather(watch, return_exceptions=True)
-
-
-async def _unless_stopped(work: Coroutine[Any, Any, None], stop: asyncio.Event) -> None:
-    """Until the work or the process is to end: a large model may take minutes to load."""
-    task, stopped = asyncio.create_task(work), asyncio.create_task(stop.wait())
-    try:
-        await asyncio.wait({task, stopped}, return_when=asyncio.FIRST_COMPLETED)
-        if task.done():
-            task.result()
-    finally:
-        stopped.cancel()
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)

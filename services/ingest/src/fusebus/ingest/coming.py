@@ -13,6 +13,7 @@ from datetime import UTC, datetime, timedelta
 from typing import NamedTuple, Protocol
 
 from fusebus.contracts.messages import JobKind
+from fusebus.host import until_stopped
 from fusebus.ingest.settings import IngestSettings
 from fusebus.ledger import LedgerError, RunRow, RunState, UploadRow, Window
 
@@ -93,14 +94,7 @@ class Coming:
 
     async def run(self, stop: asyncio.Event) -> None:
         """Until `stop`, which breaks off what storage does not answer; then what changed last is told too."""
-        rounds, stopped = asyncio.create_task(self._rounds()), asyncio.create_task(stop.wait())
-        try:
-            await asyncio.wait({rounds, stopped}, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            rounds.cancel()
-            stopped.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await rounds
+        await until_stopped(self._rounds(), stop)
         with contextlib.suppress(TimeoutError):  # the next start counts all runs
             async with asyncio.timeout(LAST_WORD_SECONDS):
                 await self.tell()

@@ -16,6 +16,7 @@ from datetime import datetime
 
 from fusebus.bus import Lately
 from fusebus.contracts.topology import FEW_UPLOADS
+from fusebus.host import until_stopped
 from fusebus.ingest.fairness import Turns
 from fusebus.ingest.settings import IngestSettings
 
@@ -64,14 +65,7 @@ class Overtaking:
 
     async def run(self, stop: asyncio.Event) -> None:
         """Search whenever an event waited too long, until `stop`, which breaks off a search."""
-        searching, stopped = asyncio.create_task(self._searches()), asyncio.create_task(stop.wait())
-        try:
-            await asyncio.wait({searching, stopped}, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            searching.cancel()
-            stopped.cancel()
-        with suppress(asyncio.CancelledError):
-            await searching
+        await until_stopped(self._searches(), stop)
 
     async def _searches(self) -> None:
         while True:

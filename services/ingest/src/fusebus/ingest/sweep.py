@@ -19,6 +19,7 @@ from fusebus.bus import PublishFailed
 from fusebus.contracts import identity
 from fusebus.contracts.outcomes import Outgoing
 from fusebus.contracts.topology import FEW_UPLOADS
+from fusebus.host import until_stopped
 from fusebus.ingest.policy import is_due, old_enough, supplier_of
 from fusebus.ingest.settings import IngestSettings
 from fusebus.ledger import Entered, LedgerError
@@ -82,14 +83,7 @@ class Sweep:
 
     async def run(self, stop: asyncio.Event) -> None:
         """Search again and again until `stop`, which breaks off a search: a restart announces what is missing."""
-        rounds, stopped = asyncio.create_task(self._rounds()), asyncio.create_task(stop.wait())
-        try:
-            await asyncio.wait({rounds, stopped}, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            rounds.cancel()
-            stopped.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await rounds
+        await until_stopped(self._rounds(), stop)
 
     async def _rounds(self) -> None:
         while self.settings.sweep_interval_seconds:
