@@ -2,7 +2,7 @@ import asyncio
 
 import pytest
 
-from fusebus.inferencer.stages import Closed, Places, Stage, Stages
+from fusebus.inferencer.stages import Closed, Passage, Places, Stage, Stages
 from fusebus.inferencer.urgency import Urgency
 
 
@@ -64,7 +64,7 @@ async def test_a_full_model_keeps_the_next_picture_from_being_decoded_and_downlo
     go_on = asyncio.Event()
 
     async def image(number: int) -> None:
-        with stages.passage(urgency(number)) as passage:
+        with Passage(urgency(number)) as passage:
             for stage in stages:
                 await passage.into(stage)
                 if stage is stages.model:
@@ -83,7 +83,7 @@ async def test_what_fails_anywhere_leaves_its_place_to_the_others() -> None:
     stages = Stages(Places(downloads=1, decoding=1, model=1, annotating=1, uploads=1))
 
     async def image(number: int) -> None:
-        with stages.passage(urgency(number)) as passage:
+        with Passage(urgency(number)) as passage:
             for at, stage in enumerate(stages):
                 await passage.into(stage)
                 await asyncio.sleep(0)
@@ -97,7 +97,7 @@ async def test_what_fails_anywhere_leaves_its_place_to_the_others() -> None:
 
 async def test_closing_lets_those_inside_go_on_and_nobody_in() -> None:
     stages = Stages(Places(downloads=1))
-    with stages.passage(urgency(0)) as begun:
+    with Passage(urgency(0)) as begun:
         await begun.into(stages.download)
         waiting = asyncio.create_task(stages.download.enter(urgency(1)))
         await settle()
@@ -110,3 +110,42 @@ async def test_closing_lets_those_inside_go_on_and_nobody_in() -> None:
         await begun.into(stages.upload)
     assert [lap.stage for lap in begun.laps] == ["download", "decode", "upload"]
     assert all(lap.asked <= lap.began <= lap.ended for lap in begun.laps)
+
+
+async def test_patience_ends_in_the_order_of_its_ends_and_takes_no_place() -> None:
+    stage = Stage("download", 1)
+    await stage.enter(urgency(0))
+    ended: list[str] = []
+
+    async def impatient(name: str, number: int, seconds: float) -> None:
+        with pytest.raises(TimeoutError, match="no place in the stage download"):
+            await stage.enter(urgency(number), seconds)
+        ended.append(name)
+
+    long = asyncio.create_task(impatient("long", 1, 0.06))
+    short = asyncio.create_task(impatient("short", 2, 0.02))  # moves the timer to an earlier time
+    endless = asyncio.create_task(stage.enter(urgency(3)))
+    async with asyncio.timeout(10):
+        await asyncio.gather(long, short)
+    assert ended == ["short", "long"]
+    assert (stage.inside, stage.waiting, endless.done()) == (1, 1, False)
+    stage.leave()
+    await endless
+    assert (stage.inside, stage.waiting) == (1, 0)
+
+
+async def test_who_got_a_place_in_time_keeps_it() -> None:
+    stage = Stage("download", 1)
+    await stage.enter(urgency(0))
+    waiting = asyncio.create_task(stage.enter(urgency(1), 0.02))
+    await settle()
+    stage.leave()
+    await waiting
+    late = asyncio.create_task(stage.enter(urgency(2), 0.05))
+    await asyncio.sleep(0.03)  # the timer of the one before has come
+    assert (stage.inside, stage.waiting) == (1, 1)
+    async with asyncio.timeout(10):
+        with pytest.raises(TimeoutError):
+            await late
+    stage.leave()
+    assert (stage.inside, stage.waiting) == (0, 0)

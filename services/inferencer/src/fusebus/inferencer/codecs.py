@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import NamedTuple, ParamSpec, Self, TypeVar
+from typing import Any, NamedTuple, ParamSpec, Self, TypeVar
 
 import cv2
 import numpy as np
@@ -87,9 +87,9 @@ class Codecs:
         """Load what the first picture needs (libvips, a font: 0.2 s) while nobody waits for it."""
         await self.run((0, ordinary()), _warm_up)
 
-    async def run(self, rank: Rank, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    def run(self, rank: Rank, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, T]:
         """The function's result; raises what it raises. Of what waits, the smallest rank goes first."""
-        return await self._team.run(rank, partial(function, *args, **kwargs))
+        return self._team.run(rank, partial(function, *args, **kwargs))
 
 
 def _warm_up() -> None:

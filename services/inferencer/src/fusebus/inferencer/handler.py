@@ -92,7 +92,7 @@ class Detect:
             try:
                 if work.model and (final := await self._found(work)) is not None:
                     return done(final)
-                with self.stages.passage(urgency_of(work)) as passage:
+                with Passage(urgency_of(work)) as passage:
                     await self._begin(passage)
                     with self.models.lease(work.image_id, work.model) as model:  # one version from first step to last
                         final = await self._analyse(work, model, passage)
@@ -135,8 +135,7 @@ class Detect:
     async def _begin(self, passage: Passage) -> None:
         """A place to begin in. Raises Closed, _Overtaken."""
         try:
-            async with asyncio.timeout(self.patience_seconds):
-                await passage.into(self.stages.download)
+            await passage.into(self.stages.download, self.patience_seconds)
         except TimeoutError as error:
             raise _Overtaken from error
 

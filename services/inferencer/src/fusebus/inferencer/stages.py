@@ -8,17 +8,26 @@ from __future__ import annotations
 
 import asyncio
 import heapq
+import math
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 from fusebus.inferencer.urgency import Urgency
 
 
 class Closed(Exception):
     """The process stops: what was not begun is given back."""
+
+
+class Turn(NamedTuple):
+    """One image in front of a stage."""
+
+    urgency: Urgency
+    place: asyncio.Future[None]
+    until: float
+    """When its patience ends, by the loop's clock."""
 
 
 class Stage:
@@ -30,12 +39,14 @@ class Stage:
         self.inside = 0
         """Places that are taken."""
         self._closed = False
-        self._waiting: list[tuple[Urgency, asyncio.Future[None]]] = []
+        self._waiting: list[Turn] = []
+        self._timer: asyncio.TimerHandle | None = None
+        """One for all that wait: a timer for each image would cost a tenth of its whole way through the stages."""
 
     @property
     def waiting(self) -> int:
         """Images in front of it."""
-        return sum(not turn.done() for _, turn in self._waiting)
+        return sum(not turn.place.done() for turn in self._waiting)
 
     def take(self) -> bool:
         """A place at once, if there is one. Raises Closed."""
@@ -46,35 +57,56 @@ class Stage:
         self.inside += 1
         return True
 
-    async def enter(self, urgency: Urgency) -> None:
-        """Returns with a place, which `leave` gives to the next one. Raises Closed."""
+    async def enter(self, urgency: Urgency, patience: float = math.inf) -> None:
+        """Returns with a place, which `leave` gives to the next one.
+
+        Raises Closed; TimeoutError after `patience` seconds without a place.
+        """
         if self.take():
             return
-        turn = asyncio.get_running_loop().create_future()
-        heapq.heappush(self._waiting, (urgency, turn))
+        loop = asyncio.get_running_loop()
+        turn = Turn(urgency, loop.create_future(), loop.time() + patience)
+        heapq.heappush(self._waiting, turn)
+        self._wake_at(turn.until, loop)
         try:
-            await turn
+            await turn.place
         except asyncio.CancelledError:
-            if turn.done() and not turn.cancelled() and turn.exception() is None:
+            if turn.place.done() and not turn.place.cancelled() and turn.place.exception() is None:
                 self.leave()  # the place came at the same moment
             raise
 
     def leave(self) -> None:
         """Give the place up."""
         while self._waiting:
-            _, turn = heapq.heappop(self._waiting)
-            if not turn.done():
-                turn.set_result(None)  # takes over the place
+            turn = heapq.heappop(self._waiting)
+            if not turn.place.done():
+                turn.place.set_result(None)  # takes over the place
                 return
         self.inside -= 1
 
     def close(self) -> None:
         """From now on nobody gets in, those who wait neither; those inside go on."""
         self._closed = True
-        for _, turn in self._waiting:
-            if not turn.done():
-                turn.set_exception(Closed())
+        for turn in self._waiting:
+            if not turn.place.done():
+                turn.place.set_exception(Closed())
         self._waiting.clear()
+
+    def _wake_at(self, when: float, loop: asyncio.AbstractEventLoop) -> None:
+        if when == math.inf or (self._timer is not None and self._timer.when() <= when):
+            return
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = loop.call_at(when, self._end_patience, loop)
+
+    def _end_patience(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._timer, now = None, loop.time()
+        for turn in self._waiting:
+            if turn.until <= now and not turn.place.done():
+                turn.place.set_exception(TimeoutError(f"no place in the stage {self.name}"))
+        self._waiting = [turn for turn in self._waiting if not turn.place.done()]
+        heapq.heapify(self._waiting)
+        self._wake_at(min((turn.until for turn in self._waiting), default=math.inf), loop)
 
 
 class Lap(NamedTuple):
@@ -88,7 +120,7 @@ class Lap(NamedTuple):
 
 
 class Passage:
-    """One image's way through the stages."""
+    """One image's way through the stages: whatever ends the block gives its place to the next one."""
 
     def __init__(self, urgency: Urgency) -> None:
         self.urgency = urgency
@@ -96,13 +128,19 @@ class Passage:
         self._at: Stage | None = None
         self._asked = self._began = 0.0
 
-    async def into(self, stage: Stage) -> None:
-        """Go on to the next stage as soon as it has a place. Raises Closed."""
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.end()
+
+    async def into(self, stage: Stage, patience: float = math.inf) -> None:
+        """Go on to the next stage as soon as it has a place. Raises Closed; TimeoutError after `patience` seconds."""
         asked = time.perf_counter()
         if self._at is not None:
             self.laps.append(Lap(self._at.name, self._asked, self._began, asked))
         if not stage.take():
-            await stage.enter(self.urgency)
+            await stage.enter(self.urgency, patience)
         before, self._at = self._at, stage
         if before is not None:
             before.leave()
@@ -147,15 +185,6 @@ class Stages:
 
     def __iter__(self) -> Iterator[Stage]:
         return iter((self.download, self.decode, self.model, self.annotate, self.upload))
-
-    @contextmanager
-    def passage(self, urgency: Urgency) -> Iterator[Passage]:
-        """One image's way: whatever ends it gives its place to the next one."""
-        passage = Passage(urgency)
-        try:
-            yield passage
-        finally:
-            passage.end()
 
     @property
     def model_is_hungry(self) -> bool:
