@@ -242,6 +242,8 @@ def main() -> None:
     arguments.add_argument("--each", type=int, default=1)
     arguments.add_argument("--out", type=Path)
     chosen = arguments.parse_args()
+    if chosen.suppliers < 0 or chosen.each < 1:
+        arguments.error("--suppliers can't be negative, and each sends at least one photo")
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:CORES])
     if chosen.suppliers:
         many = measure_many(chosen.suppliers, chosen.each, chosen.events, chosen.tries, chosen.megapixels)

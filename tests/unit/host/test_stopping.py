@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 
 import pytest
 
-from fusebus.host import stopping, until_stopped
+from fusebus.host import until_stopped
 
 
 async def test_gives_what_the_work_gives() -> None:
@@ -41,7 +42,7 @@ async def test_a_stop_cancels_and_waits_for_the_clean_up() -> None:
     assert cleaned
 
 
-async def test_raises_what_the_clean_up_raises() -> None:
+async def test_an_error_behind_the_stop_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     stop = asyncio.Event()
 
     async def work() -> None:
@@ -51,12 +52,23 @@ async def test_raises_what_the_clean_up_raises() -> None:
         finally:
             raise ValueError("not closed")
 
-    with pytest.raises(ValueError, match="not closed"):
-        await until_stopped(work(), stop)
+    assert await until_stopped(work(), stop) is None
+    assert "what the stop broke off ended in an error: ValueError('not closed')" in caplog.text
 
 
-async def test_work_that_loses_a_cancel_is_cancelled_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stopping, "CANCEL_AGAIN_SECONDS", 0.01)
+async def test_what_was_done_when_the_stop_came_is_not_lost() -> None:
+    stop = asyncio.Event()
+
+    async def work() -> int:
+        stop.set()
+        with suppress(asyncio.CancelledError):
+            await asyncio.sleep(60)
+        return 7
+
+    assert await until_stopped(work(), stop) == 7
+
+
+async def test_work_that_loses_a_cancel_is_cancelled_again() -> None:
     stop, lost = asyncio.Event(), []
 
     async def work() -> None:
@@ -69,8 +81,23 @@ async def test_work_that_loses_a_cancel_is_cancelled_again(monkeypatch: pytest.M
         await asyncio.sleep(60)
 
     async with asyncio.timeout(10):
-        assert await until_stopped(work(), stop) is None
+        assert await until_stopped(work(), stop, 0.01) is None
     assert lost
+
+
+async def test_a_long_clean_up_is_not_cut_off() -> None:
+    stop, cleaned = asyncio.Event(), []
+
+    async def work() -> None:
+        try:
+            stop.set()
+            await asyncio.sleep(60)
+        finally:
+            await asyncio.sleep(0.1)
+            cleaned.append(True)
+
+    assert await until_stopped(work(), stop, 10.0) is None
+    assert cleaned
 
 
 async def test_who_waits_may_be_cancelled_and_the_work_ends_with_it() -> None:

@@ -122,7 +122,7 @@ async def test_patience_ends_in_the_order_of_its_ends_and_takes_no_place() -> No
             await stage.enter(urgency(number), seconds)
         ended.append(name)
 
-    long = asyncio.create_task(impatient("long", 1, 0.06))
+    long = asyncio.create_task(impatient("long", 1, 0.5))
     short = asyncio.create_task(impatient("short", 2, 0.02))  # moves the timer to an earlier time
     endless = asyncio.create_task(stage.enter(urgency(3)))
     async with asyncio.timeout(10):
@@ -141,7 +141,7 @@ async def test_who_got_a_place_in_time_keeps_it() -> None:
     await settle()
     stage.leave()
     await waiting
-    late = asyncio.create_task(stage.enter(urgency(2), 0.05))
+    late = asyncio.create_task(stage.enter(urgency(2), 0.5))
     await asyncio.sleep(0.03)  # the timer of the one before has come
     assert (stage.inside, stage.waiting) == (1, 1)
     async with asyncio.timeout(10):

@@ -58,6 +58,11 @@ class ReceiveLink:
         """Whether a receive may be tried."""
         return self._receiver is not None
 
+    @property
+    def clean_up_seconds(self) -> float:
+        """Longer than it takes to let go of receiver and client."""
+        return 2 * self._settings.close_seconds + 1
+
     async def open(self) -> None:
         """Connect and attach, with a new client. Raises LinkBroken."""
         await self.close()

@@ -102,7 +102,8 @@ class Sessions:
         """Raises LinkBroken."""
         self._accepting[link] = time.monotonic()
         try:
-            return bool(await until_stopped(link.accept(self._sessions.accept_seconds), self._ended))
+            accepting = link.accept(self._sessions.accept_seconds)
+            return bool(await until_stopped(accepting, self._ended, link.clean_up_seconds))
         finally:
             del self._accepting[link]
 

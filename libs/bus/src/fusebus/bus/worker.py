@@ -284,7 +284,7 @@ class Consumer:
             )
             await until_stopped(asyncio.sleep(wait), self._stop)
         try:
-            await until_stopped(self._link.open(), self._stop)
+            await until_stopped(self._link.open(), self._stop, self._link.clean_up_seconds)
         except LinkBroken as error:
             await self._break_link(error)
         else:
