@@ -85,21 +85,6 @@ async def test_work_that_loses_a_cancel_is_cancelled_again() -> None:
     assert lost
 
 
-async def test_a_long_clean_up_is_not_cut_off() -> None:
-    stop, cleaned = asyncio.Event(), []
-
-    async def work() -> None:
-        try:
-            stop.set()
-            await asyncio.sleep(60)
-        finally:
-            await asyncio.sleep(0.1)
-            cleaned.append(True)
-
-    assert await until_stopped(work(), stop, 10.0) is None
-    assert cleaned
-
-
 async def test_who_waits_may_be_cancelled_and_the_work_ends_with_it() -> None:
     ended = asyncio.Event()
 
