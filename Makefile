@@ -35,7 +35,7 @@ test-model: $(STAMP)  ## training and export of the demo model (installs torch a
 	scripts/setup-model
 	$(BIN)/pytest -n 2 --dist loadfile tests/model
 
-train-demo: $(STAMP)  ## the demo model anew (two quiet cores: half an hour to 45 minutes); interrupted, it goes on
+train-demo: $(STAMP)  ## the demo model anew (two quiet cores: within 45 minutes by estimate); interrupted, it goes on
 	scripts/setup-model
 	GLIBC_TUNABLES=glibc.malloc.hugetlb=1 $(BIN)/fusebus model train --demo --out out/demo-checkpoint
 	rm -rf out/demo-model
