@@ -234,7 +234,7 @@ def main() -> None:
     arguments.add_argument("--events", choices=["sweep", "grid", "sessions"], default="sweep")
     arguments.add_argument("--per-second", type=float, default=0.0, help="of the flood's events; 0: all at once")
     arguments.add_argument("--megapixels", type=float, choices=sorted(SIZES), default=0.3, help="of the photos")
-    arguments.add_argument("--tries", type=int, default=3, help="how often the ten are timed alone, or the many")
+    arguments.add_argument("--tries", type=int, default=9, help="how often the ten are timed alone, or the many")
     arguments.add_argument(
         "--leave", action="store_true", help="end when the tens are done, whatever the flood has left"
     )

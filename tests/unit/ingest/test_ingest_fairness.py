@@ -70,50 +70,95 @@ class Crowd:
 
     def __init__(self, places: int) -> None:
         self.begun = list[str]()
-        self._turns = Turns(places)
+        self.turns = Turns(places)
         self._inside: list[tuple[str, asyncio.Event]] = []
         self._tasks: list[asyncio.Task[None]] = []
 
     async def come(self, supplier: str, rank: int, count: int = 1) -> None:
         self._tasks += [asyncio.create_task(self._deal_with(supplier, rank)) for _ in range(count)]
-        await self._settled()
+        await self.settled()
 
     async def go(self, supplier: str) -> None:
         one = next(one for one in self._inside if one[0] == supplier)
         self._inside.remove(one)
         one[1].set()
-        await self._settled()
+        await self.settled()
 
     def inside(self) -> list[str]:
         return sorted(supplier for supplier, _ in self._inside)
 
     async def _deal_with(self, supplier: str, rank: int) -> None:
-        async with self._turns.of(supplier, rank):
+        async with self.turns.of(supplier, rank):
             leave = asyncio.Event()
             self._inside.append((supplier, leave))
             self.begun.append(supplier)
             await leave.wait()
 
-    async def _settled(self) -> None:
+    async def settled(self) -> None:
         for _ in range(5):
             await asyncio.sleep(0)
 
 
-async def test_a_flood_has_one_place_while_another_suppliers_few_are_dealt_with() -> None:
+async def test_the_few_never_wait_for_a_flood_and_while_they_leave_places_it_has_one() -> None:
     crowd = Crowd(4)
     await crowd.come("flood", 4, 40)
     assert crowd.inside() == ["flood"] * 4, "alone it has all places"
     await crowd.come("few", 0, 3)
-    for _ in range(3):
+    assert crowd.inside() == ["few"] * 3 + ["flood"] * 4, "they have places of their own"
+    for _ in range(4):
         await crowd.go("flood")
-    assert crowd.inside() == ["few"] * 3 + ["flood"]
+    assert crowd.inside() == ["few"] * 3 + ["flood"], "it goes on meanwhile"
     await crowd.go("few")
-    assert crowd.inside() == ["few"] * 2 + ["flood"], "the place is kept for the next of the few"
     await crowd.go("flood")
-    assert crowd.inside() == ["few"] * 2 + ["flood"], "it goes on meanwhile"
+    assert crowd.inside() == ["few"] * 2 + ["flood"], "the others' places are kept for the next of the few"
     await crowd.go("few")
     await crowd.go("few")
     assert crowd.inside() == ["flood"] * 4
+
+
+async def test_where_the_few_fill_their_places_a_flood_has_none() -> None:
+    crowd = Crowd(3)
+    await crowd.come("few", 0, 4)
+    await crowd.come("flood", 4, 5)
+    assert crowd.inside() == ["few"] * 3
+    await crowd.go("few")
+    assert crowd.inside() == ["few"] * 3
+    await crowd.go("few")
+    assert crowd.inside() == ["few"] * 2 + ["flood"]
+
+
+async def test_while_few_may_come_a_flood_has_half_of_the_places() -> None:
+    crowd = Crowd(4)
+    crowd.turns.beware(True)
+    await crowd.come("flood", 4, 40)
+    assert crowd.inside() == ["flood"] * 2
+    crowd.turns.beware(False)
+    await crowd.settled()
+    assert crowd.inside() == ["flood"] * 4, "at once, whoever else comes or goes"
+
+
+async def test_while_few_are_about_to_come_nothing_of_a_flood_begins_or_goes_on() -> None:
+    turns = Turns(4)
+    steps = list[str]()
+
+    async def flood(number: int) -> None:
+        async with turns.of("flood", 4) as turn:
+            steps.append(f"begins {number}")
+            await asyncio.sleep(0)
+            await turn.pause()
+            steps.append(f"goes on {number}")
+
+    first = asyncio.create_task(flood(1))
+    await asyncio.sleep(0)
+    with turns.expecting():
+        second = asyncio.create_task(flood(2))
+        for _ in range(5):
+            await asyncio.sleep(0)
+        assert steps == ["begins 1"]
+        async with asyncio.timeout(20), turns.of("few", 0):
+            pass
+    await asyncio.gather(first, second)
+    assert sorted(steps) == ["begins 1", "begins 2", "goes on 1", "goes on 2"]
 
 
 async def test_what_a_flood_had_begun_waits_at_its_next_step_and_goes_on_before_what_it_had_not() -> None:
@@ -178,7 +223,8 @@ async def test_no_flood_starves_though_others_few_never_end() -> None:
     await crowd.go("flood")
     for number in range(1, 5 * LONGEST_EVERY):
         await crowd.come(f"few-{number}", 0)
-        await crowd.go(crowd.inside()[0])
+        for one in crowd.inside():
+            await crowd.go(one)
     assert crowd.begun.count("flood") >= 5
 
 

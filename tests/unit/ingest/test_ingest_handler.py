@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
@@ -11,7 +10,7 @@ import msgspec
 import pytest
 
 from fusebus.blobs import BlobChanged, BlobProperties, BlobTooLarge, BlobVanished, StorageUnavailable
-from fusebus.bus import Context, Lately
+from fusebus.bus import Context
 from fusebus.contracts import identity
 from fusebus.contracts.envelope import Envelope
 from fusebus.contracts.messages import (
@@ -25,12 +24,9 @@ from fusebus.contracts.messages import (
     RejectReason,
     RunCheck,
 )
-from fusebus.contracts.outcomes import Aside, Done, Outcome, Reject, Retry
-from fusebus.contracts.topology import FEW_UPLOADS, UPLOAD_SESSIONS
+from fusebus.contracts.outcomes import Done, Outcome, Reject, Retry
 from fusebus.host import load_settings
-from fusebus.ingest.fairness import Turns
 from fusebus.ingest.handler import Ingest
-from fusebus.ingest.overtaking import Overtaking
 from fusebus.ingest.settings import IngestSettings
 from fusebus.ledger import Entered, Final, FinalKind, ImageClaim, LedgerError, LedgerUnavailable, UploadEntry, UploadRow
 from fusebus.validation import Facts, QualityNote, ValidatorUnavailable, Verdict
@@ -446,39 +442,3 @@ async def test_an_event_time_without_a_zone_is_utc(bench: Bench) -> None:
     event = msgspec.structs.replace(bench.upload("a"), time=datetime(2026, 1, 2, 3, 4))
     await bench.told(event)
     assert bench.book.rows[upload_id("a")].uploaded_at == datetime(2026, 1, 2, 3, 4, tzinfo=UTC)
-
-
-async def test_a_floods_event_without_a_lane_lets_others_pass_before_it_is_sent_on(bench: Bench) -> None:
-    held: list[datetime | None] = []
-
-    class Held(Overtaking):
-        async def let_pass(self, enqueued_at: datetime | None) -> None:
-            held.append(enqueued_at)
-
-    async def search(floods: Callable[[str], bool]) -> int:
-        return 0
-
-    lately, turns = Lately(), Turns(1)
-    ports = Held(search=search, arrived=lately, turns=turns, settings=bench.settings, clock=lambda: NOW)
-    ingest = Ingest(
-        blobs=bench.store,
-        ledger=bench.book,
-        check=check,
-        clock=lambda: NOW,
-        settings=bench.settings,
-        turns=turns,
-        arrived=lately,
-        overtaking=ports,
-    )
-    for number in range(FEW_UPLOADS + 1):
-        event, came = bench.upload(str(number)), NOW + timedelta(seconds=number)
-        outcome = await ingest(event, Context(envelope=Envelope(message=event), enqueued_at=came))
-        assert isinstance(outcome, Done if number < FEW_UPLOADS else Aside)
-    assert held == [NOW + timedelta(seconds=FEW_UPLOADS)]
-    alone = bench.upload("in a session")
-    envelope = Envelope(message=alone, session="acme")
-    outcome = await ingest(alone, Context(envelope=envelope, enqueued_at=NOW, subscription=UPLOAD_SESSIONS))
-    assert isinstance(outcome, Done) and len(held) == 1, "nobody else's events wait behind a session's"
-    laned = bench.upload("laned")
-    outcome = await ingest(laned, Context(envelope=Envelope(message=laned, upload_lane="1"), enqueued_at=NOW))
-    assert isinstance(outcome, Done) and len(held) == 1

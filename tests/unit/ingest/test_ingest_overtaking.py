@@ -141,3 +141,31 @@ async def test_who_sent_many_is_left_out_of_the_search() -> None:
     async with running(chosen):
         await chosen.let_pass(ago(10))
     assert search.left == ["flood"]
+
+
+async def test_a_flood_has_half_of_the_places_while_events_waited_lately(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fusebus.ingest.overtaking.CALM_SECONDS", 0.05)
+    chosen = overtaking(Search())
+    chosen.turns = Turns(2)
+
+    async def together() -> int:
+        """How many of a flood are dealt with at a time."""
+        inside, most = 0, 0
+
+        async def flood() -> None:
+            nonlocal inside, most
+            async with chosen.turns.of("flood", 4):
+                inside += 1
+                most = max(most, inside)
+                await asyncio.sleep(0)
+                inside -= 1
+
+        await asyncio.gather(*(flood() for _ in range(4)))
+        return most
+
+    async with running(chosen):
+        assert await together() == 2
+        await chosen.let_pass(ago(10))
+        assert await together() == 1
+        await asyncio.sleep(0.5)
+        assert await together() == 2

@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from fusebus.arrivals import event_of
 from fusebus.blobs import BlobProperties, ListedBlob, StorageError, StorageUnavailable
 from fusebus.bus import PublishFailed
 from fusebus.contracts import identity
@@ -390,3 +391,36 @@ async def test_a_search_beside_a_flood_forgets_what_was_deleted(world: World, sw
     world.containers["in-acme"].clear()
     await sweep.beside(nobody, 20)
     assert sweep._seen == {"in-acme": {}}
+
+
+async def test_a_search_beside_a_flood_leaves_out_what_is_in_hand(world: World) -> None:
+    settings = load_settings(IngestSettings, "ingest", {})
+    in_hand = {identity.upload_id("in-acme", "a", "0x1")}
+    sweep = Sweep(blobs=world, ledger=world, publisher=world, settings=settings, clock=lambda: NOW, in_hand=in_hand)
+    assert await sweep.beside(nobody, 20) == 1
+    assert world.names == ["b"]
+
+
+async def test_where_a_search_beside_a_flood_found_some_it_looks_again_for_the_rest(
+    world: World, sweep: Sweep, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish = world.publish
+    world.containers |= {"in-other": [], "in-whole": [blob(str(number)) for number in range(FEW_UPLOADS)]}
+
+    async def and_more_come(outgoing: Sequence[Outgoing]) -> None:
+        await publish(outgoing)
+        for container in world.containers.values():
+            container.append(blob("late"))
+
+    monkeypatch.setattr(world, "publish", and_more_come)
+    assert await sweep.beside(nobody, 20) == 2 + FEW_UPLOADS + 1
+    assert world.names.count("late") == 1, "where some were found, and not ten"
+    assert world.listings == 4
+
+
+async def test_what_a_search_announced_is_known(world: World, sweep: Sweep) -> None:
+    place = policy.place_of(event_of("in-acme", blob("a")))
+    assert isinstance(place, policy.Place)
+    assert not sweep.announced(place)
+    await sweep.beside(nobody, 20)
+    assert sweep.announced(place)

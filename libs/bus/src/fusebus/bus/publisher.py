@@ -3,34 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
 from azure.servicebus import ServiceBusMessage
-from azure.servicebus.aio import ServiceBusClient, ServiceBusSender
-from azure.servicebus.exceptions import (
-    MessageSizeExceededError,
-    MessagingEntityNotFoundError,
-    ServiceBusServerBusyError,
-)
 
 from fusebus.bus import measures
-from fusebus.bus.backoff import backoff
-from fusebus.bus.connection import Closer, Connection
-from fusebus.bus.errors import PublishFailed
+from fusebus.bus.connection import Connection
 from fusebus.bus.lately import Lately, placed
+from fusebus.bus.sender import Fence, TopicSender
 from fusebus.bus.settings import BusSettings
 from fusebus.bus.settlement import Parcel, parcels_of
 from fusebus.bus.tracing import Sending
 from fusebus.contracts.envelope import encode
 from fusebus.contracts.outcomes import Outgoing
-
-log = logging.getLogger(__name__)
-
-Fence = Callable[[], None]
-"""Called before each send; raises where it must not happen any more."""
 
 
 class Publisher:
@@ -43,7 +30,7 @@ class Publisher:
         self._sent = Lately()
         self._connection = connection
         self._settings = settings
-        self._senders: dict[str, _TopicSender] = {}
+        self._senders: dict[str, TopicSender] = {}
 
     async def publish(self, outgoing: Sequence[Outgoing]) -> None:
         """Send all; messages of one topic keep their order. Raises PublishFailed, ValueError where one is too large.
@@ -78,9 +65,9 @@ class Publisher:
         await asyncio.gather(*(sender.close() for sender in self._senders.values()))
         self._senders.clear()
 
-    def _sender(self, topic: str) -> _TopicSender:
+    def _sender(self, topic: str) -> TopicSender:
         if topic not in self._senders:
-            self._senders[topic] = _TopicSender(self._connection, topic, self._settings)
+            self._senders[topic] = TopicSender(self._connection, topic, self._settings)
         return self._senders[topic]
 
 
@@ -98,92 +85,3 @@ def _message(parcel: Parcel, body: bytes, traceparent: str | None) -> ServiceBus
     if parcel.enqueue_at is not None:
         message.scheduled_enqueue_time_utc = parcel.enqueue_at
     return message
-
-
-class _TopicSender:
-    """The SDK's sender is not coroutine-safe: one send at a time. An idle one is detached and opens itself again."""
-
-    def __init__(self, connection: Connection, topic: str, settings: BusSettings) -> None:
-        self._connection = connection
-        self._topic = topic
-        self._settings = settings
-        self._guard = asyncio.Lock()
-        self._client: ServiceBusClient | None = None
-        self._sender: ServiceBusSender | None = None
-        self._closer = Closer(settings.close_seconds)
-
-    async def send(self, messages: Sequence[ServiceBusMessage], fence: Fence) -> None:
-        """Send all in order, in as few batches as fit. Raises PublishFailed."""
-        async with self._guard:
-            failures = 0
-            while messages:
-                fence()
-                try:
-                    async with asyncio.timeout(self._settings.send_seconds):
-                        sent = await self._send_batch(messages)
-                except asyncio.CancelledError:
-                    self._drop()  # in the middle of a send: the next one takes a new link
-                    raise
-                except Exception as error:
-                    failures += 1
-                    await self._after_failure(error, failures)
-                else:
-                    failures = 0
-                    messages = messages[sent:]
-
-    async def connect(self) -> None:
-        """Open the link if it is not."""
-        async with self._guard:
-            try:
-                async with asyncio.timeout(self._settings.send_seconds):
-                    await self._opened()
-            except Exception as error:
-                log.info("the link to %s could not be opened yet: %r", self._topic, error)
-                self._drop()
-            except asyncio.CancelledError:
-                self._drop()
-                raise
-
-    async def close(self) -> None:
-        """Close the link; a send would open it again."""
-        self._drop()
-        await self._closer.finish()
-
-    async def _send_batch(self, messages: Sequence[ServiceBusMessage]) -> int:
-        sender = await self._opened()
-        batch = await sender.create_message_batch(max_size_in_bytes=self._settings.batch_bytes)
-        count = 0
-        for message in messages[: self._settings.batch_messages]:
-            try:
-                batch.add_message(message)
-            except MessageSizeExceededError:
-                if count == 0:
-                    raise
-                break
-            count += 1
-        await sender.send_messages(batch)
-        return count
-
-    async def _after_failure(self, error: Exception, failures: int) -> None:
-        hopeless = isinstance(error, MessageSizeExceededError | MessagingEntityNotFoundError)
-        if hopeless or failures >= self._settings.send_attempts:
-            self._drop()
-            raise PublishFailed(f"topic {self._topic}, {failures} tries: {error!r}") from error
-        wait = backoff(failures, self._settings.send_backoff_seconds, self._settings.send_backoff_most_seconds)
-        log.info("sending to %s failed %d times, again in %.1f s: %r", self._topic, failures, wait, error)
-        if not isinstance(error, ServiceBusServerBusyError):
-            # Whatever else it was, the link's state is unknown (a send may even hang in it): take a new one.
-            self._drop()
-        await asyncio.sleep(wait)
-
-    def _drop(self) -> None:
-        if self._sender is not None:
-            self._closer.close_later(self._sender, self._client)
-        self._sender = self._client = None
-
-    async def _opened(self) -> ServiceBusSender:
-        if self._sender is None:
-            self._client = self._connection.client()
-            self._sender = self._connection.sender(self._client, self._topic)
-            await self._sender.__aenter__()
-        return self._sender

@@ -14,6 +14,7 @@ from fusebus.ingest.admission import Admission
 from fusebus.ingest.coming import Coming
 from fusebus.ingest.fairness import Turns
 from fusebus.ingest.handler import Ingest
+from fusebus.ingest.inhand import InHand
 from fusebus.ingest.overtaking import Overtaking
 from fusebus.ingest.schedule import Schedule
 from fusebus.ingest.settings import IngestSettings
@@ -37,9 +38,14 @@ async def main(settings: IngestSettings, life: Life) -> None:
                 ledger=ledger, blobs=blobs, clock=now, refresh_seconds=settings.supplier_refresh_seconds
             )
             coming = Coming(ledger=ledger, settings=settings)
-            arrived, turns = Lately(), Turns(settings.consumer.slots)
+            arrived, turns, in_hand = Lately(), Turns(settings.consumer.slots), InHand()
             sweep = Sweep(
-                blobs=blobs, ledger=ledger, publisher=bus.publisher(), settings=settings, held=admission.still_holds
+                blobs=blobs,
+                ledger=ledger,
+                publisher=bus.publisher(),
+                settings=settings,
+                held=admission.still_holds,
+                in_hand=in_hand,
             )
             overtaking = Overtaking(
                 search=lambda floods: sweep.beside(floods, settings.pile_search_most_seconds),
@@ -58,9 +64,12 @@ async def main(settings: IngestSettings, life: Life) -> None:
                 schedule=Schedule(ledger=ledger, clock=now, settings=settings, coming=coming),
                 turns=turns,
                 judging=Turns(settings.validators),
+                in_hand=in_hand,
                 arrived=arrived,
+                announced=sweep.announced,
                 overtaking=overtaking,
             )
+            await bus.publisher().connect("uploads")  # else the first flood waits for it
             life.health.liveness("bus", bus.is_alive)
             life.health.ready = True
             async with asyncio.TaskGroup() as group:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 
 from fusebus.bus import Lately
 from fusebus.contracts.topology import UPLOAD_LANES
@@ -37,10 +37,11 @@ class Turn:
 
 
 class Turns:
-    """At most `places` uploads are dealt with together; of those that wait, one of the first lane is next.
+    """At most `places` uploads of the first lane are dealt with together, and as many of all others while it has none.
 
-    While that lane has any, all others have one place together, and what they had begun waits at its next step. Of the
-    others that goes first which was begun, then the lower lane; in a lane the supplier that was served least lately.
+    While it has any the others have one place together, or none where it fills all of its own, and what they had begun
+    waits at its next step. Of the others that goes first which was begun, then the lower lane; in a lane the supplier
+    that was served least lately.
     """
 
     def __init__(self, places: int) -> None:
@@ -49,6 +50,8 @@ class Turns:
         self._waiting: list[Turn] = []  # the longest first
         self._running: Counter[int] = Counter()  # by rank
         self._given = 0
+        self._expecting = 0
+        self._is_wary = False
         self._lull = asyncio.Event()
         """Set while nothing of the first lane is running or waiting."""
         self._lull.set()
@@ -69,13 +72,28 @@ class Turns:
                 self._running[rank] -= 1
             self._give()
 
+    @contextmanager
+    def expecting(self) -> Iterator[None]:
+        """Nothing of the others begins or goes on in this block: some of the first lane are about to come."""
+        self._expecting += 1
+        try:
+            yield
+        finally:
+            self._expecting -= 1
+            self._give()
+
+    def beware(self, is_wary: bool) -> None:
+        """Say whether some of the first lane may come any time: the others have half of the places then."""
+        self._is_wary = is_wary
+        self._give()
+
     async def lull(self) -> None:
         """Return when nothing of the first lane is there."""
         await self._lull.wait()
 
     async def pause(self, turn: Turn) -> None:
         """See Turn."""
-        if not turn.rank or self._others <= 1 or self._lull.is_set():
+        if not turn.rank or self._others <= self._room:
             return
         turn.comes = asyncio.get_running_loop().create_future()
         self._running[turn.rank] -= 1
@@ -87,8 +105,18 @@ class Turns:
     def _others(self) -> int:
         return self._running.total() - self._running[0]
 
+    @property
+    def _room(self) -> int:
+        """For how many of the others there is room."""
+        if self._expecting:
+            return 0
+        first = self._running[0] + sum(not one.rank for one in self._waiting)
+        if not first:
+            return max(1, self._places // 2) if self._is_wary else self._places
+        return 1 if first < self._places else 0
+
     def _give(self) -> None:
-        while self._running.total() < self._places and (turn := self._next()) is not None:
+        while (turn := self._next()) is not None:
             self._waiting.remove(turn)
             self._running[turn.rank] += 1
             if not turn.begun:
@@ -100,11 +128,13 @@ class Turns:
         self._lull.clear() if first else self._lull.set()
 
     def _next(self) -> Turn | None:
+        is_for_longest = self._given % LONGEST_EVERY == LONGEST_EVERY - 1
+        first = self._running[0] < self._places
+        others = self._others < (max(1, self._room) if is_for_longest else self._room)
         waiting = [one for one in self._waiting if not one.comes.done()]  # else it was cancelled just now
-        if self._running[0] and self._others:
-            waiting = [one for one in waiting if one.rank == 0]
+        waiting = [one for one in waiting if (others if one.rank else first)]
         if not waiting:
             return None
-        if self._given % LONGEST_EVERY == LONGEST_EVERY - 1:
+        if is_for_longest:
             return waiting[0]
         return min(waiting, key=lambda one: (one.rank > 0, not one.begun, one.rank, self._served.of(one.supplier)))

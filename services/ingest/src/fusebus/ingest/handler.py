@@ -18,6 +18,7 @@ from fusebus.ingest import announcement, policy, telemetry
 from fusebus.ingest.admission import Admission
 from fusebus.ingest.events import BEGINNINGS, NotNow, taken_apart
 from fusebus.ingest.fairness import Turn, Turns, rank_of
+from fusebus.ingest.inhand import InHand
 from fusebus.ingest.overtaking import Overtaking
 from fusebus.ingest.schedule import Schedule, accepted, terms_of, timing_of
 from fusebus.ingest.settings import IngestSettings
@@ -64,8 +65,11 @@ class Ingest:
     """Of uploads from the first look to the last."""
     judging: Turns = field(default_factory=lambda: Turns(ALONE))
     """Of files in the guarded children."""
+    in_hand: InHand = field(default_factory=InHand)
     arrived: Lately = field(default_factory=Lately)
     """Events without a lane."""
+    announced: Callable[[policy.Place], bool] = lambda _: False
+    """Whether the upload was found by listing, and has another event on its way."""
     overtaking: Overtaking | None = None
     """None: events without a lane are taken in their order."""
 
@@ -81,14 +85,19 @@ class Ingest:
         if place.api in BEGINNINGS:
             return done()  # to judge the file now would refuse it as empty
         lane = context.envelope.upload_lane
+        is_second = False
         if lane is None:
             lane = upload_lane(sent := self.arrived.add(place.supplier))
             if sent > FEW_UPLOADS and context.subscription != UPLOAD_SESSIONS:
                 if self.overtaking is not None:
                     await self.overtaking.let_pass(context.enqueued_at)
                 return Aside(lane=lane, reason="this supplier sent many lately")
+            is_second = self.announced(place)
         with log_fields(upload=place.upload_id):
-            async with self.turns.of(place.supplier, rank_of(lane)) as turn:
+            async with (
+                self.in_hand.alone(place.upload_id),
+                self.turns.of(place.supplier, max(rank_of(lane), is_second)) as turn,
+            ):
                 return await self._deal_with(place, event, context, turn)
 
     async def _deal_with(self, place: policy.Place, event: BlobCreated, context: Context, turn: Turn) -> Outcome:

@@ -20,8 +20,13 @@ from fusebus.host import until_stopped
 from fusebus.ingest.fairness import Turns
 from fusebus.ingest.settings import IngestSettings
 
-REST = 0.5
+REST = 0.25
 """Of the time that a search takes, how long the pause behind it is at least: the flood goes on in it."""
+
+LULL_SECONDS = 0.15
+"""How much longer that pause may be while the first lane has any: they should not share the cores with a search."""
+CALM_SECONDS = 2.0
+"""Without an event that waited: no more are expected."""
 
 _log = logging.getLogger(__name__)
 
@@ -70,12 +75,13 @@ class Overtaking:
     async def _searches(self) -> None:
         while True:
             self._resting = False
-            await self._waited.wait()
-            self._waited.clear()
+            await self._told()
             self._found.clear()
             began = self.monotonic()
             try:
-                if found := await self.search(self._floods):
+                with self.turns.expecting():
+                    found = await self.search(self._floods)
+                if found:
                     _log.info("events pile up: others' uploads were found by listing", extra={"uploads": found})
             except Exception:  # their events come all the same, later
                 _log.exception("the search for others' uploads failed")
@@ -83,6 +89,20 @@ class Overtaking:
                 self._resting = True
                 self._found.set()
             await asyncio.sleep(max(self.settings.pile_search_seconds, REST * (self.monotonic() - began)))
+            with suppress(TimeoutError):
+                async with asyncio.timeout(LULL_SECONDS):
+                    await self.turns.lull()
+
+    async def _told(self) -> None:
+        """Return when an event waited too long; where none does, floods get all places back meanwhile."""
+        try:
+            async with asyncio.timeout(CALM_SECONDS):
+                await self._waited.wait()
+        except TimeoutError:
+            self.turns.beware(False)
+            await self._waited.wait()
+        self.turns.beware(True)
+        self._waited.clear()
 
     def _floods(self, supplier: str) -> bool:
         return self.arrived.of(supplier) > FEW_UPLOADS

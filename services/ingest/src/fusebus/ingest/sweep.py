@@ -7,7 +7,7 @@ import contextlib
 import logging
 import random
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence, Set
+from collections.abc import AsyncIterator, Awaitable, Callable, Container, Sequence, Set
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from itertools import islice
@@ -20,7 +20,7 @@ from fusebus.contracts import identity
 from fusebus.contracts.outcomes import Outgoing
 from fusebus.contracts.topology import FEW_UPLOADS
 from fusebus.host import until_stopped
-from fusebus.ingest.policy import is_due, old_enough, supplier_of
+from fusebus.ingest.policy import Place, is_due, old_enough, supplier_of
 from fusebus.ingest.settings import IngestSettings
 from fusebus.ledger import Entered, LedgerError
 
@@ -71,6 +71,8 @@ class Sweep:
     settings: IngestSettings
     held: Callable[[str, str], Awaitable[bool]] | None = None
     """Whether a supplier's upload is to be left alone for now; None: none is."""
+    in_hand: Container[str] = frozenset()
+    """Uploads that are being dealt with, or were lately: those that no search beside a flood need look up."""
     clock: Callable[[], datetime] = lambda: datetime.now(UTC)
     monotonic: Callable[[], float] = time.monotonic
     _seen: dict[str, dict[str, _Memory]] = field(default_factory=dict)
@@ -80,6 +82,10 @@ class Sweep:
     """The same for those that are searched beside a flood, without going around."""
     _turn: asyncio.Lock = field(default_factory=asyncio.Lock)
     """Containers take turns with their chunks: ten uploads don't wait for another supplier's ten thousand."""
+
+    def announced(self, place: Place) -> bool:
+        """Whether this upload was announced by a search, or found in a run, since this process began."""
+        return place.upload_id in self._seen.get(place.container, {})
 
     async def run(self, stop: asyncio.Event) -> None:
         """Search again and again until `stop`, which breaks off a search: a restart announces what is missing."""
@@ -92,20 +98,25 @@ class Sweep:
 
     async def once(self) -> int:
         """One round over all containers; how many uploads it announced. A container that can't be listed is skipped."""
-        return await self._each(await self._containers(), self._whole)
+        return sum(await self._each(await self._containers(), self._whole))
 
     async def beside(self, floods: Callable[[str], bool], seconds: float) -> int:
         """Announce the few of each supplier that `floods` does not name: uploads whose events may still come.
 
         At most FEW_UPLOADS of each: those of whoever has more are not the few that must not wait. What so many seconds
-        don't suffice for is left to the next call, hence the random order.
+        don't suffice for is left to the next call, hence the random order. Where fewer were found it looks again, after
+        `pile_search_seconds`: a delivery may just be coming.
         """
         others = [name for name in await self._containers() if not floods(supplier_of(name) or "")]
         chosen = [name for name in others if self.monotonic() >= self._unlisted.get(name, 0.0)]
         random.shuffle(chosen)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
-                return await self._each(chosen, self._few)
+                found = await self._each(chosen, self._few)
+                coming = [name for name, count in zip(chosen, found, strict=True) if 0 < count < FEW_UPLOADS]
+                if coming:
+                    await asyncio.sleep(self.settings.pile_search_seconds)
+                return sum(found) + sum(await self._each(coming, self._few))
         return 0
 
     async def _containers(self) -> list[str]:
@@ -115,9 +126,9 @@ class Sweep:
             _log.warning("the sweep can't list containers: %s", error)
             return []
 
-    async def _each(self, containers: Sequence[str], look: Callable[[str], Awaitable[int]]) -> int:
+    async def _each(self, containers: Sequence[str], look: Callable[[str], Awaitable[int]]) -> list[int]:
         places = asyncio.Semaphore(TOGETHER)
-        return sum(await asyncio.gather(*(self._one(container, look, places) for container in containers)))
+        return await asyncio.gather(*(self._one(container, look, places) for container in containers))
 
     async def _one(self, container: str, look: Callable[[str], Awaitable[int]], places: asyncio.Semaphore) -> int:
         async with places:
@@ -139,7 +150,7 @@ class Sweep:
             async for blob in self.blobs.list(container, retry=False):
                 upload_id = identity.upload_id(container, blob.name, blob.etag)
                 listed.add(upload_id)
-                if self._is_new(blob) and self._unsaid(memory.get(upload_id)):
+                if self._is_new(blob) and upload_id not in self.in_hand and self._unsaid(memory.get(upload_id)):
                     chunk[upload_id] = blob
                 if len(chunk) == CHUNK:
                     missing |= await self._missing(chunk, memory)
