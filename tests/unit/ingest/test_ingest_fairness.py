@@ -150,7 +150,7 @@ async def test_while_few_are_about_to_come_nothing_of_a_flood_begins_or_goes_on(
 
     first = asyncio.create_task(flood(1))
     await asyncio.sleep(0)
-    with turns.expecting():
+    with turns.expecting(20):
         second = asyncio.create_task(flood(2))
         for _ in range(5):
             await asyncio.sleep(0)
@@ -195,6 +195,15 @@ async def test_what_a_flood_had_begun_waits_at_its_next_step_and_goes_on_before_
     assert set(together[paused:]) == {1}
     assert sorted(steps) == [(number, step) for number in range(4) for step in range(5)]
     assert steps.index((3, 0)) > max(steps.index((number, 4)) for number in range(3))
+
+
+async def test_a_flood_waits_for_the_few_that_may_come_for_some_time_only() -> None:
+    crowd = Crowd(2)
+    with crowd.turns.expecting(0.05):
+        await crowd.come("flood", 4, 2)
+        assert crowd.inside() == []
+        await asyncio.sleep(0.5)
+        assert crowd.inside() == ["flood"] * 2
 
 
 async def test_who_gives_up_while_it_pauses_keeps_no_place() -> None:

@@ -106,6 +106,27 @@ async def test_an_event_whose_upload_was_found_by_listing_waits_until_others_few
     assert order == ["one", "two", "found"]
 
 
+async def test_who_waits_behind_a_flood_holds_no_upload_that_another_event_of_it_may_deal_with_at_once() -> None:
+    bench, turns = Bench(), Turns(1)
+    ingest = Ingest(
+        blobs=bench.store,
+        ledger=bench.book,
+        check=check,
+        clock=lambda: NOW,
+        settings=bench.settings,
+        turns=turns,
+        announced=lambda place: True,
+    )
+    event = bench.upload("a")
+    with turns.expecting(20):
+        second = asyncio.create_task(ingest(event, Context(envelope=Envelope(message=event))))
+        await asyncio.sleep(0)
+        announced = Envelope(message=event, upload_lane="0")
+        assert isinstance(await asyncio.wait_for(ingest(event, Context(envelope=announced)), 20), Done)
+        assert not second.done()
+    await second
+
+
 async def test_what_was_dealt_with_is_remembered_until_so_many_others_were() -> None:
     in_hand = InHand(remembered=2)
     async with in_hand.alone("a"):

@@ -58,26 +58,39 @@ class Connection:
         self, client: ServiceBusClient, topic: str, subscription: str, sub_queue: str | None = None
     ) -> ServiceBusReceiver:
         """A receiver that is not open yet. Without prefetch: a prefetched message ages before anybody starts it."""
-        return client.get_subscription_receiver(
-            topic,
-            subscription,
-            sub_queue=sub_queue,
-            prefetch_count=0,
-            socket_timeout=self._settings.socket_poll_seconds,
+        return self._quick(
+            client.get_subscription_receiver(
+                topic,
+                subscription,
+                sub_queue=sub_queue,
+                prefetch_count=0,
+                socket_timeout=self._settings.socket_poll_seconds,
+            )
         )
 
     def session_receiver(
         self, client: ServiceBusClient, topic: str, subscription: str, seconds: float
     ) -> ServiceBusReceiver:
         """A receiver that is not open yet; opening it waits so long for a session that has messages and no reader."""
-        return client.get_subscription_receiver(
-            topic,
-            subscription,
-            session_id=NEXT_AVAILABLE_SESSION,
-            max_wait_time=seconds,
-            prefetch_count=0,
-            socket_timeout=self._settings.socket_poll_seconds,
+        return self._quick(
+            client.get_subscription_receiver(
+                topic,
+                subscription,
+                session_id=NEXT_AVAILABLE_SESSION,
+                max_wait_time=seconds,
+                prefetch_count=0,
+                socket_timeout=self._settings.socket_poll_seconds,
+            )
         )
+
+    def _quick(self, receiver: ServiceBusReceiver) -> ServiceBusReceiver:
+        """Have a receive that got less than it asked for return soon after its first message.
+
+        The SDK waits 0.2 s and has no option for it. Asking for one message and then for more is no way out: where the
+        broker is further away than the second wait, its messages come when nobody receives, and the SDK releases them.
+        """
+        receiver._further_pull_receive_timeout = self._settings.gather_seconds
+        return receiver
 
     def administration(self) -> ServiceBusAdministrationClient:
         """A client for counts. The SDK insists on https, whatever the connection string says."""

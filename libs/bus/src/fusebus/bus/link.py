@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from contextlib import suppress
 from typing import Literal
 
 from azure.servicebus import ServiceBusReceivedMessage
@@ -86,7 +85,6 @@ class ReceiveLink:
     async def receive(self, count: int, seconds: float) -> list[Received]:
         """At most `count` messages; an empty list where none came within `seconds`. Raises LinkBroken.
 
-        First one, then what else is there: asked for several, the SDK lets the first wait 0.2 s for the last.
         Never cancelled by us: messages that the SDK has already taken from the socket would stay locked.
         """
         receiver = self._receiver
@@ -94,18 +92,13 @@ class ReceiveLink:
             raise LinkBroken("the link is closed")
         started = time.monotonic()
         try:
-            found = await receiver.receive_messages(max_message_count=1, max_wait_time=seconds)
+            found = await receiver.receive_messages(max_message_count=count, max_wait_time=seconds)
         except ServiceBusServerBusyError as error:
             raise Busy(f"receiving: {error}") from error
         except Exception as error:
             raise LinkBroken(f"receiving: {error}") from error
         if not found and time.monotonic() - started < seconds * EARLY_SHARE:
             raise LinkBroken("receiving: the link ended without an error")
-        if found and count > 1:
-            with suppress(Exception):  # the next receive tells
-                found += await receiver.receive_messages(
-                    max_message_count=count - 1, max_wait_time=self._settings.gather_seconds
-                )
         return [self._received(message) for message in found]
 
     async def settle(self, message: Received, settlement: Settlement) -> None:

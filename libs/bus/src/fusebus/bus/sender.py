@@ -7,7 +7,7 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import takewhile
+from itertools import islice, takewhile
 
 from azure.servicebus import ServiceBusMessage
 from azure.servicebus.aio import ServiceBusClient, ServiceBusSender
@@ -46,7 +46,7 @@ class TopicSender:
     """The SDK's sender is not coroutine-safe: one send at a time. An idle one is detached and opens itself again.
 
     A send is a round trip, so each takes along what others wait to send. After a failure each caller's messages go by
-    themselves: what a broker does not take of one is no reason to fail the others.
+    themselves, and only those can fail: what a broker does not take of one is no reason to fail the others.
     """
 
     def __init__(self, connection: Connection, topic: str, settings: BusSettings) -> None:
@@ -107,7 +107,14 @@ class TopicSender:
             self._loads = [one for one in self._loads if not one.is_done]
 
     def _unfailed(self) -> list[_Load]:
-        return list(takewhile(lambda one: not one.failures, self._loads))[: self._settings.batch_messages]
+        """As many as have the messages of a batch together."""
+        chosen, count = list[_Load](), 0
+        for load in takewhile(lambda one: not one.failures, self._loads):
+            if count >= self._settings.batch_messages:
+                break
+            chosen.append(load)
+            count += len(load.messages)
+        return chosen
 
     @staticmethod
     def _fenced(loads: Sequence[_Load]) -> list[_Load]:
@@ -125,8 +132,8 @@ class TopicSender:
         sender = await self._opened()
         batch = await sender.create_message_batch(max_size_in_bytes=self._settings.batch_bytes)
         taken: Counter[_Load] = Counter()
-        waiting = [(load, message) for load in loads for message in load.messages]
-        for load, message in waiting[: self._settings.batch_messages]:
+        waiting = ((load, message) for load in loads for message in load.messages)
+        for load, message in islice(waiting, self._settings.batch_messages):
             try:
                 batch.add_message(message)
             except MessageSizeExceededError:
@@ -140,14 +147,15 @@ class TopicSender:
             load.failures = 0
 
     async def _after_failure(self, error: Exception, loads: Sequence[_Load]) -> None:
-        is_too_large = isinstance(error, MessageSizeExceededError) and len(loads) == 1
+        is_alone = len(loads) == 1
+        is_too_large = isinstance(error, MessageSizeExceededError) and is_alone
         is_hopeless = is_too_large or isinstance(error, MessagingEntityNotFoundError)
-        if is_hopeless or not isinstance(error, ServiceBusServerBusyError):
+        if not isinstance(error, ServiceBusServerBusyError):
             # Whatever it was, the link's state is unknown (a send may even hang in it): take a new one.
             self._drop()
         for load in loads:
             load.failures += 1
-            if is_hopeless or load.failures >= self._settings.send_attempts:
+            if is_hopeless or (is_alone and load.failures >= self._settings.send_attempts):
                 load.error = PublishFailed(f"topic {self._topic}, {load.failures} tries: {error!r}")
                 load.error.__cause__ = error
         if left := [load.failures for load in loads if not load.is_done]:

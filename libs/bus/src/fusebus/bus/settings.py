@@ -27,7 +27,11 @@ class BusSettings(msgspec.Struct, frozen=True, kw_only=True):
         Meta(gt=0, description="How long one read of a link waits; a settle that meets a read waits as long."),
     ] = 0.05
     gather_seconds: Annotated[
-        float, Meta(gt=0, description="How long a receive that has one message waits for more; at least one read.")
+        float,
+        Meta(
+            gt=0,
+            description="How long a receive that has one message waits for others; one read at least.",
+        ),
     ] = 0.02
     open_seconds: Annotated[float, Meta(gt=0, description="Limit for connecting and attaching one link.")] = 15.0
     close_seconds: Annotated[

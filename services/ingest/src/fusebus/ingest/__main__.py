@@ -69,10 +69,10 @@ async def main(settings: IngestSettings, life: Life) -> None:
                 announced=sweep.announced,
                 overtaking=overtaking,
             )
-            await bus.publisher().connect("uploads")  # else the first flood waits for it
             life.health.liveness("bus", bus.is_alive)
             life.health.ready = True
             async with asyncio.TaskGroup() as group:
+                group.create_task(bus.publisher().connect("uploads"))  # opening takes 0.3 s, in a first flood's way
                 group.create_task(
                     bus.consume_lanes(
                         "uploads",

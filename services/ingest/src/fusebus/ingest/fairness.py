@@ -32,7 +32,7 @@ class Turn:
         self._turns = turns
 
     async def pause(self) -> None:
-        """Between two steps: wait if one of the first lane has come and another flood's upload goes on meanwhile."""
+        """Between two steps: wait, unless of the first lane, while there is less room for the others than they take."""
         await self._turns.pause(self)
 
 
@@ -41,7 +41,7 @@ class Turns:
 
     While it has any the others have one place together, or none where it fills all of its own, and what they had begun
     waits at its next step. Of the others that goes first which was begun, then the lower lane; in a lane the supplier
-    that was served least lately.
+    that was served least lately. Each eighth turn is that of the one that waits longest.
     """
 
     def __init__(self, places: int) -> None:
@@ -50,7 +50,7 @@ class Turns:
         self._waiting: list[Turn] = []  # the longest first
         self._running: Counter[int] = Counter()  # by rank
         self._given = 0
-        self._expecting = 0
+        self._is_expecting = False
         self._is_wary = False
         self._lull = asyncio.Event()
         """Set while nothing of the first lane is running or waiting."""
@@ -73,14 +73,19 @@ class Turns:
             self._give()
 
     @contextmanager
-    def expecting(self) -> Iterator[None]:
-        """Nothing of the others begins or goes on in this block: some of the first lane are about to come."""
-        self._expecting += 1
+    def expecting(self, seconds: float) -> Iterator[None]:
+        """Some of the first lane are about to come: in this block, for so long, the others begin no further step."""
+        self._is_expecting = True
+        timer = asyncio.get_running_loop().call_later(seconds, self._expect_no_more)
         try:
             yield
         finally:
-            self._expecting -= 1
-            self._give()
+            timer.cancel()
+            self._expect_no_more()
+
+    def _expect_no_more(self) -> None:
+        self._is_expecting = False
+        self._give()
 
     def beware(self, is_wary: bool) -> None:
         """Say whether some of the first lane may come any time: the others have half of the places then."""
@@ -108,7 +113,7 @@ class Turns:
     @property
     def _room(self) -> int:
         """For how many of the others there is room."""
-        if self._expecting:
+        if self._is_expecting:
             return 0
         first = self._running[0] + sum(not one.rank for one in self._waiting)
         if not first:
@@ -130,7 +135,8 @@ class Turns:
     def _next(self) -> Turn | None:
         is_for_longest = self._given % LONGEST_EVERY == LONGEST_EVERY - 1
         first = self._running[0] < self._places
-        others = self._others < (max(1, self._room) if is_for_longest else self._room)
+        room = max(1, self._room) if is_for_longest and not self._is_expecting else self._room
+        others = self._others < room
         waiting = [one for one in self._waiting if not one.comes.done()]  # else it was cancelled just now
         waiting = [one for one in waiting if (others if one.rank else first)]
         if not waiting:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Protocol
@@ -69,7 +70,7 @@ class Ingest:
     arrived: Lately = field(default_factory=Lately)
     """Events without a lane."""
     announced: Callable[[policy.Place], bool] = lambda _: False
-    """Whether the upload was found by listing, and has another event on its way."""
+    """Whether the upload was found by listing: another event of it was sent, or none is needed."""
     overtaking: Overtaking | None = None
     """None: events without a lane are taken in their order."""
 
@@ -94,11 +95,24 @@ class Ingest:
                 return Aside(lane=lane, reason="this supplier sent many lately")
             is_second = self.announced(place)
         with log_fields(upload=place.upload_id):
-            async with (
-                self.in_hand.alone(place.upload_id),
-                self.turns.of(place.supplier, max(rank_of(lane), is_second)) as turn,
-            ):
+            async with self._turn_of(place, max(rank_of(lane), int(is_second))) as turn:
                 return await self._deal_with(place, event, context, turn)
+
+    @asynccontextmanager
+    async def _turn_of(self, place: policy.Place, rank: int) -> AsyncIterator[Turn]:
+        """The upload's turn, with no other of the same upload: one of the first lane must not wait for another's turn.
+
+        So the others take the upload in hand when their turn has come, and the first lane, whose turns wait for nobody
+        of the others, before it: places would else be held by those that wait for one that pauses.
+        """
+        alone = self.in_hand.alone(place.upload_id)
+        async with AsyncExitStack() as stack:
+            if not rank:
+                await stack.enter_async_context(alone)
+            turn = await stack.enter_async_context(self.turns.of(place.supplier, rank))
+            if rank:
+                await stack.enter_async_context(alone)
+            yield turn
 
     async def _deal_with(self, place: policy.Place, event: BlobCreated, context: Context, turn: Turn) -> Outcome:
         try:

@@ -20,11 +20,13 @@ from fusebus.host import until_stopped
 from fusebus.ingest.fairness import Turns
 from fusebus.ingest.settings import IngestSettings
 
-REST = 0.25
+REST = 0.5
 """Of the time that a search takes, how long the pause behind it is at least: the flood goes on in it."""
 
 LULL_SECONDS = 0.15
 """How much longer that pause may be while the first lane has any: they should not share the cores with a search."""
+HUSH_SECONDS = 0.3
+"""Of a search, in which a flood's uploads begin no further step."""
 CALM_SECONDS = 2.0
 """Without an event that waited: no more are expected."""
 
@@ -79,7 +81,7 @@ class Overtaking:
             self._found.clear()
             began = self.monotonic()
             try:
-                with self.turns.expecting():
+                with self.turns.expecting(HUSH_SECONDS):
                     found = await self.search(self._floods)
                 if found:
                     _log.info("events pile up: others' uploads were found by listing", extra={"uploads": found})

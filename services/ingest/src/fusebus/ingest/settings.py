@@ -91,10 +91,10 @@ class IngestSettings(Struct, frozen=True, kw_only=True):
             ge=0,
             description="When a flood's event without a lane waited so long, others' photos are searched; 0: never.",
         ),
-    ] = 0.1
+    ] = 0.25
     pile_search_seconds: Annotated[
         float,
-        Meta(gt=0, description="Pause between two such searches; a quarter of what the last one took, if longer."),
+        Meta(gt=0, description="Pause between two such searches; half of what the last one took, if longer."),
     ] = 0.05
     pile_search_most_seconds: Annotated[
         float, Meta(gt=0, description="A search that takes longer is broken off, the next one goes on.")

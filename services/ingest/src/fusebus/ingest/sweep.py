@@ -84,7 +84,7 @@ class Sweep:
     """Containers take turns with their chunks: ten uploads don't wait for another supplier's ten thousand."""
 
     def announced(self, place: Place) -> bool:
-        """Whether this upload was announced by a search, or found in a run, since this process began."""
+        """Whether a search of this process met the upload: announced it, found it in a run, or held."""
         return place.upload_id in self._seen.get(place.container, {})
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -103,21 +103,22 @@ class Sweep:
     async def beside(self, floods: Callable[[str], bool], seconds: float) -> int:
         """Announce the few of each supplier that `floods` does not name: uploads whose events may still come.
 
-        At most FEW_UPLOADS of each: those of whoever has more are not the few that must not wait. What so many seconds
-        don't suffice for is left to the next call, hence the random order. Where fewer were found it looks again, after
-        `pile_search_seconds`: a delivery may just be coming.
+        At most FEW_UPLOADS of each at a look: those of whoever has more are not the few that must not wait. What so
+        many seconds don't suffice for is left to the next call, hence the random order. Where fewer were found it looks
+        again, after `pile_search_seconds`: a delivery may just be coming.
         """
-        others = [name for name in await self._containers() if not floods(supplier_of(name) or "")]
-        chosen = [name for name in others if self.monotonic() >= self._unlisted.get(name, 0.0)]
-        random.shuffle(chosen)
+        total = 0
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
+                others = [name for name in await self._containers() if not floods(supplier_of(name) or "")]
+                chosen = [name for name in others if self.monotonic() >= self._unlisted.get(name, 0.0)]
+                random.shuffle(chosen)
                 found = await self._each(chosen, self._few)
-                coming = [name for name, count in zip(chosen, found, strict=True) if 0 < count < FEW_UPLOADS]
-                if coming:
+                total = sum(found)
+                if coming := [name for name, count in zip(chosen, found, strict=True) if 0 < count < FEW_UPLOADS]:
                     await asyncio.sleep(self.settings.pile_search_seconds)
-                return sum(found) + sum(await self._each(coming, self._few))
-        return 0
+                    total += sum(await self._each(coming, self._few))
+        return total
 
     async def _containers(self) -> list[str]:
         try:
