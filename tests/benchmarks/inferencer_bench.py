@@ -34,7 +34,7 @@ import cv2
 import numpy as np
 from inferencer_cpu import EIGHT_MEGAPIXELS, orchestration, photograph
 from inferencer_rig import Rig, rig
-from inferencer_worker import faked
+from inferencer_worker import EDGE, MASK_EDGE, faked
 from machine import one_core
 from PIL import Image
 from vision_bench import DECIBELS_MARK, decibels, model_outputs
@@ -109,7 +109,7 @@ def photo(quick: bool) -> Rows:
     """A 12-megapixel photograph with ten masks, the annotated picture at the service's default size and at its own."""
     cv2.setNumThreads(1)
     data, rows = drawn_photograph(TWELVE_MEGAPIXELS), []
-    for edge, mask_edge in ((1008, 288), (224, 64)):
+    for edge, mask_edge in ((1008, 288), (EDGE, MASK_EDGE)):
         scores, boxes, masks = model_outputs(mask_edge)
         outputs = Outputs(scores, boxes, masks, np.zeros(len(scores), np.int64))
         for name, most in (("annotated at 3 MP (default)", EIGHT_MEGAPIXELS), ("annotated at 12 MP", 0)):
@@ -163,7 +163,7 @@ def alone(milliseconds: float | None) -> float:
         backend = open_backend(DEMO_MODEL, manifest, CPU, 1, 1)
         noise = np.random.default_rng(1).integers(0, 256, (1, manifest.image_size, manifest.image_size, 3), np.uint8)
     else:
-        backend, noise = faked(milliseconds, 64, 8), np.zeros((1, 1, 1, 3), np.uint8)
+        backend, noise = faked(milliseconds, MASK_EDGE, 8), np.zeros((1, 1, 1, 3), np.uint8)
     taken = []
     for _ in range(30):
         before = time.perf_counter()

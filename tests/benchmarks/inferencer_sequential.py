@@ -18,12 +18,10 @@ from collections.abc import Callable
 import numpy as np
 from azure.servicebus import ServiceBusClient, ServiceBusMessage
 from azure.storage.blob import BlobServiceClient
-from inferencer_worker import faked
+from inferencer_worker import EDGE, MASK_EDGE, faked
 from PIL import Image, ImageDraw
 
 from fusebus.vision import annotate, decode, encode_jpeg, postprocess, resize_to_model
-
-EDGE, MASK_EDGE = 224, 64  # of the demo model
 
 
 def pillow(data: bytes, infer: Callable[[np.ndarray], tuple]) -> tuple[bytes, list]:

@@ -18,6 +18,7 @@ from typing import Any
 
 STARTED = time.time()
 FOUND = 4
+EDGE, MASK_EDGE = 280, 80  # of the demo model
 PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
@@ -142,7 +143,7 @@ def main() -> int:
 
     def opened(folder: Path, manifest: Any, *rest: Any) -> Any:
         diary.first("model asked for")
-        found = plain_open(folder, manifest, *rest) if milliseconds is None else faked(milliseconds, 64, 8)
+        found = plain_open(folder, manifest, *rest) if milliseconds is None else faked(milliseconds, MASK_EDGE, 8)
         diary.first("model open")
         return kept(found, diary)
 

@@ -29,7 +29,7 @@ from fusebus.vision.boards import draw_board
 from fusebus.vision.masks import enlarge, region_of
 
 SIZES = ((1600, 1200), (4000, 3000))
-INPUTS = ((1008, 288), (224, 64))
+INPUTS = ((1008, 288), (280, 80))
 """Edges of the model's input and its masks: the full SAM 3, the demo model."""
 DETECTIONS = 10
 QUERIES = 100

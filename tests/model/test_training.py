@@ -22,7 +22,7 @@ from fusebus.vision.export.demo_model import grid_anchors, new_model
 from fusebus.vision.export.errors import HelperEnded
 from fusebus.vision.export.loss import Truth, match_by_cost, match_by_grid
 from fusebus.vision.export.sam3 import TINY_PROMPT_TOKENS, Sam3Detector, load_model
-from fusebus.vision.export.training import Start, TrainingPlan, batch_numbers, train
+from fusebus.vision.export.training import Finish, Start, TrainingPlan, batch_numbers, train
 from fusebus.vision.export.training_state import STATE, StateError
 
 pytestmark = pytest.mark.timeout(600)  # each process takes up to 15 s to import torch and transformers
@@ -41,6 +41,8 @@ def one_thread() -> Iterator[None]:
 
 
 boards = partial(make_boards, range(1_000_000, 1_000_006), SIZE, SIZE // 14 * 4)  # what another process can import
+FINISH_SIZE = 140
+finish_boards = partial(make_boards, range(1_000_006, 1_000_010), FINISH_SIZE, FINISH_SIZE // 14 * 4)
 
 
 @pytest.fixture
@@ -124,20 +126,23 @@ def test_kinds_of_cells_follow_crop_and_mirror() -> None:
             assert (kinds[sure] == 1).mean() > 0.9
 
 
-@pytest.mark.parametrize("processes", [1, 2])
+@pytest.mark.parametrize(("processes", "at"), [(1, 1), (1, 3), (2, 1), (2, 5)])
 def test_an_interrupted_and_resumed_training_ends_with_the_very_bits_of_one_that_ran_through(
-    start: Start, tmp_path: Path, processes: int
+    start: Start, tmp_path: Path, processes: int, at: int
 ) -> None:
-    plan = TrainingPlan(steps=6, batch=2, mask_rows=2, processes=processes, warm_up_steps=2, checkpoint_seconds=0)
-    plan = replace(plan, kinds_share=0.3, finish_steps=2)
-    start = replace(start, kinds=KINDS)
+    """Before the finish at another image size, when it begins, and within it."""
+    plan = TrainingPlan(steps=7, batch=2, mask_rows=2, processes=processes, warm_up_steps=2, checkpoint_seconds=0)
+    plan = replace(plan, kinds_share=0.3, finish_steps=3)
+    start = replace(start, kinds=KINDS, finish=Finish(partial(new_model, FINISH_SIZE), finish_boards))
     assert train(plan, start, tmp_path / "through", lambda line: None)
-    assert not train(plan, start, tmp_path / "parts", lambda line: None, interrupted_at(3))
+    assert not train(plan, start, tmp_path / "parts", lambda line: None, interrupted_at(at))
+    assert torch.load(tmp_path / "parts" / STATE, weights_only=True)["step"] == at + 1  # after the step in hand
     assert train(plan, start, tmp_path / "parts", lambda line: None)
     through, parts = (torch.load(tmp_path / name / STATE, weights_only=True) for name in ("through", "parts"))
-    assert through["step"] == parts["step"] == 6
+    assert through["step"] == parts["step"] == 7
     for which in ("model", "averaged"):
         assert all(torch.equal(value, parts[which][name]) for name, value in through[which].items())
+    assert load_model(tmp_path / "parts").config.vision_config.backbone_config.image_size == FINISH_SIZE
     for number, moments in through["optimizer"]["state"].items():
         assert all(torch.equal(value, parts["optimizer"]["state"][number][name]) for name, value in moments.items())
 
@@ -169,3 +174,11 @@ def test_a_state_is_not_continued_under_another_plan(start: Start, tmp_path: Pat
     other = TrainingPlan(steps=9, batch=4, mask_rows=2, processes=1, warm_up_steps=2, checkpoint_seconds=0)
     with pytest.raises(StateError, match=r"steps 8 became 9.*use another folder"):
         train(other, start, tmp_path, lambda line: None)
+
+
+def test_a_state_is_not_continued_with_another_finish(start: Start, tmp_path: Path) -> None:
+    plan = replace(PLAN, finish_steps=2)
+    with_finish = replace(start, finish=Finish(partial(new_model, FINISH_SIZE), finish_boards))
+    train(plan, with_finish, tmp_path, lambda line: None, interrupted_at(1))
+    with pytest.raises(StateError, match=r"pictures \[\[6, 112\], \[4, 140\]\] became \[\[6, 112\]\]"):
+        train(plan, start, tmp_path, lambda line: None)

@@ -4,6 +4,7 @@ import pytest
 
 from fusebus.inferencer.backends import BackendError
 from fusebus.inferencer.backends.binding import BoundSession
+from fusebus.models import load_manifest
 from fusebus.vision import DEMO_MODEL, resize_to_model
 from fusebus.vision.boards import draw_board
 
@@ -19,7 +20,8 @@ def session() -> onnxruntime.InferenceSession:
 
 @pytest.fixture(scope="module")
 def images() -> np.ndarray:
-    return np.stack([resize_to_model(draw_board(seed, (400, 300)).image, 224) for seed in range(3)])
+    edge = load_manifest(DEMO_MODEL).image_size
+    return np.stack([resize_to_model(draw_board(seed, (400, 300)).image, edge) for seed in range(3)])
 
 
 def test_bound_buffers_give_what_an_ordinary_call_gives_at_every_batch_size(

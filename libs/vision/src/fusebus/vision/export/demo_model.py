@@ -19,21 +19,38 @@ from transformers.models.sam3.modeling_sam3 import Sam3Model
 from fusebus.vision.boards import KINDS
 from fusebus.vision.export.dataset import TRAINING_SEED_BASE, keep_boards, kept_boards
 from fusebus.vision.export.sam3 import MASK_CELLS_PER_PATCH, PATCH_PIXELS, TINY_PROMPT_TOKENS, tiny_config
-from fusebus.vision.export.training import Start
+from fusebus.vision.export.training import Finish, Start
 
 BOARDS = 5000
+FINISH_BOARDS = 3000  # none of those seen before
 IMAGE_SIZE = 224
+FINISH_SIZE = 280  # of the finish, and of the model: sees more, but would take nearly twice as long in every step
 _GRID = 6  # queries stand on a grid of 6 x 6 reference boxes
 _START_BOX = (0.13, 0.26)  # width and height of a reference box as shares of the picture: a typical neutral
 
 
-def demo_start(folder: Path, boards: int = BOARDS, seed: int = 0, processes: int = 2) -> Start:
-    """Draw the boards into `folder`, unless they are there, and return what the demo model's training starts from."""
-    seeds = range(TRAINING_SEED_BASE, TRAINING_SEED_BASE + boards)
-    keep_boards(folder, seeds, IMAGE_SIZE, IMAGE_SIZE // PATCH_PIXELS * MASK_CELLS_PER_PATCH, processes)
+def demo_start(
+    folder: Path, *, boards: int = BOARDS, finish_boards: int = FINISH_BOARDS, seed: int = 0, processes: int = 2
+) -> Start:
+    """Draw the boards into `folder`, unless they are there, and return what the demo model's training starts from;
+    without boards for it the finish, if the plan has one, is made as the rest is."""
+    middle = TRAINING_SEED_BASE + boards
+    main, finish = folder / "boards", folder / "finish-boards"
+    _draw(main, range(TRAINING_SEED_BASE, middle), IMAGE_SIZE, processes)
+    if finish_boards:
+        _draw(finish, range(middle, middle + finish_boards), FINISH_SIZE, processes)
     return Start(
-        partial(new_model, IMAGE_SIZE, seed), partial(kept_boards, folder), TINY_PROMPT_TOKENS, grid_anchors(), KINDS
+        partial(new_model, IMAGE_SIZE, seed),
+        partial(kept_boards, main),
+        TINY_PROMPT_TOKENS,
+        grid_anchors(),
+        KINDS,
+        Finish(partial(new_model, FINISH_SIZE, seed), partial(kept_boards, finish)) if finish_boards else None,
     )
+
+
+def _draw(folder: Path, seeds: range, image_size: int, processes: int) -> None:
+    keep_boards(folder, seeds, image_size, image_size // PATCH_PIXELS * MASK_CELLS_PER_PATCH, processes)
 
 
 def new_model(image_size: int, seed: int = 0) -> Sam3Model:

@@ -9,7 +9,7 @@ import math
 import signal
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Protocol
@@ -60,11 +60,20 @@ class TrainingPlan:
 
 
 @dataclass(frozen=True)
+class Finish:
+    """The model at another image size, which takes over what was learnt (its weights are the same), and pictures."""
+
+    model: Callable[[], Sam3Model]
+    pictures: Callable[[], Pictures]
+
+
+@dataclass(frozen=True)
 class Start:
     """What a training starts from, made anew in each process.
 
     tokens: of the prompt. anchors: (queries, 2) centres of the queries' first boxes, where `plan.grid_share` is not 0.
-    kinds: how many kinds of things the pictures' cells tell apart; 0 where they tell nothing.
+    kinds: how many kinds of things the pictures' cells tell apart; 0 where they tell nothing. finish: what
+    `plan.finish_steps` are made with instead.
     """
 
     model: Callable[[], Sam3Model]
@@ -72,6 +81,7 @@ class Start:
     tokens: tuple[int, ...]
     anchors: Tensor | None = None
     kinds: int = 0
+    finish: Finish | None = None
 
 
 def train(
@@ -126,7 +136,15 @@ def _work(plan: TrainingPlan, start: Start, folder: Path, hooks: _Hooks | None, 
         torch.set_num_threads(1)
     try:
         torch.manual_seed(plan.seed)
-        return _Run(plan, start, folder, hooks, share).run()
+        run = _Run(plan, start, folder, hooks, share)
+        run.resume()
+        if start.finish is not None:
+            if not run.until(plan.steps - plan.finish_steps):
+                return False
+            run = run.finishing(start.finish)
+        if complete := run.until(plan.steps):
+            run.keep()
+        return complete
     finally:
         torch.set_num_threads(threads)
 
@@ -135,8 +153,10 @@ class _Run:
     """One process's part of the training: its share of every batch, and the same weights as the others."""
 
     def __init__(self, plan: TrainingPlan, start: Start, folder: Path, hooks: _Hooks | None, share: Share) -> None:
-        self.plan, self.folder, self.hooks, self.share = plan, folder, hooks, share
-        self.pictures, self.anchors = start.pictures(), start.anchors
+        self.plan, self.start, self.folder, self.hooks, self.share = plan, start, folder, hooks, share
+        self.pictures, self.anchors, self.step = start.pictures(), start.anchors, 0
+        sights = [self.pictures, *([start.finish.pictures()] if start.finish else [])]
+        self.seen = [[len(pictures), pictures.batch(np.zeros(1, np.int64)).images.shape[1]] for pictures in sights]
         self.device = torch.device("cuda" if torch.cuda.is_available() and plan.processes == 1 else "cpu")
         model = start.model().to(self.device)
         use_trainable_attention(model)
@@ -150,12 +170,25 @@ class _Run:
         main = plan.steps - plan.finish_steps
         self.whole_from = math.ceil(plan.kinds_share * main) if kinds else 0
         self.grid_until = plan.grid_share * main
-        self.step = load_state(folder, self.trained, plan, len(self.pictures))
 
-    def run(self) -> bool:
+    def resume(self) -> None:
+        """Go on from the state in the folder, if it has one."""
+        self.step = load_state(self.folder, self.trained, self.plan, self.seen)
+
+    def finishing(self, finish: Finish) -> "_Run":
+        """The same training from here on, as its finish."""
+        learnt = self.trained.state()
+        start = replace(self.start, model=finish.model, pictures=finish.pictures, finish=None)
+        run = _Run(self.plan, start, self.folder, self.hooks, self.share)
+        run.trained.load(learnt)
+        run.step, run.seen = self.step, self.seen
+        return run
+
+    def until(self, last: int) -> bool:
+        """Go on to the step `last`, or the signal; True when it is reached and there was none, or nothing is left."""
         plan, started, first, saved = self.plan, time.monotonic(), self.step, time.monotonic()
         stopped = False
-        while self.step < plan.steps and not stopped:
+        while self.step < last and not stopped:
             loss, parts, stopped = self._step(self.step)
             self.step += 1
             self.trained.average(min(_AVERAGING, self.step / (self.step + 10)))
@@ -165,12 +198,15 @@ class _Run:
                 words = " ".join(f"{name} {value:.3f}" for name, value in parts.items())
                 pace = (time.monotonic() - started) / (self.step - first)
                 self.hooks.report(f"step {self.step} of {plan.steps}, {pace:.3f} s/step, loss {loss:.3f}: {words}")
-            if stopped or self.step == plan.steps or time.monotonic() - saved > plan.checkpoint_seconds:
-                self.hooks.kept(save_state(self.folder, self.trained, plan, len(self.pictures), self.step), self.step)
+            if stopped or self.step == last or time.monotonic() - saved > plan.checkpoint_seconds:
+                self.hooks.kept(save_state(self.folder, self.trained, plan, self.seen, self.step), self.step)
                 saved = time.monotonic()
-        if self.hooks is not None and self.step == plan.steps:
+        return self.step == plan.steps or (self.step >= last and not stopped)
+
+    def keep(self) -> None:
+        """Write the averaged weights as a transformers folder."""
+        if self.hooks is not None:
             self.trained.averaged.save_pretrained(self.folder)
-        return self.step == plan.steps
 
     def _rate(self, step: int) -> float:
         """Linear warm-up, a second one where all but the backbone begins, and down a cosine to a fiftieth; then once

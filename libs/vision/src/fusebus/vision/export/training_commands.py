@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from fusebus.vision.export.training import Start, TrainingPlan
 
 _FOLDER = click.Path(file_okay=False, path_type=Path)
-_DEMO_FINISH_STEPS = 1200
+_DEMO_FINISH_STEPS = 1500
 _MISSING = "fusebus model {command} needs what the services don't: install torch, then fusebus-vision[export] ({name})"
 
 
@@ -29,10 +29,20 @@ _MISSING = "fusebus model {command} needs what the services don't: install torch
 @click.option("--from", "checkpoint", type=click.Path(exists=True, path_type=Path), help="Checkpoint to fine-tune.")
 @click.option("--demo", is_flag=True, help="Train the demo model from nothing on synthetic boards instead.")
 @click.option("--prompt", default="fuse neutral", show_default=True, help="What to find; also the data's category.")
-@click.option("--steps", type=click.IntRange(1), help="Steps in all; default: 7200 for the demo model, else 1000.")
+@click.option(
+    "--steps",
+    type=click.IntRange(1),
+    help="Steps in all, without a finish; default: 7200 for the demo model, its last 1500 a finish, else 1000.",
+)
 @click.option("--batch", type=click.IntRange(1), help="Pictures per step; default: 16 for the demo model, else 2.")
 @click.option("--learning-rate", type=click.FloatRange(0, min_open=True), help="At its peak; default: 1.5e-3 or 2e-5.")
-@click.option("--boards", type=click.IntRange(1), default=5000, show_default=True, help="With --demo: how many.")
+@click.option(
+    "--boards",
+    type=click.IntRange(1),
+    default=5000,
+    show_default=True,
+    help="With --demo: how many, beside the finish's.",
+)
 @click.option("--seed", default=0, show_default=True, help="Of weights, order and variation.")
 @click.option("--processes", type=click.IntRange(1), help="Which share each batch; default: 2 for --demo, else 1.")
 @click.option("--checkpoint-seconds", default=60.0, show_default=True, help="Between two writes of the state.")
@@ -128,10 +138,15 @@ def _start(wish: _Wish, plan: TrainingPlan) -> Start:
     from fusebus.vision.export.tokens import save_prompt_tokens
 
     if wish.data is None:
-        from fusebus.vision.export.demo_model import demo_start
+        from fusebus.vision.export.demo_model import FINISH_BOARDS, demo_start
 
-        wish.report(f"drawing {wish.boards} boards")
-        start = demo_start(wish.out / "boards", wish.boards, wish.seed, plan.processes)
+        finish_boards = FINISH_BOARDS if plan.finish_steps else 0
+        wish.report(
+            f"drawing {wish.boards} boards" + (f", and {finish_boards} for the finish" if finish_boards else "")
+        )
+        start = demo_start(
+            wish.out, boards=wish.boards, finish_boards=finish_boards, seed=wish.seed, processes=plan.processes
+        )
     else:
         from fusebus.vision.export.fine_tuning import fine_tuning_start
 

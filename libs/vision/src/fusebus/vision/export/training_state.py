@@ -31,20 +31,33 @@ class Trained:
         with torch.no_grad():
             torch._foreach_lerp_(list(self.averaged.parameters()), list(self.model.parameters()), 1 - decay)
 
+    def state(self) -> dict[str, Any]:
+        """All of it and torch's dice, as `load` takes it."""
+        return {
+            "model": self.model.state_dict(),
+            "averaged": self.averaged.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "random": torch.get_rng_state(),
+            "kinds": {} if self.kinds is None else self.kinds.state_dict(),
+        }
 
-def save_state(folder: Path, trained: Trained, plan: Any, pictures: int, step: int) -> Path:
-    """Write the state after `step` steps, whole or not at all, and return its path."""
+    def load(self, state: dict[str, Any]) -> None:
+        """Become what `state` is of: the same architecture; its image size may be another."""
+        self.model.load_state_dict(state["model"])
+        self.averaged.load_state_dict(state["averaged"])
+        if self.kinds is not None:
+            self.kinds.load_state_dict(state["kinds"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        torch.set_rng_state(state["random"])
+
+
+def save_state(folder: Path, trained: Trained, plan: Any, pictures: list[list[int]], step: int) -> Path:
+    """Write the state after `step` steps, whole or not at all, and return its path.
+
+    pictures: how many there are and their size in pixels, and the same of those for the finish if there are any.
+    """
     path, fresh = folder / STATE, folder / f"{STATE}.new"
-    state = {
-        "step": step,
-        "plan": asdict(plan),
-        "pictures": pictures,
-        "model": trained.model.state_dict(),
-        "averaged": trained.averaged.state_dict(),
-        "optimizer": trained.optimizer.state_dict(),
-        "random": torch.get_rng_state(),
-        "kinds": {} if trained.kinds is None else trained.kinds.state_dict(),
-    }
+    state = {"step": step, "plan": asdict(plan), "pictures": pictures, **trained.state()}
     with fresh.open("wb") as file:
         torch.save(state, file)
         file.flush()
@@ -53,10 +66,10 @@ def save_state(folder: Path, trained: Trained, plan: Any, pictures: int, step: i
     return path
 
 
-def load_state(folder: Path, trained: Trained, plan: Any, pictures: int) -> int:
+def load_state(folder: Path, trained: Trained, plan: Any, pictures: list[list[int]]) -> int:
     """Put the state in `folder` into `trained` and return its step; 0 where there is none.
 
-    Raises StateError for a state of another plan or of another number of pictures.
+    Raises StateError for a state of another plan, or of pictures of other numbers or sizes.
     """
     path = folder / STATE
     if not path.exists():
@@ -72,10 +85,5 @@ def load_state(folder: Path, trained: Trained, plan: Any, pictures: int) -> int:
     if changed:
         told = ", ".join(f"{name} {before} became {now}" for name, (before, now) in changed.items())
         raise StateError(f"{path} is of another training: {told}; use another folder, or the same settings")
-    trained.model.load_state_dict(state["model"])
-    trained.averaged.load_state_dict(state["averaged"])
-    if trained.kinds is not None:
-        trained.kinds.load_state_dict(state["kinds"])
-    trained.optimizer.load_state_dict(state["optimizer"])
-    torch.set_rng_state(state["random"])
+    trained.load(state)
     return int(state["step"])
