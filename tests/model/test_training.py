@@ -27,7 +27,7 @@ from fusebus.vision.export.training_state import STATE, StateError
 
 pytestmark = pytest.mark.timeout(600)  # each process takes up to 15 s to import torch and transformers
 
-SIZE = 112  # pixels: a quarter of the demo model's, for speed
+SIZE = 112  # pixels: half of what the demo model begins with, for speed
 PLAN = TrainingPlan(steps=8, batch=4, mask_rows=2, processes=1, warm_up_steps=2, checkpoint_seconds=0)
 
 

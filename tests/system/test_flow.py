@@ -20,7 +20,7 @@ from fusebus.stack.delivery import Delivered, Follower
 from fusebus.vision.boards import draw_board
 
 FIRST_BOARD = (
-    700_009  # three boards, one of them without a neutral, that the demo model gets right: it errs on one in thirty
+    700_009  # three boards, one of them without a neutral, that the demo model gets right: it errs on one in forty
 )
 pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(240)]
 MAX_BYTES = 10_000_000

@@ -45,7 +45,7 @@ class StorageSettings(msgspec.Struct, frozen=True, kw_only=True):
 @click.argument("source")
 @click.argument("destination")
 @click.option("--format", "name", type=click.Choice([one.value for one in Format]), default="png", show_default=True)
-@click.option("--small", is_flag=True, help="Fewer bytes, at about a fifth of the speed.")
+@click.option("--small", is_flag=True, help="Fewer bytes, at about a third of the speed.")
 @click.option("--workers", type=click.IntRange(1, 256), help="Pictures converted at a time; default: one a core.")
 @click.option(
     "--memory",

@@ -10,7 +10,7 @@ from fusebus.convert.png import encode_png
 from fusebus.convert.reading import Scratch, read
 from fusebus.convert.webp import encode_webp
 
-VERSION = 3
+VERSION, SMALL_VERSION = 2, 3
 """Grows when the same source would give other bytes: what an older version made is then made anew."""
 
 
@@ -29,8 +29,8 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def name(self) -> str:
-        """Names the conversion with its version, as a model is named: `png@3`, `png-small@3`."""
-        return f"{self.format.value}{'-small' if self.small else ''}@{VERSION}"
+        """Names the conversion with its version, as a model is named: `png@2`, `png-small@3`."""
+        return f"{self.format.value}-small@{SMALL_VERSION}" if self.small else f"{self.format.value}@{VERSION}"
 
     @property
     def content_type(self) -> str:

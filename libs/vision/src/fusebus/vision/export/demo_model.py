@@ -24,7 +24,7 @@ from fusebus.vision.export.training import Finish, Start
 BOARDS = 5000
 FINISH_BOARDS = 3000  # none of those seen before
 IMAGE_SIZE = 224
-FINISH_SIZE = 280  # of the finish, and of the model: sees more, but would take nearly twice as long in every step
+FINISH_SIZE = 280  # of the finish, and of the model: sees more, but would take half as long again in every step
 _GRID = 6  # queries stand on a grid of 6 x 6 reference boxes
 _START_BOX = (0.13, 0.26)  # width and height of a reference box as shares of the picture: a typical neutral
 
@@ -32,8 +32,10 @@ _START_BOX = (0.13, 0.26)  # width and height of a reference box as shares of th
 def demo_start(
     folder: Path, *, boards: int = BOARDS, finish_boards: int = FINISH_BOARDS, seed: int = 0, processes: int = 2
 ) -> Start:
-    """Draw the boards into `folder`, unless they are there, and return what the demo model's training starts from;
-    without boards for it the finish, if the plan has one, is made as the rest is."""
+    """Draw the boards into `folder`, unless they are there, and return what the demo model's training starts from.
+
+    Without `finish_boards` all of it is at IMAGE_SIZE, and so is the model.
+    """
     middle = TRAINING_SEED_BASE + boards
     main, finish = folder / "boards", folder / "finish-boards"
     _draw(main, range(TRAINING_SEED_BASE, middle), IMAGE_SIZE, processes)

@@ -94,7 +94,7 @@ def train(
     """Train until the plan's last step or SIGTERM, from the state in `folder` if it has one; True when it is complete.
 
     `folder` then has the state (`state.pt`) and, when complete, a transformers folder. `kept` is called with the path
-    of the state and the step after each write: at every `checkpoint_seconds`, on SIGTERM and at the end.
+    of the state and the step after each write: at every `checkpoint_seconds`, on SIGTERM, before a finish, at the end.
     Raises HelperEnded where one of the other processes ended before its time.
     """
     folder.mkdir(parents=True, exist_ok=True)
@@ -138,7 +138,7 @@ def _work(plan: TrainingPlan, start: Start, folder: Path, hooks: _Hooks | None, 
         torch.manual_seed(plan.seed)
         run = _Run(plan, start, folder, hooks, share)
         run.resume()
-        if start.finish is not None:
+        if start.finish is not None and plan.finish_steps:
             if not run.until(plan.steps - plan.finish_steps):
                 return False
             run = run.finishing(start.finish)
@@ -185,7 +185,7 @@ class _Run:
         return run
 
     def until(self, last: int) -> bool:
-        """Go on to the step `last`, or the signal; True when it is reached and there was none, or nothing is left."""
+        """Go on to the step `last`; False where a signal ended it before the plan's last step."""
         plan, started, first, saved = self.plan, time.monotonic(), self.step, time.monotonic()
         stopped = False
         while self.step < last and not stopped:

@@ -80,7 +80,8 @@ def load_state(folder: Path, trained: Trained, plan: Any, pictures: list[list[in
         for name, value in state["plan"].items()
         if name not in _FREE and asdict(plan).get(name) != value
     }
-    if state["pictures"] != pictures:
+    number = pictures[0][0] if len(pictures) == 1 else None  # what older states have, which knew no finish and no size
+    if state["pictures"] not in (pictures, number):
         changed["pictures"] = (state["pictures"], pictures)
     if changed:
         told = ", ".join(f"{name} {before} became {now}" for name, (before, now) in changed.items())
