@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import msgspec
 import pytest
@@ -168,10 +169,13 @@ class Bench:
         subject = f"/blobServices/default/containers/{container}/blobs/{name}"
         return BlobCreated(id=name, source="s", subject=subject, time=NOW, data=BlobCreatedData(e_tag=f'"{etag}"'))
 
+    def handler(self, **others: Any) -> Ingest:
+        ports = {"check": check, "clock": lambda: self.now, "settings": self.settings} | others
+        return Ingest(blobs=self.store, ledger=self.book, **ports)
+
     async def outcome(self, event: BlobCreated, attempt: int = 1) -> Outcome:
         self.now += timedelta(seconds=1)
-        ingest = Ingest(blobs=self.store, ledger=self.book, check=check, clock=lambda: self.now, settings=self.settings)
-        return await ingest(event, Context(envelope=Envelope(message=event, attempt=attempt)))
+        return await self.handler()(event, Context(envelope=Envelope(message=event, attempt=attempt)))
 
     async def told(self, event: BlobCreated) -> list[Message]:
         """The messages but for run checks."""

@@ -12,7 +12,6 @@ from fusebus.contracts.messages import BlobCreated
 from fusebus.contracts.outcomes import Aside, Done
 from fusebus.contracts.topology import FEW_UPLOADS, UPLOAD_SESSIONS
 from fusebus.ingest.fairness import Turns
-from fusebus.ingest.handler import Ingest
 from fusebus.ingest.inhand import InHand
 from fusebus.ingest.overtaking import Overtaking
 from fusebus.validation import Verdict
@@ -32,16 +31,7 @@ async def test_a_floods_event_without_a_lane_lets_others_pass_before_it_is_sent_
 
     lately, turns = Lately(), Turns(1)
     ports = Held(search=search, arrived=lately, turns=turns, settings=bench.settings, clock=lambda: NOW)
-    ingest = Ingest(
-        blobs=bench.store,
-        ledger=bench.book,
-        check=check,
-        clock=lambda: NOW,
-        settings=bench.settings,
-        turns=turns,
-        arrived=lately,
-        overtaking=ports,
-    )
+    ingest = bench.handler(turns=turns, arrived=lately, overtaking=ports)
     for number in range(FEW_UPLOADS + 1):
         event, came = bench.upload(str(number)), NOW + timedelta(seconds=number)
         outcome = await ingest(event, Context(envelope=Envelope(message=event), enqueued_at=came))
@@ -64,7 +54,7 @@ async def test_an_upload_that_comes_twice_at_a_time_is_judged_once() -> None:
         await goes_on.wait()
         return await check(data)
 
-    ingest = Ingest(blobs=bench.store, ledger=bench.book, check=slow, clock=lambda: NOW, settings=bench.settings)
+    ingest = bench.handler(check=slow)
     event = bench.upload("a")
     other = bench.upload("b", b"another")
     coming = [
@@ -86,15 +76,7 @@ async def test_an_event_whose_upload_was_found_by_listing_waits_until_others_few
         order.append(data.decode())
         return await check(data)
 
-    ingest = Ingest(
-        blobs=bench.store,
-        ledger=bench.book,
-        check=judge,
-        clock=lambda: NOW,
-        settings=bench.settings,
-        turns=turns,
-        announced=lambda place: place.upload_id == upload_id("found"),
-    )
+    ingest = bench.handler(check=judge, turns=turns, announced=lambda place: place.upload_id == upload_id("found"))
 
     async def comes(event: BlobCreated) -> None:
         assert isinstance(await ingest(event, Context(envelope=Envelope(message=event))), Done)
@@ -108,15 +90,7 @@ async def test_an_event_whose_upload_was_found_by_listing_waits_until_others_few
 
 async def test_who_waits_behind_a_flood_holds_no_upload_that_another_event_of_it_may_deal_with_at_once() -> None:
     bench, turns = Bench(), Turns(1)
-    ingest = Ingest(
-        blobs=bench.store,
-        ledger=bench.book,
-        check=check,
-        clock=lambda: NOW,
-        settings=bench.settings,
-        turns=turns,
-        announced=lambda place: True,
-    )
+    ingest = bench.handler(turns=turns, announced=lambda place: True)
     event = bench.upload("a")
     with turns.expecting(20):
         second = asyncio.create_task(ingest(event, Context(envelope=Envelope(message=event))))
