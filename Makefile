@@ -4,6 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PACKAGES := $(wildcard libs/* services/* deploy/local/*)
 STAMP := $(VENV)/.set-up
+NATIVE := $(wildcard libs/convert/hatch_build.py libs/convert/src/fusebus/convert/*.c)
 
 .DEFAULT_GOAL := help
 unexport PYTHONDONTWRITEBYTECODE  # else each of the hundreds of processes of a test run compiles every package anew
@@ -14,7 +15,7 @@ help:  ## this list
 
 setup: $(STAMP)  ## virtual environment with every package, dependencies pinned by hash
 
-$(STAMP): requirements.txt $(addsuffix /pyproject.toml,$(PACKAGES)) scripts/setup
+$(STAMP): requirements.txt $(addsuffix /pyproject.toml,$(PACKAGES)) scripts/setup $(NATIVE)
 	@PYTHON=$(PYTHON) VENV=$(VENV) scripts/setup $(PACKAGES)
 	@touch $@
 

@@ -33,6 +33,7 @@ import simplejpeg
 from PIL import Image
 
 from fusebus.convert import Format, Target, convert
+from fusebus.convert.memory import keep_freed_memory
 from fusebus.convert.reading import Scratch
 from fusebus.vision import encode_jpeg
 from fusebus.vision.boards import draw_board
@@ -257,6 +258,7 @@ def main() -> None:
     arguments.add_argument("--photos", type=Path, help="measure the .jpg files of this folder instead; writes no file")
     chosen = arguments.parse_args()
     cv2.setNumThreads(1)
+    keep_freed_memory()  # as the command does: it serves all ways here
     if chosen.photos is not None:
         if not any(chosen.photos.glob("*.jpg")):
             arguments.error(f"{chosen.photos} has no .jpg files: name a folder with photographs")

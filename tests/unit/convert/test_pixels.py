@@ -5,9 +5,11 @@ from __future__ import annotations
 import base64
 import io
 import struct
+import zlib
 from collections.abc import Callable
 
 import cv2
+import msgspec
 import numpy as np
 import pytest
 import pyvips
@@ -17,6 +19,8 @@ from picture_bytes import board, chunk, header, interlaced_png, png_of, with_chu
 from PIL import Image
 
 from fusebus.convert import Format, Reason, Target, Unconvertible, convert
+from fusebus.convert.deflating import FAST_LEVEL, GRAIN_LEVEL, SOME_STRIPS, best_way, fast, searched_whole
+from fusebus.convert.filters import Filter, Strips
 from fusebus.convert.picture import Picture
 from fusebus.convert.png import encode_png
 from fusebus.vision.formats import verify_png_checksums
@@ -227,23 +231,53 @@ def test_either_filter_keeps_a_large_picture(smooth: bool, same_pixels: Same) ->
 
 
 @pytest.mark.parametrize("grain", [0.7, 2.0, 8.0, 30.0])
-def test_the_level_suits_the_picture(grain: float, monkeypatch: pytest.MonkeyPatch) -> None:
-    slope = np.add.outer(np.arange(500), np.arange(700))[:, :, None] // 8
-    noise = np.random.default_rng(5).normal(0, grain, (500, 700, 3))
-    picture = Picture(samples=np.clip(60 + slope + noise, 0, 255).astype(np.uint8), format="png")
-
-    def size_where_grain_begins_at(share: float) -> int:
-        monkeypatch.setattr("fusebus.convert.png.GRAIN_SHARE", share)
-        return len(encode_png(picture))
-
-    chosen, smooth, grainy = len(encode_png(picture)), size_where_grain_begins_at(1), size_where_grain_begins_at(0)
+def test_the_level_suits_the_picture(grain: float) -> None:
+    strips = Strips(_photograph(grain), 3)
+    way = msgspec.structs.replace(best_way(strips), search=1.0)
+    smooth, grainy = (
+        sum(map(len, fast(strips, msgspec.structs.replace(way, level=level)))) for level in (FAST_LEVEL, GRAIN_LEVEL)
+    )
     assert smooth != grainy
-    assert chosen <= 1.01 * min(smooth, grainy)
+    assert sum(map(len, fast(strips, way))) <= 1.01 * min(smooth, grainy)
+
+
+def _photograph(own: float, *, shared: float = 0.0) -> np.ndarray:
+    """A slope under noise of which some is each colour's own and some is all colours' alike."""
+    slope = np.add.outer(np.arange(500), np.arange(700))[:, :, None] // 8
+    random = np.random.default_rng(5)
+    noise = random.normal(0, shared, (500, 700, 1)) + random.normal(0, own, (500, 700, 3))
+    return np.clip(60 + slope + noise, 0, 255).astype(np.uint8).reshape(500, -1)
+
+
+def test_copies_are_searched_where_they_save_something() -> None:
+    """The more the colours rise and fall together, the more pixels there are twice."""
+    pictures = _photograph(3.0), _photograph(0.25, shared=8.0), _photograph(0.0, shared=8.0)
+    ways = [best_way(Strips(rows, 3)) for rows in pictures]
+    assert [way.search for way in ways] == [0.0, SOME_STRIPS, 1.0]
+    for rows, way in zip(pictures, ways, strict=True):
+        sizes = [
+            sum(map(len, fast(Strips(rows, 3), msgspec.structs.replace(way, search=share)))) for share in (0, 0.35, 1)
+        ]
+        assert sizes == sorted(sizes, reverse=way.search > 0)
+
+
+@pytest.mark.parametrize("search", [0.0, 0.2, 0.35, 0.5, 0.99, 1.0])
+@pytest.mark.parametrize("pixel_bytes", [1, 3, 8])
+def test_strips_of_both_kinds_make_one_stream(search: float, pixel_bytes: int) -> None:
+    rows = np.random.default_rng(7).integers(0, 256, (3_000, 128 * pixel_bytes), np.uint8)
+    strips = Strips(rows, pixel_bytes)
+    way = msgspec.structs.replace(searched_whole(Filter.UP), search=search)
+    filtered = b"".join(strips.filtered(Filter.UP, *part).tobytes() for part in strips.ranges())
+    assert zlib.decompress(b"".join(fast(strips, way))) == filtered
+
+
+@pytest.mark.parametrize("own", [0.0, 0.3, 3.0, 12.0])
+def test_small_is_never_larger(own: float) -> None:
+    picture = Picture(samples=_photograph(own, shared=4.0).reshape(500, 700, 3), format="png")
+    assert len(encode_png(picture, small=True)) <= len(encode_png(picture))
 
 
 def _rows(png: bytes, row_bytes: int) -> list[bytes]:
-    import zlib
-
     from picture_bytes import chunks
 
     raw = zlib.decompress(b"".join(content for kind, content in chunks(png) if kind == b"IDAT"))

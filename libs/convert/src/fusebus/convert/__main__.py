@@ -14,7 +14,7 @@ from fusebus.contracts.messages import JobKind
 from fusebus.contracts.topology import image_subscriptions
 from fusebus.convert.conversion import Target
 from fusebus.convert.handler import Convert
-from fusebus.convert.memory import Bench
+from fusebus.convert.memory import Bench, keep_freed_memory
 from fusebus.convert.settings import ConvertSettings
 from fusebus.host import Life, run_service
 
@@ -22,6 +22,7 @@ from fusebus.host import Life, run_service
 async def main(settings: ConvertSettings, life: Life) -> None:
     """Serve `convert` until SIGTERM, or until nothing came for `idle_exit_seconds`."""
     warnings.filterwarnings("ignore", module="PIL")  # of odd metadata, which is left behind anyway
+    keep_freed_memory()
     threads = settings.threads or os.cpu_count() or 1
     with ThreadPoolExecutor(threads, thread_name_prefix="codec") as codecs:
         async with Bus(settings.bus) as bus, Blobs(settings.blobs) as blobs:

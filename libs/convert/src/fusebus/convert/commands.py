@@ -22,6 +22,7 @@ from fusebus.contracts import display
 from fusebus.convert.bulk import MEMORY_BYTES, Options, Outcome, Report, convert_all
 from fusebus.convert.containers import Container, Storage
 from fusebus.convert.conversion import Format, Target
+from fusebus.convert.memory import keep_freed_memory
 from fusebus.convert.places import Folder
 from fusebus.convert.record import RECORD_SUFFIX, Entry, RecordBusy
 from fusebus.host import environment_for_people, load_settings
@@ -45,7 +46,7 @@ class StorageSettings(msgspec.Struct, frozen=True, kw_only=True):
 @click.argument("source")
 @click.argument("destination")
 @click.option("--format", "name", type=click.Choice([one.value for one in Format]), default="png", show_default=True)
-@click.option("--small", is_flag=True, help="Fewer bytes, at about a third of the speed.")
+@click.option("--small", is_flag=True, help="Fewer bytes, at about a quarter of the speed.")
 @click.option("--workers", type=click.IntRange(1, 256), help="Pictures converted at a time; default: one a core.")
 @click.option(
     "--memory",
@@ -88,6 +89,7 @@ def convert_command(
     130 interrupted: call it again to go on.
     """
     warnings.filterwarnings("ignore", module="PIL")  # of odd metadata, which is left behind anyway
+    keep_freed_memory()
     target = Target(format=Format(name), small=small)
     options = Options(
         target=target, workers=workers or os.cpu_count() or 1, memory_bytes=megabytes * MEGABYTE, replace=replace

@@ -10,15 +10,16 @@ from fusebus.convert.png import encode_png
 from fusebus.convert.reading import Scratch, read
 from fusebus.convert.webp import encode_webp
 
-VERSION, SMALL_VERSION = 2, 3
-"""Grows when the same source would give other bytes: what an older version made is then made anew."""
-
 
 class Format(StrEnum):
     """What pictures are converted to."""
 
     PNG = "png"
     WEBP = "webp"
+
+
+_VERSIONS = {(Format.PNG, False): 3, (Format.PNG, True): 4, (Format.WEBP, False): 2, (Format.WEBP, True): 3}
+"""By format and `small`. Grows when the same source would give other bytes: what an older version made is made anew."""
 
 
 class Target(msgspec.Struct, frozen=True, kw_only=True):
@@ -29,8 +30,8 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def name(self) -> str:
-        """Names the conversion with its version, as a model is named: `png@2`, `png-small@3`."""
-        return f"{self.format.value}-small@{SMALL_VERSION}" if self.small else f"{self.format.value}@{VERSION}"
+        """Names the conversion with its version, as a model is named: `png@3`, `png-small@4`."""
+        return f"{self.format.value}{'-small' * self.small}@{_VERSIONS[self.format, self.small]}"
 
     @property
     def content_type(self) -> str:

@@ -1,18 +1,19 @@
-"""PNG's row filters in numpy, a few rows at a time so that they stay in the processor's cache."""
+"""PNG's row filters, a few rows at a time so that they stay in the processor's cache."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from enum import IntEnum
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fusebus.convert import native
+
 Rows = NDArray[np.uint8]
 """Shape (height, bytes of a row)."""
 
-STRIP_BYTES = 1 << 17
+STRIP_BYTES = 1 << 18
 """Filtered at a time: with the row above it fits the second-level cache of every processor of the last ten years."""
 
 
@@ -24,44 +25,45 @@ class Filter(IntEnum):
     AVERAGE = 3
 
 
-def strips(rows: Rows, pixel_bytes: int, kind: Filter, first: int = 0, last: int | None = None) -> Iterator[Rows]:
-    """Rows `first` to `last` with their filter byte in front; each strip is valid until the next one is asked for."""
-    width, last = rows.shape[1], len(rows) if last is None else last
-    count = max(1, STRIP_BYTES // (width + 1))
-    out = np.empty((min(count, max(1, last - first)), width + 1), np.uint8)
-    out[:, 0] = kind
-    spare = np.empty((2, len(out), max(0, width - pixel_bytes)), np.uint8) if kind is Filter.AVERAGE else None
-    if first == 0 and last > 0:
-        yield _first(rows[0], out[:1], kind, pixel_bytes)
-        first = 1
-    for top in range(first, last, count):
-        bottom = min(top + count, last)
-        strip = out[: bottom - top]
+class Strips:
+    """A picture's rows with their filter byte in front, strip by strip, in memory that is used again."""
+
+    def __init__(self, rows: Rows, pixel_bytes: int) -> None:
+        self.rows = rows
+        self.pixel_bytes = pixel_bytes
+        height, width = rows.shape
+        self._count = min(height, max(1, STRIP_BYTES // (width + 1)))
+        self._out = np.empty((self._count, width + 1), np.uint8)
+
+    @property
+    def most_bytes(self) -> int:
+        """Of one filtered strip."""
+        return self._out.size
+
+    def ranges(self, first: int = 0, last: int | None = None) -> Iterator[tuple[int, int]]:
+        """First row and the one behind the last of each strip, together all rows or those of the given range."""
+        last = len(self.rows) if last is None else last
+        return ((top, min(top + self._count, last)) for top in range(first, last, self._count))
+
+    def filtered(self, kind: Filter, top: int, bottom: int) -> Rows:
+        """Rows `top` to `bottom`, of one strip, filtered; valid until the next call."""
+        strip, first = self._out[: bottom - top], max(top, 1)
+        strip[:, 0] = kind
+        if top == 0:
+            self._first(strip[0, 1:], kind)
+        rows, above, out = self.rows[first:bottom], self.rows[first - 1 : bottom - 1], strip[first - top :, 1:]
         if kind is Filter.NONE:
-            strip[:, 1:] = rows[top:bottom]
+            out[:] = rows
         elif kind is Filter.UP:
-            np.subtract(rows[top:bottom], rows[top - 1 : bottom - 1], out=strip[:, 1:])
-        else:
-            assert spare is not None
-            _average(rows[top:bottom], rows[top - 1 : bottom - 1], strip[:, 1:], pixel_bytes, spare)
-        yield strip
+            np.subtract(rows, above, out=out)
+        elif len(rows):
+            native.average(
+                rows.ctypes.data, rows.shape[1], len(rows), self.pixel_bytes, strip[first - top :].ctypes.data
+            )
+        return strip
 
-
-def _first(row: Rows, out: Rows, kind: Filter, pixel_bytes: int) -> Rows:
-    """Above the first row lie zeros."""
-    out[0, 1:] = row
-    if kind is Filter.AVERAGE:
-        out[0, 1 + pixel_bytes :] -= row[:-pixel_bytes] >> 1
-    return out
-
-
-def _average(rows: Rows, above: Rows, out: Rows, pixel_bytes: int, spare: NDArray[Any]) -> None:
-    """floor((left + above) / 2) without a ninth bit: (left & above) + ((left ^ above) >> 1)."""
-    left, up = rows[:, :-pixel_bytes], above[:, pixel_bytes:]
-    half, both = spare[0, : len(rows)], spare[1, : len(rows)]
-    np.bitwise_xor(left, up, out=half)
-    np.right_shift(half, 1, out=half)
-    np.bitwise_and(left, up, out=both)
-    np.add(half, both, out=half)
-    np.subtract(rows[:, pixel_bytes:], half, out=out[:, pixel_bytes:])
-    np.subtract(rows[:, :pixel_bytes], above[:, :pixel_bytes] >> 1, out=out[:, :pixel_bytes])
+    def _first(self, out: Rows, kind: Filter) -> None:
+        """Above the first row lie zeros."""
+        out[:] = self.rows[0]
+        if kind is Filter.AVERAGE:
+            out[self.pixel_bytes :] -= self.rows[0, : -self.pixel_bytes] >> 1

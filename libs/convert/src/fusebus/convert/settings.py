@@ -20,7 +20,7 @@ class ConvertSettings(msgspec.Struct, frozen=True, kw_only=True):
     """Its `slots` and `idle_exit_seconds` give way to ours."""
     blobs: BlobSettings
     format: Annotated[Format, Meta(description="What pictures become; both are lossless.")] = Format.PNG
-    small: Annotated[bool, Meta(description="Fewer bytes, at about a third of the speed.")] = False
+    small: Annotated[bool, Meta(description="Fewer bytes, at about a quarter of the speed.")] = False
     threads: Annotated[int, Meta(ge=0, le=256, description="Pictures converted at a time; 0: one for each core.")] = 0
     slots: Annotated[
         int, Meta(ge=1, le=256, description="Pictures in hand at a time, those on their way from and to storage too.")
