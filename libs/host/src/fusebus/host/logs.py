@@ -6,8 +6,6 @@ import json
 import logging
 import sys
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from contextvars import ContextVar
 from datetime import UTC, datetime
 from typing import Any
@@ -22,14 +20,20 @@ _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", 
 _NOISY = ("azure", "uamqp", "aiohttp.access", "pyvips")
 
 
-@contextmanager
-def log_fields(**fields: str | None) -> Iterator[None]:
-    """Add these ids (upload, run, image …) to every log line written inside."""
-    token = _fields.set({**(_fields.get() or {}), **{key: value for key, value in fields.items() if value}})
-    try:
-        yield
-    finally:
-        _fields.reset(token)
+class log_fields:  # noqa: N801: used as contextlib's functions are, at a third of their time
+    """Add these ids (upload, run, image …) to every log line written inside: `with log_fields(run=run_id): ...`."""
+
+    __slots__ = ("_added", "_token")
+
+    def __init__(self, **fields: str | None) -> None:
+        self._added = fields
+
+    def __enter__(self) -> None:
+        known = {key: value for key, value in self._added.items() if value}
+        self._token = _fields.set({**outer, **known} if (outer := _fields.get()) else known)
+
+    def __exit__(self, *_: object) -> None:
+        _fields.reset(self._token)
 
 
 class JsonFormatter(logging.Formatter):

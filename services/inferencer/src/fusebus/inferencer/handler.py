@@ -130,7 +130,7 @@ class Detect:
             scores = scores_of(await self.store.read(layout.RESULTS, place, max_bytes=MAX_RESULT_BYTES))
         except (BlobVanished, BlobTooLarge, msgspec.DecodeError):
             return None
-        return self._final(work, analysis, work.model, scores)
+        return self._final(work, analysis, work.model, scores, StageTimings())
 
     async def _begin(self, passage: Passage) -> None:
         """A place to begin in. Raises Closed, _Overtaken."""
@@ -156,29 +156,30 @@ class Detect:
         del picture
         rendered = await rendering
         await passage.into(stages.upload)
-        final = await self._store(work, manifest, size, rendered)
+        analysis = analysis_id(work.image_id, work.job_kind.value, manifest.ref)
+        await self._store(work, analysis, manifest, size, rendered)
         passage.end()
         seconds = passage.seconds | {"wait_for_model": answer.waited, "model": answer.took}
         self.pace.learn(seconds, answer.took / answer.batch)
-        return msgspec.structs.replace(final, timings=StageTimings(**seconds))
+        scores = [found.score for found in rendered.detections]
+        return self._final(work, analysis, manifest.ref, scores, StageTimings(**seconds))
 
     async def _store(
-        self, work: ImageAccepted, manifest: ModelManifest, size: tuple[int, int], rendered: Rendered
-    ) -> ImageAnalysed:
-        """The two files are written; returns the final, but for its timings."""
-        detections, jpeg = rendered
-        analysis = analysis_id(work.image_id, work.job_kind.value, manifest.ref)
-        final = self._final(work, analysis, manifest.ref, [found.score for found in detections])
-        text = result_json(work, analysis, manifest, size, detections)
-        picture = self.store.write(final.annotated.container, final.annotated.name, jpeg, "image/jpeg")
-        result = self.store.write(final.result.container, final.result.name, text, "application/json")
+        self, work: ImageAccepted, analysis: str, manifest: ModelManifest, size: tuple[int, int], rendered: Rendered
+    ) -> None:
+        """Writes the two files."""
+        text = result_json(work, analysis, manifest, size, rendered.detections)
+        drawn, found = layout.annotated_name(work.run_id, analysis), layout.result_name(work.run_id, analysis)
+        picture = self.store.write(layout.RESULTS, drawn, rendered.jpeg, "image/jpeg")
+        result = self.store.write(layout.RESULTS, found, text, "application/json")
         if work.model:  # who finds the result, as `_found` does, finds the picture too
             await _one_by_one(picture, result)
         else:
             await _both(picture, result)
-        return final
 
-    def _final(self, work: ImageAccepted, analysis: str, model: str, scores: Sequence[float]) -> ImageAnalysed:
+    def _final(
+        self, work: ImageAccepted, analysis: str, model: str, scores: Sequence[float], timings: StageTimings
+    ) -> ImageAnalysed:
         return ImageAnalysed(
             upload_id=work.upload_id,
             run_id=work.run_id,
@@ -191,7 +192,7 @@ class Detect:
             best_score=max(scores, default=0.0),
             annotated=StoredBlob(container=layout.RESULTS, name=layout.annotated_name(work.run_id, analysis)),
             result=StoredBlob(container=layout.RESULTS, name=layout.result_name(work.run_id, analysis)),
-            timings=StageTimings(),
+            timings=timings,
             worker=self.worker,
             analysed_at=self.now(),
         )

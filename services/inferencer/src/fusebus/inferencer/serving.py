@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import contextvars
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
@@ -42,6 +41,31 @@ class Served:
     async def detect(self, image: NDArray[np.uint8], urgency: Urgency | None = None) -> Answer:
         """See ModelThread.detect."""
         return await self.thread.detect(image, urgency)
+
+
+class Lease:
+    """One image's hold on a version. A class: contextlib's generators cost two microseconds more for each image."""
+
+    __slots__ = ("_served", "_serving")
+
+    def __init__(self, serving: Serving, served: Served) -> None:
+        self._serving = serving
+        self._served = served
+
+    def __enter__(self) -> Served:
+        self._served.images += 1
+        return self._served
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            if isinstance(error, ModelBroken | PictureFailed):
+                self._serving.judge(self._served, error)
+        finally:
+            self._served.images -= 1
+            if self._served is not self._serving.current:
+                self._serving.close_idle()
 
 
 class Serving:
@@ -86,31 +110,15 @@ class Serving:
         """
         self.current, self.canary, self._choose = current, canary, choose
         self._loaded += [served for served in (current, canary) if served is not None and served not in self._loaded]
-        self._close_idle()
+        self.close_idle()
 
-    @contextlib.contextmanager
-    def lease(self, image_id: str, wanted: str = "") -> Iterator[Served]:
+    def lease(self, image_id: str, wanted: str = "") -> Lease:
         """The version for this image; it stays open until the block ends, whatever is promoted meanwhile.
 
-        With `wanted` (`name@version`) that version and no other. Raises NotServed, ModelBroken.
+        With `wanted` (`name@version`) that version and no other. The block's ModelBroken and PictureFailed are judged:
+        a canary's are all ModelBroken, since the other version may well manage. Raises NotServed, ModelBroken.
         """
-        served = self._wanted(wanted) if wanted else self._for(image_id)
-        served.images += 1
-        try:
-            yield served
-        except ModelBroken as error:
-            self._broke(served, error)
-            raise
-        except PictureFailed as error:
-            if served is self.current:
-                raise
-            # The version that all others would fall back to may well manage it: one such picture takes a canary out.
-            broken = ModelBroken(str(error))
-            self._broke(served, broken)
-            raise broken from error
-        finally:
-            served.images -= 1
-            self._close_idle()
+        return Lease(self, self._wanted(wanted) if wanted else self._for(image_id))
 
     def is_alive(self) -> bool:
         """Whether the threads of what is in service still run."""
@@ -129,6 +137,16 @@ class Serving:
             return self.canary
         return self.current
 
+    def judge(self, served: Served, error: ModelBroken | PictureFailed) -> None:
+        """What a failure in the block of a lease means for who serves. Raises ModelBroken where a picture failed that
+        the other version may manage: one such picture takes a canary out."""
+        if isinstance(error, ModelBroken):
+            self._broke(served, error)
+        elif served is not self.current:
+            broken = ModelBroken(str(error))
+            self._broke(served, broken)
+            raise broken from error
+
     def _broke(self, served: Served, error: ModelBroken) -> None:
         """A canary is taken out of service, its images come back to the other; without that one this worker ends."""
         if served is self.current:
@@ -139,7 +157,8 @@ class Serving:
             self.canary = None
             self.on_broken(served, error)
 
-    def _close_idle(self) -> None:
+    def close_idle(self) -> None:
+        """Close what serves no more and has no image left."""
         for served in [*self._loaded]:
             if served.images == 0 and served is not self.current and served is not self.canary:
                 self._close(served)
