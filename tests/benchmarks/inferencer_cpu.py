@@ -72,7 +72,7 @@ class _Nothing:
 def orchestration(images: int, held: int = 24) -> float:
     """CPU milliseconds an image of all that is between the stages' work: places, order, threads, timings, the final."""
     plain = handler.prepare, handler.render
-    prepared, rendered = Prepared(_Nothing.picture, 1, 1, _Nothing.picture), Rendered([], b"")
+    prepared, rendered = Prepared(_Nothing.picture, 1, 1, _Nothing.picture, _Nothing.picture), Rendered([], b"")
     handler.prepare, handler.render = lambda *_: prepared, lambda *_: rendered
     try:
         return asyncio.run(_orchestration(images, held))

@@ -148,7 +148,7 @@ def test_a_child_that_dies_of_its_file_is_a_verdict_one_that_dies_of_the_machine
 def test_what_our_own_code_lacks_in_a_child_is_never_the_fault_of_the_file(
     error: Exception, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def decoder(data: bytes) -> None:
+    def decoder(data: bytes, *_: object, **__: object) -> None:
         if isinstance(error, OSError):
             raise Damaged("the decoder gave up") from error
         raise error

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from fusebus.vision import Damaged, ImageError, NotAnImage, TooManyPixels, decode, inspect
+from fusebus.vision import Damaged, ImageError, NotAnImage, TooManyPixels, decode, formats, inspect
 
 
 def board(width: int = 96, height: int = 64) -> np.ndarray:
@@ -170,3 +170,34 @@ def test_mangled_files_are_decoded_or_refused_but_nothing_else(
 def test_a_long_run_of_marker_bytes_takes_no_long_time() -> None:
     with pytest.raises(ImageError):
         inspect(b"\xff\xd8" + b"\xff" * 20_000_000)
+
+
+@pytest.mark.parametrize("orientation", [1, 3, 6])
+@pytest.mark.parametrize("shrink", [1, 2])
+@pytest.mark.parametrize("spare", [-1, 0, 5_000])
+def test_pixels_may_lie_in_memory_that_is_used_again(orientation: int, shrink: int, spare: int) -> None:
+    data = saved(board(95, 63), "JPEG", quality=90, exif=exif(orientation))
+    expected = decode(data, shrink=shrink)
+    memory = np.full(expected.size + spare, 77, np.uint8)
+    found = decode(data, shrink=shrink, memory=memory)
+    np.testing.assert_array_equal(found, expected)
+    assert np.may_share_memory(found, memory) == (orientation == 1 and spare >= 0)
+    assert (memory[expected.size :] == 77).all()
+
+
+@pytest.mark.parametrize("image_format", ["PNG", "WEBP"])
+def test_other_formats_have_memory_of_their_own(image_format: str) -> None:
+    data, memory = saved(board(), image_format), np.zeros(96 * 64 * 3, np.uint8)
+    assert not np.may_share_memory(decode(data, memory=memory), memory)
+
+
+def test_a_jpeg_that_was_read_once_is_not_read_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = saved(board(), "JPEG")
+    segments, expected = formats.jpeg_segments(data), decode(data)
+    assert [one.kind for one in segments if one.kind in (0xC0, formats.JPEG_SCAN, formats.JPEG_END)] == [
+        0xC0,
+        0xDA,
+        0xD9,
+    ]
+    monkeypatch.setattr(formats, "JPEG_MARKER", None)
+    np.testing.assert_array_equal(decode(data, segments=segments), expected)

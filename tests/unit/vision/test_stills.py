@@ -93,3 +93,17 @@ def test_a_webp_shorter_than_it_says_is_damaged_and_too_many_chunks_are_too_comp
         decode(data[:4] + (len(data) + 100).to_bytes(4, "little") + data[8:])
     with pytest.raises(TooComplex):
         inspect(saved(picture(RED), "JPEG")[:2] + b"\xff\xfe\x00\x02" * 20_001)
+
+
+def test_what_lies_between_and_behind_a_jpeg_s_parts_is_left_out_but_never_of_a_scan() -> None:
+    jpeg = saved(picture(RED), "JPEG", comment=b"private")
+    table, scan = jpeg.index(b"\xff\xdb"), jpeg.index(b"\xff\xda")
+    clean = jpeg_still(jpeg)
+    assert jpeg_still(jpeg[:table] + b"loose" + jpeg[table:] + b"behind") == clean
+    assert jpeg_still(jpeg[:scan] + b"loose" + jpeg[scan:]) == clean
+    cut = jpeg_still(jpeg[:-20])
+    assert cut == clean[:-20]  # no end is made up
+    assert jpeg_still(jpeg[: scan - 3] + b"tail") == jpeg_still(jpeg[: scan - 3]) + b"tail"
+    assert jpeg_still(b"\xff\xd8\xff") == b"\xff\xd8\xff"
+    overwritten = jpeg[: scan + 14] + b"\xff\xfe\x00\x04no" + jpeg[scan + 14 :]
+    assert jpeg_still(overwritten) == clean[:-2].replace(jpeg[scan:-2], overwritten[scan:-2]) + b"\xff\xd9"

@@ -18,7 +18,7 @@ from fusebus.validation.integrity import verify_jpeg, verify_webp
 from fusebus.validation.look import look
 from fusebus.validation.png_data import verified_png
 from fusebus.vision.errors import Damaged, ImageError
-from fusebus.vision.formats import MAX_PIXELS, PNG_SIGNATURE, ImageHeader, png_chunks
+from fusebus.vision.formats import MAX_PIXELS, PNG_SIGNATURE, ImageHeader, is_jpeg, png_chunks
 from fusebus.vision.stills import jpeg_still, png_still, webp_still, without_padding
 
 SCRATCH_BYTES = 64 << 20
@@ -47,7 +47,7 @@ def read(data: bytes, scratch: Scratch | None = None) -> Picture:
     With `scratch` the samples may lie in it: one thread at a time, one picture at a time. Raises Unconvertible.
     """
     try:
-        if data[:3] == b"\xff\xd8\xff":
+        if is_jpeg(data):
             return _jpeg(data, scratch)
         if data[:8] == PNG_SIGNATURE:
             return _png(data)
@@ -63,7 +63,7 @@ def read(data: bytes, scratch: Scratch | None = None) -> Picture:
 def _jpeg(data: bytes, scratch: Scratch | None) -> Picture:
     found = look(data, heif=False)
     header = found.header
-    verify_jpeg(data, header, found.kind)
+    verify_jpeg(data, header, found.kind, found.segments)
     profile = profiles.of_jpeg(data)
     try:
         height, width, colours = _jpeg_header(data, header)
@@ -161,7 +161,7 @@ def _with(picture: Picture, **changes: object) -> Picture:
 def pixels_of(data: bytes) -> int:
     """Width × height as the header says, without decoding; at most MAX_PIXELS. 0 where no header can be read."""
     try:
-        if data[:3] == b"\xff\xd8\xff":
+        if is_jpeg(data):
             height, width, _, _ = simplejpeg.decode_jpeg_header(data)
             return min(int(height) * int(width), MAX_PIXELS)
         return min(rare.pixels_of(data), MAX_PIXELS)

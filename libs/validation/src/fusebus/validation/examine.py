@@ -80,10 +80,10 @@ def _decoded(data: bytes, found: Look) -> NDArray[np.uint8]:
     if found.header.format == "png":
         return decode(verified_png(data), found.header.orientation, checked=True)
     if found.header.format == "jpeg":
-        integrity.verify_jpeg(data, found.header, found.kind)
-        verify_levels(data)
-    else:
-        integrity.verify_webp(data)
+        integrity.verify_jpeg(data, found.header, found.kind, found.segments)
+        verify_levels(data, found.segments)
+        return decode(data, found.header.orientation, segments=found.segments)
+    integrity.verify_webp(data)
     return decode(data)
 
 

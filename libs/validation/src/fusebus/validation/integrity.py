@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
 
 import cv2
 import msgspec
@@ -10,7 +11,7 @@ import numpy as np
 
 from fusebus.validation.limits import MAX_FRAMES
 from fusebus.vision import Damaged, ImageHeader, TooComplex
-from fusebus.vision.formats import JPEG_MARKER, webp_chunks
+from fusebus.vision.formats import JPEG_SCAN, Segment, webp_chunks
 from fusebus.vision.stills import WebpStill, webp_still
 
 SPARE_TAIL_BYTES = 4
@@ -22,39 +23,33 @@ BLANK_CODES_BYTES = 64
 
 _BLOCKS_PER_BYTE = {"jpeg": 4, "progressive": 8}
 """Each block of 8 x 8 pixels takes at least two bits, or one in the first scan of a progressive file."""
-_HUFFMAN, _SCAN, _END = 0xC4, 0xDA, 0xD9
+_HUFFMAN = 0xC4
 _BLOCK_END = 0
 """The symbol that ends a block of waves; a block of one colour has no other."""
 
 
-def verify_jpeg(data: bytes, header: ImageHeader, kind: str) -> None:
+def verify_jpeg(data: bytes, header: ImageHeader, kind: str, segments: Sequence[Segment]) -> None:
     """Raises Damaged where there are too few bytes for the declared size, or a scan holds zeros that nobody writes.
 
-    What the decoder sees itself, it tells: see vision.decode.
+    `header`, `kind` and `segments` are as `look` found them. What the decoder sees itself, it tells: see vision.decode.
     """
     blocks = -(-header.width // 8) * -(-header.height // 8)
     if kind in _BLOCKS_PER_BYTE and len(data) < blocks // _BLOCKS_PER_BYTE[kind]:
         raise Damaged(f"jpeg says {header.width} x {header.height} pixels, {len(data)} bytes can't hold so many")
-    for start, end, blank in _scans(data, kind):
+    for start, end, blank in _scans(data, kind, segments):
         if data.find(bytes(blank), start, _trimmed(data, start, end)) >= 0:
             raise Damaged(f"jpeg has {blank} zeros in a row in a scan of details")
 
 
-def _scans(data: bytes, kind: str) -> Iterator[tuple[int, int, int]]:
+def _scans(data: bytes, kind: str, segments: Sequence[Segment]) -> Iterator[tuple[int, int, int]]:
     """Where each scan's data begins and ends, and how many zeros in a row it can't hold; those it can are left out."""
     zeros: dict[int, int] = {}
-    position, scan = 2, (0, 0)
-    while found := JPEG_MARKER.search(data, position):
-        if scan[1]:
-            yield scan[0], found.start(), scan[1]
-        marker, start = found[1][0], found.end()
-        if marker == _END:
-            return
-        position, scan = start + int.from_bytes(data[start : start + 2], "big"), (0, 0)
-        if marker == _HUFFMAN:
-            zeros |= _zero_codes(data[start + 2 : position])
-        elif marker == _SCAN:
-            scan = position, _blank_in(data[start + 2 : position], zeros, kind)
+    for segment, following in pairwise(segments):
+        content = data[segment.start + 2 : segment.end]
+        if segment.kind == _HUFFMAN:
+            zeros |= _zero_codes(content)
+        elif segment.kind == JPEG_SCAN and (blank := _blank_in(content, zeros, kind)):
+            yield segment.end, following.at, blank
 
 
 def _blank_in(scan_header: bytes, zeros: dict[int, int], kind: str) -> int:

@@ -9,7 +9,7 @@ size or less, where what is out of range shows.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Literal
 
 import msgspec
@@ -17,7 +17,7 @@ import numpy as np
 import simplejpeg
 
 from fusebus.vision import Damaged
-from fusebus.vision.formats import JPEG_MARKER
+from fusebus.vision.formats import JPEG_MARKER, Segment
 from fusebus.vision.stills import jpeg_still
 
 MOST = 1.25
@@ -43,10 +43,10 @@ class _Means(msgspec.Struct, frozen=True):
     """Of each component, in the original: how far two neighbouring means lie apart."""
 
 
-def verify_levels(data: bytes) -> None:
+def verify_levels(data: bytes, segments: Sequence[Segment] | None = None) -> None:
     """Raises Damaged where a block's mean lies far outside of what can be shown. What can't be decoded passes here."""
     try:
-        means = _means(jpeg_still(data))
+        means = _means(jpeg_still(data, segments))
         out_of_range = means is not None and _is_out_of_range(means)
     except (ValueError, IndexError, KeyError, struct.error):
         return  # others find out, and say what is wrong

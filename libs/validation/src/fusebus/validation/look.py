@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import msgspec
 
 from fusebus.contracts.messages import RejectReason
 from fusebus.validation import limits
 from fusebus.validation.heif import heif_size, is_heif
 from fusebus.vision import ImageError, ImageHeader, NotAnImage, TooComplex, TooManyPixels, inspect
-from fusebus.vision.formats import JPEG_MARKER, MAX_PARTS, MAX_PIXELS, MAX_SCANS
+from fusebus.vision.formats import JPEG_SCAN, MAX_PIXELS, MAX_SCANS, Segment, is_jpeg, jpeg_segments
 
 _OTHER_PICTURES = (
     (b"GIF8", 0, "GIF"),
@@ -44,26 +46,31 @@ class Look(msgspec.Struct, frozen=True):
     kind: str
     """Its format; `progressive` for a progressive JPEG, `arithmetic` for one that is coded so."""
     tier: limits.Tier
+    segments: Sequence[Segment] = ()
+    """Of a JPEG."""
 
 
 def look(data: bytes, *, heif: bool) -> Look:
     """Raises NotAnImage, UnsupportedFormat, TooManyPixels, TooComplex, Damaged."""
+    segments: list[Segment] = []
     if is_heif(data):
         if not heif:
             raise UnsupportedFormat("HEIC or HEIF, which is switched off")
         header, kind = ImageHeader("heif", *heif_size(data)), "heif"
     else:
-        header = _inspected(data)
-        kind = _jpeg_kind(data, header) if header.format == "jpeg" else header.format
+        if is_jpeg(data):
+            segments = jpeg_segments(data)
+        header = _inspected(data, segments)
+        kind = _jpeg_kind(data, header, segments) if segments else header.format
     pixels = header.width * header.height
     if max(header.width, header.height) > limits.MAX_SIDE or pixels > MAX_PIXELS:
         raise TooManyPixels(f"{header.width} x {header.height} pixels, a side may have {limits.MAX_SIDE}")
-    return Look(header, kind, limits.tier(kind, pixels, len(data)))
+    return Look(header, kind, limits.tier(kind, pixels, len(data)), segments)
 
 
-def _inspected(data: bytes) -> ImageHeader:
+def _inspected(data: bytes, segments: Sequence[Segment]) -> ImageHeader:
     try:
-        return inspect(data)
+        return inspect(data, segments)
     except NotAnImage:
         for magic, position, name in _OTHER_PICTURES:
             if data[position : position + len(magic)] == magic:
@@ -71,19 +78,14 @@ def _inspected(data: bytes) -> ImageHeader:
         raise
 
 
-def _jpeg_kind(data: bytes, header: ImageHeader) -> str:
+def _jpeg_kind(data: bytes, header: ImageHeader, segments: Sequence[Segment]) -> str:
     """`jpeg`, `progressive` or `arithmetic`. Raises UnsupportedFormat, TooComplex."""
-    kind, scans, position = "jpeg", 0, 2
-    for _ in range(MAX_PARTS + 1):
-        found = JPEG_MARKER.search(data, position)
-        if found is None or found[1][0] == 0xD9:
-            break
-        marker, start = found[1][0], found.end()
-        position = start + (int.from_bytes(data[start : start + 2], "big") if marker != 0x01 else 0)
-        scans += marker == 0xDA
+    kind, scans = "jpeg", 0
+    for marker, _, start, end in segments:
+        scans += marker == JPEG_SCAN
         if marker in _OTHER_FRAMES or (marker in _FRAMES and data[start + 2] != 8):
             raise UnsupportedFormat(f"JPEG of process {marker:#x}, {data[start + 2]} bits")
-        if marker in _FRAMES and not _is_sampled_as_usual(data[start + 7 : position]):
+        if marker in _FRAMES and not _is_sampled_as_usual(data[start + 7 : end]):
             raise UnsupportedFormat("JPEG with colours of an unusual resolution")
         kind = _FRAMES.get(marker, kind)
     if scans * header.width * header.height > limits.MAX_SCAN_PIXELS:

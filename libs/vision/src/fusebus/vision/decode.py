@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+from collections.abc import Sequence
 from typing import Literal
 
 import cv2
@@ -13,7 +14,16 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from fusebus.vision.errors import Damaged
-from fusebus.vision.formats import MAX_PIXELS, ImageHeader, inspect, jpeg_components, verify_png_checksums
+from fusebus.vision.formats import (
+    MAX_PIXELS,
+    ImageHeader,
+    Segment,
+    inspect,
+    is_jpeg,
+    jpeg_components,
+    jpeg_segments,
+    verify_png_checksums,
+)
 from fusebus.vision.stills import (
     STRIP_ROWS,
     decode_png,
@@ -32,18 +42,29 @@ CMYK_COMPONENTS = 4
 _SHRINKS: tuple[Shrink, ...] = (2, 4, 8)
 
 
-def decode(data: bytes, orientation: int | None = None, shrink: Shrink = 1, *, checked: bool = False) -> Pixels:
+def decode(
+    data: bytes,
+    orientation: int | None = None,
+    shrink: Shrink = 1,
+    *,
+    checked: bool = False,
+    segments: Sequence[Segment] | None = None,
+    memory: NDArray[np.uint8] | None = None,
+) -> Pixels:
     """RGB pixels uint8 (height, width, 3), EXIF orientation applied (or the one given), transparency laid on white.
 
     Strict: a file that a lenient viewer would half show is refused. Releases the GIL while it decodes. With `shrink`
     both edges are divided by it and rounded up; a JPEG is decoded to that size, in half the time at 2 and in a quarter
-    of the memory. `checked`: the checksums of a PNG were found right already.
+    of the memory. `checked`: the checksums of a PNG were found right already. `segments`: see `inspect`. `memory`: the
+    pixels of a JPEG may lie there if there is room.
     Raises NotAnImage, TooManyPixels, TooComplex, Damaged.
     """
-    header = inspect(data)
+    if segments is None and is_jpeg(data):
+        segments = jpeg_segments(data)
+    header = inspect(data, segments)
     if header.format == "png" and not checked:
         verify_png_checksums(data)  # decoders skip some
-    pixels = _decoded(data, header, shrink)
+    pixels = _decoded(data, header, shrink, segments or (), memory)
     if pixels.shape != (*shrunk(header.height, header.width, shrink), 3):
         raise Damaged(f"header says {header.width} x {header.height} pixels, the data has {pixels.shape[1::-1]}")
     return _upright(pixels, orientation or header.orientation)
@@ -68,11 +89,13 @@ def shrunk(height: int, width: int, shrink: Shrink) -> tuple[int, int]:
     return -(height // -shrink), -(width // -shrink)
 
 
-def _decoded(data: bytes, header: ImageHeader, shrink: Shrink) -> Pixels:
+def _decoded(
+    data: bytes, header: ImageHeader, shrink: Shrink, segments: Sequence[Segment], memory: NDArray[np.uint8] | None
+) -> Pixels:
     if header.format == "jpeg":
-        still = jpeg_still(data)
-        if jpeg_components(still) != CMYK_COMPONENTS:
-            return _decode_jpeg(still, header, shrink)
+        still = jpeg_still(data, segments)
+        if jpeg_components(data, segments) != CMYK_COMPONENTS:
+            return _decode_jpeg(still, header, shrink, memory)
         pixels = _decode_cmyk(still)
     else:
         pixels = _decoded_whole(data, header)
@@ -88,9 +111,10 @@ def _decoded_whole(data: bytes, header: ImageHeader) -> Pixels:
     return decode_png(data) if decodes_fast(data) else _decode_with_pillow(png_still(data), "png")
 
 
-def _decode_jpeg(still: bytes, header: ImageHeader, shrink: Shrink) -> Pixels:
-    height, width = shrunk(header.height, header.width, shrink) if shrink > 1 else (0, 0)
-    return _strictly(still, "RGB", height, width)
+def _decode_jpeg(still: bytes, header: ImageHeader, shrink: Shrink, memory: NDArray[np.uint8] | None) -> Pixels:
+    height, width = shrunk(header.height, header.width, shrink)
+    enough = memory is not None and memory.size >= 3 * height * width
+    return _strictly(still, "RGB", height if shrink > 1 else 0, width if shrink > 1 else 0, memory if enough else None)
 
 
 def _decode_cmyk(still: bytes) -> Pixels:
@@ -98,20 +122,30 @@ def _decode_cmyk(still: bytes) -> Pixels:
     return _decode_with_pillow(still, "jpeg")
 
 
-def _strictly(still: bytes, colours: Literal["RGB", "CMYK"], height: int = 0, width: int = 0) -> Pixels:
+def _strictly(
+    still: bytes,
+    colours: Literal["RGB", "CMYK"],
+    height: int = 0,
+    width: int = 0,
+    memory: NDArray[np.uint8] | None = None,
+) -> Pixels:
     """At least so high and wide, 0: as it is. Any complaint of the decoder, but of zeros at the end, is damage."""
     try:
-        return _turbo(still, colours, height, width)
+        return _turbo(still, colours, height, width, memory)
     except ValueError as error:
         if (unpadded := without_padding(still)) is not None:
             with contextlib.suppress(ValueError):
-                return _turbo(unpadded, colours, height, width)
+                return _turbo(unpadded, colours, height, width, memory)
         raise Damaged(f"jpeg: {error}") from error
 
 
-def _turbo(jpeg: bytes, colours: Literal["RGB", "CMYK"], height: int, width: int) -> Pixels:
+def _turbo(
+    jpeg: bytes, colours: Literal["RGB", "CMYK"], height: int, width: int, memory: NDArray[np.uint8] | None
+) -> Pixels:
     return np.asarray(
-        simplejpeg.decode_jpeg(jpeg, colours, min_height=height, min_width=width, min_factor=1, strict=True)
+        simplejpeg.decode_jpeg(
+            jpeg, colours, min_height=height, min_width=width, min_factor=1, buffer=memory, strict=True
+        )
     )
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 import struct
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
 
 import msgspec
 
@@ -22,6 +23,8 @@ PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _EXIF_ORIENTATION = 0x0112
 JPEG_MARKER = re.compile(rb"\xff([^\x00\xff\xd0-\xd7])")
 """A marker and its kind: not a stuffed byte, a fill byte or a restart."""
+JPEG_SCAN, JPEG_END = 0xDA, 0xD9
+_JPEG_ALONE = 0x01  # a marker without a length
 _JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # start of frame, any process
 
 
@@ -36,6 +39,19 @@ class ImageHeader(msgspec.Struct, frozen=True):
     """EXIF orientation 1 to 8; 1 where there is none or it cannot be read."""
 
 
+class Segment(NamedTuple):
+    """A JPEG marker, and where its content lies; after a scan's header its coded data follow, up to the next one."""
+
+    kind: int
+    """The marker's second byte."""
+    at: int
+    """Of the marker's first byte."""
+    start: int
+    """Behind the marker: of its length, where it has one."""
+    end: int
+    """Behind its content, by the length that it claims."""
+
+
 class Chunk(msgspec.Struct, frozen=True):
     """A PNG or WebP chunk: its four-letter kind, where its content starts, and the length it claims, in bytes."""
 
@@ -44,14 +60,14 @@ class Chunk(msgspec.Struct, frozen=True):
     length: int
 
 
-def inspect(data: bytes) -> ImageHeader:
-    """Read the header, decode nothing.
+def inspect(data: bytes, segments: Sequence[Segment] | None = None) -> ImageHeader:
+    """Read the header, decode nothing. `segments`: of a JPEG, where they are known already (`jpeg_segments`).
 
     Raises NotAnImage (no known magic bytes), TooManyPixels, TooComplex, Damaged (right magic bytes, unreadable
     structure).
     """
-    if data[:3] == b"\xff\xd8\xff":
-        header = _jpeg(data)
+    if is_jpeg(data):
+        header = _jpeg(data, jpeg_segments(data) if segments is None else segments)
     elif data[:8] == PNG_SIGNATURE:
         header = _png(data)
     elif data[:4] == b"RIFF" and data[8:12] == b"WEBP":
@@ -94,38 +110,51 @@ def verify_png_checksums(data: bytes, crc32: Callable[[memoryview], int] = zlib.
     raise Damaged("png is cut short: it has no end")
 
 
-def _jpeg(data: bytes) -> ImageHeader:
-    size: tuple[int, int] | None = None
-    orientation, parts, scans, position = 1, 0, 0, 2
-    while found := JPEG_MARKER.search(data, position):
-        kind, start = found[1][0], found.end()
-        if kind == 0xD9:  # end of image; what follows is not decoded
+def is_jpeg(data: bytes) -> bool:
+    """By its first bytes."""
+    return data[:3] == b"\xff\xd8\xff"
+
+
+def jpeg_segments(data: bytes) -> list[Segment]:
+    """Up to the picture's end, which is the last of them where there is one. Raises TooComplex.
+
+    Reads the whole file: of a large one a millisecond. Whoever asks more than one thing of a file keeps them.
+    """
+    found: list[Segment] = []
+    scans, position = 0, 2
+    while marker := JPEG_MARKER.search(data, position):
+        kind, start = marker[1][0], marker.end()
+        alone = kind in (_JPEG_ALONE, JPEG_END)
+        position = start if alone else start + int.from_bytes(data[start : start + 2], "big")
+        found.append(Segment(kind, start - 2, start, position))
+        if kind == JPEG_END:
             break
-        position = start + (int.from_bytes(data[start : start + 2], "big") if kind != 0x01 else 0)
-        parts, scans = parts + 1, scans + (kind == 0xDA)
-        if parts > MAX_PARTS or scans > MAX_SCANS:
+        scans += kind == JPEG_SCAN
+        if len(found) > MAX_PARTS or scans > MAX_SCANS:
             raise TooComplex(f"jpeg has more than {MAX_PARTS} segments or {MAX_SCANS} scans")
+    return found
+
+
+def _jpeg(data: bytes, segments: Sequence[Segment]) -> ImageHeader:
+    size: tuple[int, int] | None = None
+    orientation = 1
+    for kind, _, start, end in segments:
         if kind in _JPEG_FRAMES and start + 7 <= len(data):
             if size is not None:  # which one would a decoder believe?
                 raise Damaged("jpeg has two frame headers")
             height, width = struct.unpack_from(">HH", data, start + 3)
             size = width, height
         elif kind == 0xE1 and data[start + 2 : start + 8] == b"Exif\x00\x00":
-            orientation = _orientation(data[start + 8 : position])
+            orientation = _orientation(data[start + 8 : end])
     if size is None:
         raise Damaged("jpeg has no frame header")
     return ImageHeader("jpeg", *size, orientation)
 
 
-def jpeg_components(data: bytes) -> int:
+def jpeg_components(data: bytes, segments: Sequence[Segment]) -> int:
     """Of the frame header: 1 grey, 3 colours, 4 for print; 0 where there is none."""
-    position = 2
-    while found := JPEG_MARKER.search(data, position):
-        kind, start = found[1][0], found.end()
-        if kind in _JPEG_FRAMES:
-            return int.from_bytes(data[start + 7 : start + 8])
-        position = start + (int.from_bytes(data[start : start + 2], "big") if kind != 0x01 else 0)
-    return 0
+    frames = (segment for segment in segments if segment.kind in _JPEG_FRAMES)
+    return next((data[frame.start + 7] for frame in frames if frame.start + 7 < len(data)), 0)
 
 
 def _png(data: bytes) -> ImageHeader:

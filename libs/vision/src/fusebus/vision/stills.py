@@ -6,6 +6,7 @@ Texts, profiles, EXIF and later frames stay out: they can be bombs of their own,
 from __future__ import annotations
 
 import struct
+from collections.abc import Sequence
 
 import cv2
 import msgspec
@@ -13,14 +14,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fusebus.vision.errors import Damaged
-from fusebus.vision.formats import JPEG_MARKER, PNG_SIGNATURE, Chunk, png_chunks, webp_chunks
+from fusebus.vision.formats import (
+    JPEG_END,
+    JPEG_SCAN,
+    PNG_SIGNATURE,
+    Chunk,
+    Segment,
+    jpeg_segments,
+    png_chunks,
+    webp_chunks,
+)
 
 STRIP_ROWS = 16
 """Transparency is laid on white so many rows at a time: they stay in the cache, and whole copies would cost memory."""
 
 _JPEG_TEXTS = frozenset({*range(0xE1, 0xEE), 0xEF, 0xFE})
 """EXIF, XMP, profiles, comments and the like; JFIF (0xE0) and Adobe (0xEE) say what the colours mean."""
-_JPEG_SCAN, _JPEG_END, _JPEG_ALONE = 0xDA, 0xD9, 0x01
 _JPEG_SLACK = 2
 """Bytes behind the last code of a scan that every decoder takes."""
 _PNG_ESSENCE = frozenset({b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND"})
@@ -55,28 +64,20 @@ class WebpStill(msgspec.Struct, frozen=True):
         return b"RIFF" + struct.pack("<I", len(body) + 4) + b"WEBP" + body
 
 
-def jpeg_still(data: bytes) -> bytes:
+def jpeg_still(data: bytes, segments: Sequence[Segment] | None = None) -> bytes:
     """A JPEG file of only the first picture's tables, frame and scans. One that is cut short stays so.
 
     From the first scan on nothing is left out: what seems to be loose bytes or a text may be a scan that was
-    overwritten, and the decoder shall complain of it.
+    overwritten, and the decoder shall complain of it. `segments`: see `inspect`.
     """
-    view, position, scanned = memoryview(data), 2, False
-    parts: list[bytes | memoryview] = [b"\xff\xd8"]
-    while found := JPEG_MARKER.search(data, position):
-        kind, start = found[1][0], found.end()
-        if scanned:
-            parts.append(view[position : found.start()])
-        if kind == _JPEG_END:
-            parts.append(b"\xff\xd9")
-            break
-        position = start + (int.from_bytes(data[start : start + 2], "big") if kind != _JPEG_ALONE else 0)
-        if scanned or kind not in _JPEG_TEXTS:
-            parts.append(view[start - 2 : position])
-        scanned = scanned or kind == _JPEG_SCAN
-    else:
-        parts.append(view[position:])
-    return b"".join(parts)
+    segments = jpeg_segments(data) if segments is None else segments
+    ended = bool(segments) and segments[-1].kind == JPEG_END
+    stop, behind = (segments[-1].at, len(data)) if ended else (len(data), segments[-1].end if segments else 2)
+    scan = next((one.at for one in segments if one.kind == JPEG_SCAN), None)
+    view = memoryview(data)
+    kept = [view[one.at : one.end] for one in segments if one.at < (stop if scan is None else scan)]
+    kept = [part for part in kept if part[1] not in _JPEG_TEXTS]
+    return b"".join([b"\xff\xd8", *kept, view[behind if scan is None else scan : stop], b"\xff\xd9" * ended])
 
 
 def without_padding(jpeg: bytes) -> bytes | None:

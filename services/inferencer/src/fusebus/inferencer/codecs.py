@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import deque
 from collections.abc import Callable, Coroutine
 from functools import partial
 from pathlib import Path
@@ -30,6 +31,7 @@ from fusebus.vision import (
     scaled,
     shrink_for,
 )
+from fusebus.vision.formats import is_jpeg, jpeg_segments
 from fusebus.vision.rle import RunLengths
 
 P = ParamSpec("P")
@@ -44,6 +46,13 @@ _LAST_WITHOUT_A_TURN = 4
 _CPU_LIMIT = Path("/sys/fs/cgroup/cpu.max")  # of a container: "<microseconds> <of so many>", or "max ..."
 
 
+_SPARE_BYTES = 48 << 20
+"""Of one picture: 16 megapixels. What larger ones need goes back to the system."""
+_spare: deque[NDArray[np.uint8]] = deque(maxlen=len(os.sched_getaffinity(0)))
+"""Memory of pictures that are drawn, for the next ones: the system's fresh pages cost a seventh of decoding. No more is
+kept than cores can decode into at a time."""
+
+
 class Prepared(NamedTuple):
     """A decoded picture and what the model gets to see of it."""
 
@@ -54,6 +63,8 @@ class Prepared(NamedTuple):
     height: int
     model_input: NDArray[np.uint8]
     """(size, size, 3)."""
+    memory: NDArray[np.uint8]
+    """In which the pixels lie, flat."""
 
 
 class Rendered(NamedTuple):
@@ -106,22 +117,36 @@ def prepare(data: bytes, sha256: str, size: int, most_pixels: int = 0) -> Prepar
     A picture of more than `most_pixels` (0: any) is halved until it is not, or the model would see less of it.
     """
     require_digest(data, sha256)
-    header = inspect(data)
+    segments = jpeg_segments(data) if is_jpeg(data) else None
+    header = inspect(data, segments)
     shrink = shrink_for(header.width, header.height, most_pixels, size)
-    pixels = decode(data, header.orientation, shrink)
+    memory = _from_spare()
+    pixels = decode(data, header.orientation, shrink, segments=segments, memory=memory)
+    if memory is None or not np.may_share_memory(pixels, memory):  # there was no room, or it was turned
+        memory = pixels.reshape(-1)
     width, height = header.width, header.height
     if header.orientation > _LAST_WITHOUT_A_TURN:
         width, height = height, width
-    return Prepared(pixels, width, height, resize_to_model(pixels, size))
+    return Prepared(pixels, width, height, resize_to_model(pixels, size), memory)
 
 
 def render(picture: Prepared, outputs: Outputs, manifest: ModelManifest, quality: int) -> Rendered:
-    """Turn one picture's outputs into detections and draw them; `picture.pixels` is drawn into."""
+    """Turn one picture's outputs into detections and draw them; `picture.pixels` is drawn into, and is then lost."""
     detections = detections_of(outputs, manifest, picture.width, picture.height)
     rows, columns = picture.pixels.shape[:2]
     across, down = columns / picture.width, rows / picture.height
     drawn = detections if across == down == 1 else [scaled(found, across, down) for found in detections]
-    return Rendered(detections, encode_jpeg(annotate(picture.pixels, drawn), quality))
+    jpeg = encode_jpeg(annotate(picture.pixels, drawn), quality)
+    if picture.memory.nbytes <= _SPARE_BYTES:
+        _spare.append(picture.memory)
+    return Rendered(detections, jpeg)
+
+
+def _from_spare() -> NDArray[np.uint8] | None:
+    try:
+        return _spare.pop()
+    except IndexError:
+        return None
 
 
 def detections_of(outputs: Outputs, manifest: ModelManifest, width: int, height: int) -> list[Detection]:
