@@ -20,6 +20,7 @@ from fusebus.contracts.messages import BlobReference, ImageAccepted, JobKind, La
 from fusebus.inferencer import handler
 from fusebus.inferencer.backends import Outputs
 from fusebus.inferencer.codecs import Codecs, Prepared, Rendered, prepare, render
+from fusebus.inferencer.event_loop import new_loop
 from fusebus.inferencer.model import ModelThread
 from fusebus.inferencer.serving import Served, Serving
 from fusebus.models import load_manifest
@@ -75,7 +76,8 @@ def orchestration(images: int, held: int = 24) -> float:
     prepared, rendered = Prepared(_Nothing.picture, 1, 1, _Nothing.picture, _Nothing.picture), Rendered([], b"")
     handler.prepare, handler.render = lambda *_: prepared, lambda *_: rendered
     try:
-        return asyncio.run(_orchestration(images, held))
+        with asyncio.Runner(loop_factory=new_loop) as runner:  # as the service does
+            return runner.run(_orchestration(images, held))
     finally:
         handler.prepare, handler.render = plain
 

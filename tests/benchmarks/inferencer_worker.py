@@ -167,7 +167,7 @@ def main() -> int:
         finally:
             diary.write(path)
 
-    return run_service("inferencer", service.InferencerSettings, lived)
+    return run_service("inferencer", service.InferencerSettings, lived, event_loop=service.new_loop)
 
 
 if __name__ == "__main__":

@@ -51,8 +51,18 @@ class Life:
     """Set by SIGTERM or SIGINT: finish or give back what is in hand, then return."""
 
 
-def run_service(name: str, settings_type: type[S], main: Callable[[S, Life], Awaitable[None]], about: str = "") -> int:
-    """Run `main` until it returns. Exit code 0 for a clean end, 1 for a failure, 2 for wrong settings or arguments."""
+def run_service(
+    name: str,
+    settings_type: type[S],
+    main: Callable[[S, Life], Awaitable[None]],
+    about: str = "",
+    *,
+    event_loop: Callable[[], asyncio.AbstractEventLoop] = asyncio.new_event_loop,
+) -> int:
+    """Run `main` until it returns, on a loop that `event_loop` makes.
+
+    Exit code 0 for a clean end, 1 for a failure, 2 for wrong settings or arguments.
+    """
     arguments = sys.argv[1:]
     if arguments:
         known = arguments[0] in ("-h", "--help")
@@ -67,7 +77,8 @@ def run_service(name: str, settings_type: type[S], main: Callable[[S, Life], Awa
     set_up_logs(name, host.log.level)
     telemetry = set_up_telemetry(name, host.telemetry, scraped=bool(host.health.port))
     try:
-        return asyncio.run(_live(name, settings, host, telemetry, main))
+        with asyncio.Runner(loop_factory=event_loop) as runner:
+            return runner.run(_live(name, settings, host, telemetry, main))
     finally:
         telemetry.shut()
 

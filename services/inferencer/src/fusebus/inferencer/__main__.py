@@ -11,6 +11,7 @@ from fusebus.bus import Bus
 from fusebus.host import Life, run_service
 from fusebus.inferencer import telemetry
 from fusebus.inferencer.codecs import Codecs
+from fusebus.inferencer.event_loop import new_loop
 from fusebus.inferencer.handler import Detect
 from fusebus.inferencer.lifetimes import beside, consuming, notices, serving_models, stopping
 from fusebus.inferencer.policy import Pace
@@ -77,4 +78,5 @@ def _handler(settings: InferencerSettings, blobs: Blobs, serving: Serving, codec
 
 
 if __name__ == "__main__":
-    sys.exit(run_service("inferencer", InferencerSettings, main, "Finds fuse neutrals in accepted images."))
+    about = "Finds fuse neutrals in accepted images."
+    sys.exit(run_service("inferencer", InferencerSettings, main, about, event_loop=new_loop))
