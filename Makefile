@@ -15,7 +15,7 @@ help:  ## this list
 
 setup: $(STAMP)  ## virtual environment with every package, dependencies pinned by hash
 
-$(STAMP): requirements.txt $(addsuffix /pyproject.toml,$(PACKAGES)) scripts/setup $(NATIVE)
+$(STAMP): requirements.txt $(addsuffix /pyproject.toml,$(PACKAGES)) scripts/setup requirements-compiler.txt $(NATIVE)
 	@PYTHON=$(PYTHON) VENV=$(VENV) scripts/setup $(PACKAGES)
 	@touch $@
 
@@ -94,4 +94,4 @@ lock: $(STAMP)  ## pin the dependencies anew
 	PATH="$(abspath $(BIN)):$$PATH" scripts/lock
 
 clean:  ## remove what the targets made (the virtual environment and caches too)
-	rm -rf $(VENV) .cache .fusebus out .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) libs/convert/src/fusebus/convert/*.so.1 .cache .fusebus out .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

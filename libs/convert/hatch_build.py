@@ -47,11 +47,14 @@ class Hook(BuildHookInterface):
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
         """Compile; the wheel is then this platform's, for every Python 3."""
         root = Path(self.root)
-        made = root / f"{LIBRARY}.{os.getpid()}"
+        made = root / PACKAGE / f"librows.{os.getpid()}.so.1"
         command = [*compiler(), *OPTIONS, *(str(root / source) for source in SOURCES), "-o", str(made)]
-        if code := subprocess.run(command, check=False).returncode:
-            sys.exit(f"fusebus-convert: `{shlex.join(command)}` ended with {code}: see above")
+        try:
+            subprocess.run(command, check=True)
+        except (OSError, subprocess.CalledProcessError) as error:
+            made.unlink(missing_ok=True)
+            sys.exit(f"fusebus-convert: {error}\nAnother compiler can be named: CC=clang, or CC='python -m ziglang cc'")
         made.replace(root / LIBRARY)  # whole or not at all: two builds may run at a time
-        build_data["artifacts"].append(str(LIBRARY))
+        build_data["artifacts"].append(LIBRARY.as_posix())
         build_data["pure_python"] = False
         build_data["tag"] = "py3-none-" + sysconfig.get_platform().replace("-", "_").replace(".", "_")

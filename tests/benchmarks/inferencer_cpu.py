@@ -23,6 +23,7 @@ from fusebus.inferencer.codecs import Codecs, Prepared, Rendered, prepare, rende
 from fusebus.inferencer.event_loop import new_loop
 from fusebus.inferencer.model import ModelThread
 from fusebus.inferencer.serving import Served, Serving
+from fusebus.inferencer.spare import Spare
 from fusebus.models import load_manifest
 from fusebus.vision import DEMO_MODEL
 
@@ -36,8 +37,10 @@ def photograph(data: bytes, outputs: Outputs, edge: int, most_pixels: int, runs:
     manifest = msgspec.structs.replace(load_manifest(DEMO_MODEL), image_size=edge)
     sha256 = hashlib.sha256(data).hexdigest()
 
+    spare = Spare(1)
+
     def once() -> Rendered:
-        return render(prepare(data, sha256, edge, most_pixels), outputs, manifest, 90)
+        return render(prepare(data, sha256, edge, most_pixels, spare), outputs, manifest, 90, spare)
 
     return _median(once, runs)
 

@@ -83,15 +83,17 @@ def stages_of(data: bytes, edge: int, mask_edge: int) -> Stages:
     def detections() -> list:
         return postprocess(*outputs, width, height, mask_size=edge)
 
+    memory = np.empty(pixels.size, np.uint8)  # used again, as a worker does
+
     def everything() -> bytes:
-        rgb = decode(data)
+        rgb = decode(data, memory=memory)
         resize_to_model(rgb, edge)
         return encode_jpeg(annotate(rgb, postprocess(*outputs, width, height, mask_size=edge)))
 
     found, canvas = detections(), pixels.copy()
     return {
         "inspect": lambda: inspect(data),
-        "decode": lambda: decode(data),
+        "decode": lambda: decode(data, memory=memory),
         "resize": lambda: resize_to_model(pixels, edge),
         "10 masks": detections,
         "draw": lambda: annotate(canvas, found),

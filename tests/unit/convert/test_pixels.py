@@ -19,7 +19,7 @@ from picture_bytes import board, chunk, header, interlaced_png, png_of, with_chu
 from PIL import Image
 
 from fusebus.convert import Format, Reason, Target, Unconvertible, convert
-from fusebus.convert.deflating import FAST_LEVEL, GRAIN_LEVEL, SOME_STRIPS, best_way, fast, searched_whole
+from fusebus.convert.deflating import FAST_LEVEL, GRAIN_LEVEL, SOME_STRIPS, best_way, fast, is_searched, searched_whole
 from fusebus.convert.filters import Filter, Strips
 from fusebus.convert.picture import Picture
 from fusebus.convert.png import encode_png
@@ -264,17 +264,37 @@ def test_copies_are_searched_where_they_save_something() -> None:
 @pytest.mark.parametrize("search", [0.0, 0.2, 0.35, 0.5, 0.99, 1.0])
 @pytest.mark.parametrize("pixel_bytes", [1, 3, 8])
 def test_strips_of_both_kinds_make_one_stream(search: float, pixel_bytes: int) -> None:
-    rows = np.random.default_rng(7).integers(0, 256, (3_000, 128 * pixel_bytes), np.uint8)
+    """Of rows that are there again in every strip: what copies from the wrong one shows."""
+    some_rows = np.random.default_rng(7).integers(0, 256, (100, 1_000 * pixel_bytes), np.uint8)
+    rows = np.tile(some_rows, (24 // pixel_bytes + 12, 1))
     strips = Strips(rows, pixel_bytes)
-    way = msgspec.structs.replace(searched_whole(Filter.UP), search=search)
-    filtered = b"".join(strips.filtered(Filter.UP, *part).tobytes() for part in strips.ranges())
+    assert len(list(strips.ranges())) > 5
+    way = msgspec.structs.replace(searched_whole(Filter.NONE), search=search, runs=Filter.NONE)
+    filtered = b"".join(strips.filtered(Filter.NONE, *part).tobytes() for part in strips.ranges())
     assert zlib.decompress(b"".join(fast(strips, way))) == filtered
+
+
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.35, 0.5, 1.0])
+def test_a_share_of_the_strips_is_searched_from_the_first_one_on(share: float) -> None:
+    chosen = [is_searched(number, share) for number in range(1_000)]
+    assert chosen[0] == (share > 0)
+    assert sum(chosen) == pytest.approx(1_000 * share, abs=1)
+
+
+def test_a_picture_that_is_searched_in_part_keeps_its_pixels(same_pixels: Same) -> None:
+    rows = _photograph(0.25, shared=8.0)
+    assert best_way(Strips(rows, 3)).search == SOME_STRIPS
+    source = bytes(cv2.imencode(".bmp", rows.reshape(500, 700, 3)[:, :, ::-1])[1])
+    same_pixels(source, convert(source, PNG).data)
 
 
 @pytest.mark.parametrize("own", [0.0, 0.3, 3.0, 12.0])
 def test_small_is_never_larger(own: float) -> None:
-    picture = Picture(samples=_photograph(own, shared=4.0).reshape(500, 700, 3), format="png")
-    assert len(encode_png(picture, small=True)) <= len(encode_png(picture))
+    """Not even where the sample, a band at each quarter, is not like the rest."""
+    pixels = _photograph(own, shared=4.0)
+    for rows in (pixels, np.concatenate([pixels[:100], _photograph(2.0)[:50], pixels[100:400], _photograph(2.0)[50:]])):
+        picture = Picture(samples=rows.reshape(len(rows), 700, 3), format="png")
+        assert len(encode_png(picture, small=True)) <= len(encode_png(picture))
 
 
 def _rows(png: bytes, row_bytes: int) -> list[bytes]:

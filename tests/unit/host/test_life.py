@@ -23,6 +23,20 @@ sys.exit(run_service("demo", Settings, main))
 """
 
 
+ON_UVLOOP = """
+import os, signal, sys, msgspec, uvloop
+from fusebus.host import Life, run_service
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    slots: int = 1
+async def main(settings: Settings, life: Life) -> None:
+    os.kill(os.getpid(), signal.SIGTERM)
+    await life.stop.wait()
+code = run_service("demo", Settings, main, event_loop=uvloop.new_event_loop)
+print(signal.getsignal(signal.SIGTERM) is signal.SIG_DFL)
+sys.exit(code)
+"""
+
+
 def program(*arguments: str, **environment: str) -> "subprocess.Popen[str]":
     return subprocess.Popen(
         [sys.executable, "-c", PROGRAM, *arguments],
@@ -97,3 +111,8 @@ def test_a_service_without_work_tells_that_it_is_up(unused_tcp_port: int) -> Non
             page = answer.read().decode()
         assert "\nfusebus_service_uptime_seconds " in page and "target_info{" in page
         assert process.poll() is None
+
+
+def test_on_uvloop_a_signal_stops_it_and_the_next_one_is_not_unheard() -> None:
+    done = subprocess.run([sys.executable, "-c", ON_UVLOOP], capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout) == (0, "True\n"), done.stderr

@@ -1,13 +1,18 @@
 """Before and after the model: pictures in flight have memory of their own, drawn ones leave theirs to the next."""
 
 import hashlib
+import io
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+from PIL import Image
 
-from fusebus.inferencer import codecs
 from fusebus.inferencer.backends import Outputs
 from fusebus.inferencer.codecs import Prepared, prepare, render
+from fusebus.inferencer.spare import Spare
 from fusebus.models import load_manifest
 from fusebus.vision import DEMO_MODEL, Damaged, encode_jpeg
 
@@ -17,56 +22,85 @@ NOTHING = Outputs(
 MANIFEST = load_manifest(DEMO_MODEL)
 
 
-@pytest.fixture(autouse=True)
-def _no_spare_memory() -> None:
-    codecs._spare.clear()
-
-
 def photo(seed: int, width: int = 320, height: int = 240) -> bytes:
     return encode_jpeg(np.random.default_rng(seed).integers(0, 255, (height, width, 3), np.uint8))
 
 
-def prepared(data: bytes) -> Prepared:
-    return prepare(data, hashlib.sha256(data).hexdigest(), 64)
+def prepared(data: bytes, spare: Spare | None = None) -> Prepared:
+    return prepare(data, hashlib.sha256(data).hexdigest(), 64, 0, spare)
 
 
 def test_a_drawn_picture_leaves_its_memory_to_the_next_one() -> None:
-    first = prepared(photo(1))
-    render(first, NOTHING, MANIFEST, 90)
-    second = prepared(photo(2, 300, 200))
+    spare = Spare(1)
+    first = prepared(photo(1), spare)
+    render(first, NOTHING, MANIFEST, 90, spare)
+    second = prepared(photo(2, 300, 200), spare)
     assert second.memory is first.memory
-    render(second, NOTHING, MANIFEST, 90)
-    assert prepared(photo(3)).memory is first.memory  # the smaller one did not make it smaller
+    render(second, NOTHING, MANIFEST, 90, spare)
+    assert prepared(photo(3), spare).memory is first.memory  # the smaller one did not make it smaller
+
+
+def turned(data: bytes) -> bytes:
+    tags = Image.Exif()
+    tags[0x0112] = 6
+    out = io.BytesIO()
+    Image.open(io.BytesIO(data)).save(out, "JPEG", quality=90, exif=tags)
+    return out.getvalue()
+
+
+def as_png(data: bytes) -> bytes:
+    out = io.BytesIO()
+    Image.open(io.BytesIO(data)).save(out, "PNG")
+    return out.getvalue()
 
 
 def test_pictures_in_flight_never_share_memory() -> None:
-    expected = [prepared(photo(seed)).pixels.copy() for seed in range(4)]
-    render(prepared(photo(9)), NOTHING, MANIFEST, 90)
-    flying = [prepared(photo(seed)) for seed in range(4)]
-    for picture, pixels in zip(flying, expected, strict=True):
-        np.testing.assert_array_equal(picture.pixels, pixels)
+    """Of any kind, prepared and drawn in several threads, some of them refused."""
+    kinds = (lambda data: data, turned, as_png, lambda data: data[:-4_000])
+    files = [kinds[seed % 4](photo(seed, 320 + seed % 3, 240)) for seed in range(24)]
+    expected = [None if seed % 4 == 3 else prepared(data).pixels.copy() for seed, data in enumerate(files)]
+    spare = Spare(2)
+
+    def one(seed: int) -> None:
+        for _ in range(4):
+            if expected[seed] is None:
+                with pytest.raises(Damaged):
+                    prepared(files[seed], spare)
+                continue
+            picture = prepared(files[seed], spare)
+            time.sleep(0.001)
+            np.testing.assert_array_equal(picture.pixels, expected[seed])
+            render(picture, NOTHING, MANIFEST, 90, spare)
+
+    with ThreadPoolExecutor(6) as threads:
+        for done in [threads.submit(one, seed) for seed in range(24)]:
+            done.result()
 
 
 def test_the_same_picture_gives_the_same_file_in_memory_that_was_used() -> None:
-    first = render(prepared(photo(1)), NOTHING, MANIFEST, 90)
-    render(prepared(photo(2)), NOTHING, MANIFEST, 90)
-    assert render(prepared(photo(1)), NOTHING, MANIFEST, 90).jpeg == first.jpeg
+    spare = Spare(1)
+    first = render(prepared(photo(1), spare), NOTHING, MANIFEST, 90, spare)
+    render(prepared(photo(2), spare), NOTHING, MANIFEST, 90, spare)
+    assert render(prepared(photo(1), spare), NOTHING, MANIFEST, 90, spare).jpeg == first.jpeg
 
 
-def test_a_damaged_picture_is_refused_and_the_next_one_is_sound() -> None:
-    render(prepared(photo(1)), NOTHING, MANIFEST, 90)
-    with pytest.raises(Damaged):
-        prepared(photo(2)[:-4_000])
-    expected = prepared(photo(3)).pixels
-    codecs._spare.clear()
-    np.testing.assert_array_equal(prepared(photo(3)).pixels, expected)
+@pytest.mark.parametrize("kind", [turned, as_png])
+def test_memory_that_did_not_serve_is_there_for_the_next_one(kind: Callable[[bytes], bytes]) -> None:
+    spare = Spare(1)
+    memory = prepared(photo(1), spare).memory
+    spare.give(memory)
+    prepared(kind(photo(2)), spare)
+    assert spare.take(memory.size) is memory
 
 
-def test_little_memory_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(codecs, "_SPARE_BYTES", 320 * 240 * 3 - 1)
-    render(prepared(photo(1)), NOTHING, MANIFEST, 90)
-    assert not codecs._spare
-    monkeypatch.undo()
-    for picture in [prepared(photo(seed)) for seed in range(40)]:
-        render(picture, NOTHING, MANIFEST, 90)
-    assert len(codecs._spare) == codecs._spare.maxlen
+def test_spare_memory_is_little_fits_and_is_there_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    spare, pieces = Spare(2), [np.zeros(1_000 + number, np.uint8) for number in range(4)]
+    for piece in (*pieces, pieces[3]):
+        spare.give(piece)
+    assert spare.take(100) is None  # too large for so little
+    assert spare.take(2_000) is None
+    taken = [spare.take(900) for _ in range(3)]
+    assert taken[0] is pieces[2] and taken[1] is pieces[3] and taken[2] is None
+    monkeypatch.setattr("fusebus.inferencer.spare.MOST_BYTES", 1_000)
+    spare.give(pieces[1])
+    assert spare.take(900) is None

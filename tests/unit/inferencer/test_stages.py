@@ -1,7 +1,9 @@
 import asyncio
+from collections.abc import Callable
 
 import pytest
 
+from fusebus.inferencer.event_loop import new_loop
 from fusebus.inferencer.stages import Closed, Passage, Places, Stage, Stages
 from fusebus.inferencer.urgency import Urgency
 
@@ -149,3 +151,23 @@ async def test_who_got_a_place_in_time_keeps_it() -> None:
             await late
     stage.leave()
     assert (stage.inside, stage.waiting) == (0, 0)
+
+
+@pytest.mark.parametrize("loop", [asyncio.new_event_loop, new_loop])
+def test_patience_that_ends_at_once_leaves_the_other_s_turn(loop: Callable[[], asyncio.AbstractEventLoop]) -> None:
+    """uvloop makes no timer of less than half a millisecond, but a call that has no time."""
+
+    async def main() -> None:
+        stage = Stage("decode", 1)
+        await stage.enter(urgency(0))
+        waits = [asyncio.create_task(stage.enter(urgency(number), patience)) for number, patience in ((1, 0), (2, 600))]
+        with pytest.raises(TimeoutError):
+            await waits[0]
+        stage.leave()
+        await waits[1]
+        assert stage.inside == 1
+        stage.leave()
+        assert (stage.inside, stage.waiting) == (0, 0)
+
+    with asyncio.Runner(loop_factory=loop) as runner:
+        runner.run(main())

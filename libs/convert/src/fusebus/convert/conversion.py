@@ -56,7 +56,8 @@ class Converted(msgspec.Struct, frozen=True, kw_only=True):
 def convert(data: bytes, target: Target, scratch: Scratch | None = None) -> Converted:
     """Decode strictly, turn upright, write anew: pixels and ICC profile are kept, all other metadata is left behind.
 
-    The same bytes give the same bytes. `scratch`: memory of the calling thread, used again. Raises Unconvertible.
+    The same bytes give the same bytes, on processors of one kind. `scratch`: memory of the calling thread, used again.
+    Raises Unconvertible.
     """
     picture = read(data, scratch)
     encode = encode_png if target.format is Format.PNG else encode_webp

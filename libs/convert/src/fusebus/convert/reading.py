@@ -15,10 +15,10 @@ from fusebus.convert.errors import Reason, Unconvertible, of_image_error
 from fusebus.convert.picture import Picture, Samples
 from fusebus.convert.upright import upright
 from fusebus.validation.integrity import verify_jpeg, verify_webp
-from fusebus.validation.look import look
+from fusebus.validation.look import Look, look
 from fusebus.validation.png_data import verified_png
 from fusebus.vision.errors import Damaged, ImageError
-from fusebus.vision.formats import MAX_PIXELS, PNG_SIGNATURE, ImageHeader, is_jpeg, png_chunks
+from fusebus.vision.formats import MAX_PIXELS, PNG_SIGNATURE, is_jpeg, png_chunks
 from fusebus.vision.stills import jpeg_still, png_still, webp_still, without_padding
 
 SCRATCH_BYTES = 64 << 20
@@ -66,14 +66,14 @@ def _jpeg(data: bytes, scratch: Scratch | None) -> Picture:
     verify_jpeg(data, header, found.kind, found.segments)
     profile = profiles.of_jpeg(data)
     try:
-        height, width, colours = _jpeg_header(data, header)
+        height, width, colours = _jpeg_header(data, found)
         if (height, width) != (header.height, header.width):
             raise Damaged("jpeg has two different frame headers")
         if colours in ("CMYK", "YCCK"):
             simplejpeg.decode_jpeg(data, "CMYK", strict=True)  # Pillow converts the colours but forgives damage
             return rare.read(data, "jpeg", profile=profile, orientation=header.orientation)
         grey = colours == "Gray" and profiles.space(profile) != "RGB"
-        samples = _decoded(data, (height, width, 1 if grey else 3), scratch)
+        samples = _decoded(data, found, (height, width, 1 if grey else 3), scratch)
     except ValueError as error:
         raise Damaged(f"jpeg: {error}") from error
     wanted = "GRAY" if grey else "RGB"
@@ -84,19 +84,19 @@ def _jpeg(data: bytes, scratch: Scratch | None) -> Picture:
     )
 
 
-def _jpeg_header(data: bytes, header: ImageHeader) -> tuple[int, int, str]:
+def _jpeg_header(data: bytes, found: Look) -> tuple[int, int, str]:
     """Height, width and colours as the decoder has them. Raises ValueError."""
     try:
         try:
             height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
         except ValueError:  # perhaps of what lies between the segments that make the picture
-            height, width, colours, _ = simplejpeg.decode_jpeg_header(jpeg_still(data))
+            height, width, colours, _ = simplejpeg.decode_jpeg_header(jpeg_still(data, found.segments))
     except KeyError:  # a sampling that it decodes and has no name for, 4:4:1; only YCbCr is sampled like that
-        return header.height, header.width, "YCbCr"
+        return found.header.height, found.header.width, "YCbCr"
     return height, width, colours
 
 
-def _decoded(data: bytes, shape: tuple[int, int, int], scratch: Scratch | None) -> Samples:
+def _decoded(data: bytes, found: Look, shape: tuple[int, int, int], scratch: Scratch | None) -> Samples:
     """What ingest takes for sound is sound here: loose bytes between segments, zeros before the end. Raises ValueError
     for any other complaint of the decoder."""
     memory = scratch.of(shape[0] * shape[1] * shape[2]) if scratch is not None else None
@@ -104,7 +104,7 @@ def _decoded(data: bytes, shape: tuple[int, int, int], scratch: Scratch | None) 
     try:
         return np.asarray(simplejpeg.decode_jpeg(data, colours, strict=True, buffer=memory))
     except ValueError:
-        still = jpeg_still(data)
+        still = jpeg_still(data, found.segments)
         for sound in filter(None, (still, without_padding(still))):
             with contextlib.suppress(ValueError):
                 return np.asarray(simplejpeg.decode_jpeg(sound, colours, strict=True, buffer=memory))

@@ -17,7 +17,8 @@ class RleDeflater:
     """
 
     def __init__(self, pixel_bytes: int, most: int) -> None:
-        assert 1 <= pixel_bytes <= MOST_PIXEL_BYTES, pixel_bytes
+        if not 1 <= pixel_bytes <= MOST_PIXEL_BYTES:
+            raise ValueError(f"pixels of {pixel_bytes} bytes: 1 to {MOST_PIXEL_BYTES} are coded")
         self._pixel_bytes = pixel_bytes
         self._most = most
         self._carry = native.Carry()
@@ -26,8 +27,14 @@ class RleDeflater:
         self._out = np.empty(2 * most + 1024, np.uint8)
 
     def block(self, data: NDArray[np.uint8]) -> bytes:
-        """`data` (contiguous, any shape) as one block; up to 7 of its bits come with what follows."""
-        assert data.flags.c_contiguous and data.size <= self._most, (data.flags, data.size, self._most)
+        """`data` (contiguous, any shape) as one block; up to 7 of its bits come with what follows.
+
+        Raises ValueError for data in pieces, or more than `most`.
+        """
+        if not data.flags.c_contiguous or data.size > self._most:
+            raise ValueError(
+                f"{data.size} bytes in steps of {data.strides}: one piece of at most {self._most} is coded"
+            )
         segments, out = self._segments.ctypes.data, self._out.ctypes.data
         written = native.rle_deflate(data.ctypes.data, data.size, self._pixel_bytes, self._carry, segments, out)
         return self._out[:written].tobytes()

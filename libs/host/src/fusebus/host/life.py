@@ -42,6 +42,9 @@ class HostSettings(msgspec.Struct, frozen=True, kw_only=True):
     telemetry: TelemetrySettings
 
 
+_STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+
 @dataclass(frozen=True)
 class Life:
     """What a service's main is given: when to stop, and where to say how it is."""
@@ -57,9 +60,9 @@ def run_service(
     main: Callable[[S, Life], Awaitable[None]],
     about: str = "",
     *,
-    event_loop: Callable[[], asyncio.AbstractEventLoop] = asyncio.new_event_loop,
+    event_loop: Callable[[], asyncio.AbstractEventLoop] | None = None,
 ) -> int:
-    """Run `main` until it returns, on a loop that `event_loop` makes.
+    """Run `main` until it returns, on a loop that `event_loop` makes; None: asyncio's own.
 
     Exit code 0 for a clean end, 1 for a failure, 2 for wrong settings or arguments.
     """
@@ -88,7 +91,7 @@ async def _live(
 ) -> int:
     life = Life(Health(host.health, telemetry.scrape))
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in _STOP_SIGNALS:
         loop.add_signal_handler(number, life.stop.set)
     await life.health.start()
     _log.info("started")
@@ -102,6 +105,8 @@ async def _live(
         return EXIT_FAILED
     finally:
         await life.health.close()
+        for number in _STOP_SIGNALS:  # a loop that is closed hears nothing; uvloop would leave them deaf
+            loop.remove_signal_handler(number)
     _log.info("stopped")
     return EXIT_OK
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections import deque
 from collections.abc import Callable, Coroutine
 from functools import partial
 from pathlib import Path
@@ -16,6 +15,7 @@ from numpy.typing import NDArray
 
 from fusebus.blobs import require_digest
 from fusebus.inferencer.backends import Outputs
+from fusebus.inferencer.spare import Memory, Spare
 from fusebus.inferencer.team import Team
 from fusebus.inferencer.urgency import Urgency, ordinary
 from fusebus.models import ModelManifest
@@ -31,6 +31,7 @@ from fusebus.vision import (
     scaled,
     shrink_for,
 )
+from fusebus.vision.decode import shrunk
 from fusebus.vision.formats import is_jpeg, jpeg_segments
 from fusebus.vision.rle import RunLengths
 
@@ -46,13 +47,6 @@ _LAST_WITHOUT_A_TURN = 4
 _CPU_LIMIT = Path("/sys/fs/cgroup/cpu.max")  # of a container: "<microseconds> <of so many>", or "max ..."
 
 
-_SPARE_BYTES = 48 << 20
-"""Of one picture: 16 megapixels. What larger ones need goes back to the system."""
-_spare: deque[NDArray[np.uint8]] = deque(maxlen=len(os.sched_getaffinity(0)))
-"""Memory of pictures that are drawn, for the next ones: the system's fresh pages cost a seventh of decoding. No more is
-kept than cores can decode into at a time."""
-
-
 class Prepared(NamedTuple):
     """A decoded picture and what the model gets to see of it."""
 
@@ -63,8 +57,8 @@ class Prepared(NamedTuple):
     height: int
     model_input: NDArray[np.uint8]
     """(size, size, 3)."""
-    memory: NDArray[np.uint8]
-    """In which the pixels lie, flat."""
+    memory: Memory
+    """In which the pixels lie."""
 
 
 class Rendered(NamedTuple):
@@ -82,6 +76,7 @@ class Codecs:
 
     def __init__(self, threads: int) -> None:
         self.threads = threads or cores()
+        self.spare = Spare(self.threads)
         self._team = Team(self.threads, "codec")
 
     async def __aenter__(self) -> Self:
@@ -111,7 +106,7 @@ def _warm_up() -> None:
     encode_jpeg(annotate(blank, [thing]))
 
 
-def prepare(data: bytes, sha256: str, size: int, most_pixels: int = 0) -> Prepared:
+def prepare(data: bytes, sha256: str, size: int, most_pixels: int = 0, spare: Spare | None = None) -> Prepared:
     """Check the digest, decode, and make the model's input. Raises DigestMismatch and vision's ImageError.
 
     A picture of more than `most_pixels` (0: any) is halved until it is not, or the model would see less of it.
@@ -120,9 +115,12 @@ def prepare(data: bytes, sha256: str, size: int, most_pixels: int = 0) -> Prepar
     segments = jpeg_segments(data) if is_jpeg(data) else None
     header = inspect(data, segments)
     shrink = shrink_for(header.width, header.height, most_pixels, size)
-    memory = _from_spare()
+    rows, columns = shrunk(header.height, header.width, shrink)
+    memory = spare.take(3 * rows * columns) if spare is not None and segments is not None else None
     pixels = decode(data, header.orientation, shrink, segments=segments, memory=memory)
-    if memory is None or not np.may_share_memory(pixels, memory):  # there was no room, or it was turned
+    if memory is None or not np.may_share_memory(pixels, memory):
+        if spare is not None and memory is not None:  # the picture was turned
+            spare.give(memory)
         memory = pixels.reshape(-1)
     width, height = header.width, header.height
     if header.orientation > _LAST_WITHOUT_A_TURN:
@@ -130,23 +128,18 @@ def prepare(data: bytes, sha256: str, size: int, most_pixels: int = 0) -> Prepar
     return Prepared(pixels, width, height, resize_to_model(pixels, size), memory)
 
 
-def render(picture: Prepared, outputs: Outputs, manifest: ModelManifest, quality: int) -> Rendered:
-    """Turn one picture's outputs into detections and draw them; `picture.pixels` is drawn into, and is then lost."""
+def render(
+    picture: Prepared, outputs: Outputs, manifest: ModelManifest, quality: int, spare: Spare | None = None
+) -> Rendered:
+    """Turn one picture's outputs into detections and draw them into its pixels; its memory is then `spare`'s."""
     detections = detections_of(outputs, manifest, picture.width, picture.height)
     rows, columns = picture.pixels.shape[:2]
     across, down = columns / picture.width, rows / picture.height
     drawn = detections if across == down == 1 else [scaled(found, across, down) for found in detections]
     jpeg = encode_jpeg(annotate(picture.pixels, drawn), quality)
-    if picture.memory.nbytes <= _SPARE_BYTES:
-        _spare.append(picture.memory)
+    if spare is not None:
+        spare.give(picture.memory)
     return Rendered(detections, jpeg)
-
-
-def _from_spare() -> NDArray[np.uint8] | None:
-    try:
-        return _spare.pop()
-    except IndexError:
-        return None
 
 
 def detections_of(outputs: Outputs, manifest: ModelManifest, width: int, height: int) -> list[Detection]:

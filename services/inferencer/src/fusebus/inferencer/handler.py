@@ -141,18 +141,19 @@ class Detect:
 
     async def _analyse(self, work: ImageAccepted, model: Model, passage: Passage) -> ImageAnalysed:
         stages, run, urgency, manifest = self.stages, self.codecs.run, passage.urgency, model.manifest
+        spare = self.codecs.spare
         data = await self._download(work)
         await passage.into(stages.decode)
         rank = _DECODE_SOON if stages.model_is_hungry else _DECODE
         picture = await run(
-            (rank, urgency), prepare, data, work.blob.sha256, manifest.image_size, self.annotated_pixels
+            (rank, urgency), prepare, data, work.blob.sha256, manifest.image_size, self.annotated_pixels, spare
         )
         del data  # as soon as it is not needed: up to the setting's `slots` images are in hand
         await passage.into(stages.model)
         answer = await model.detect(picture.model_input, urgency)
         await passage.into(stages.annotate)
         size = (picture.width, picture.height)
-        rendering = run((_ANNOTATE, urgency), render, picture, answer.outputs, manifest, self.jpeg_quality)
+        rendering = run((_ANNOTATE, urgency), render, picture, answer.outputs, manifest, self.jpeg_quality, spare)
         del picture
         rendered = await rendering
         await passage.into(stages.upload)
@@ -169,9 +170,9 @@ class Detect:
     ) -> None:
         """Writes the two files."""
         text = result_json(work, analysis, manifest, size, rendered.detections)
-        drawn, found = layout.annotated_name(work.run_id, analysis), layout.result_name(work.run_id, analysis)
-        picture = self.store.write(layout.RESULTS, drawn, rendered.jpeg, "image/jpeg")
-        result = self.store.write(layout.RESULTS, found, text, "application/json")
+        drawn, found = _stored(work, analysis)
+        picture = self.store.write(drawn.container, drawn.name, rendered.jpeg, "image/jpeg")
+        result = self.store.write(found.container, found.name, text, "application/json")
         if work.model:  # who finds the result, as `_found` does, finds the picture too
             await _one_by_one(picture, result)
         else:
@@ -180,6 +181,7 @@ class Detect:
     def _final(
         self, work: ImageAccepted, analysis: str, model: str, scores: Sequence[float], timings: StageTimings
     ) -> ImageAnalysed:
+        annotated, result = _stored(work, analysis)
         return ImageAnalysed(
             upload_id=work.upload_id,
             run_id=work.run_id,
@@ -190,8 +192,8 @@ class Detect:
             model=model,
             detections=len(scores),
             best_score=max(scores, default=0.0),
-            annotated=StoredBlob(container=layout.RESULTS, name=layout.annotated_name(work.run_id, analysis)),
-            result=StoredBlob(container=layout.RESULTS, name=layout.result_name(work.run_id, analysis)),
+            annotated=annotated,
+            result=result,
             timings=timings,
             worker=self.worker,
             analysed_at=self.now(),
@@ -212,6 +214,12 @@ class Detect:
     def _failed(self, work: ImageAccepted, reason: str, description: str) -> ImageFailed:
         _log.error("failed, %s: %s", reason, description)
         return failed(work, reason, description, self.now())
+
+
+def _stored(work: ImageAccepted, analysis: str) -> tuple[StoredBlob, StoredBlob]:
+    """Where the annotated picture and the result file lie."""
+    names = layout.annotated_name(work.run_id, analysis), layout.result_name(work.run_id, analysis)
+    return StoredBlob(container=layout.RESULTS, name=names[0]), StoredBlob(container=layout.RESULTS, name=names[1])
 
 
 async def _one_by_one(first: Coroutine[Any, Any, None], second: Coroutine[Any, Any, None]) -> None:

@@ -40,8 +40,10 @@ class Stage:
         """Places that are taken."""
         self._closed = False
         self._waiting: list[Turn] = []
-        self._timer: asyncio.TimerHandle | None = None
+        self._timer: asyncio.Handle | None = None
         """One for all that wait: a timer for each image would cost a tenth of its whole way through the stages."""
+        self._wakes_at = math.inf
+        """When it ends. Not the handle's to tell: uvloop's has no time where it is less than a millisecond away."""
 
     @property
     def waiting(self) -> int:
@@ -93,14 +95,14 @@ class Stage:
         self._waiting.clear()
 
     def _wake_at(self, when: float, loop: asyncio.AbstractEventLoop) -> None:
-        if when == math.inf or (self._timer is not None and self._timer.when() <= when):
+        if when >= self._wakes_at:
             return
         if self._timer is not None:
             self._timer.cancel()
-        self._timer = loop.call_at(when, self._end_patience, loop)
+        self._timer, self._wakes_at = loop.call_at(when, self._end_patience, loop), when
 
     def _end_patience(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._timer, now = None, loop.time()
+        self._timer, self._wakes_at, now = None, math.inf, loop.time()
         for turn in self._waiting:
             if turn.until <= now and not turn.place.done():
                 turn.place.set_exception(TimeoutError(f"no place in the stage {self.name}"))
