@@ -71,7 +71,7 @@ USUAL = (
     _benchmark(
         "inferencer", 900, "--rounds", "3", "--memory-images", "1000", "--timeline", str(TIMELINE.relative_to(ROOT))
     ),
-    _benchmark("convert", 600, "--runs", "3", "--files", "500"),
+    _benchmark("convert", 600, "--runs", "7", "--files", "500"),
     _benchmark("scale", 500, "--pictures", "60"),
     _benchmark("vision", 300, "--runs", "7"),
     _benchmark("ingest", 400, "--photos", "300"),
