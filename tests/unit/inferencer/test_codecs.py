@@ -31,7 +31,7 @@ def prepared(data: bytes, spare: Spare | None = None) -> Prepared:
 
 
 def test_a_drawn_picture_leaves_its_memory_to_the_next_one() -> None:
-    spare = Spare(1)
+    spare = Spare(1, 0)
     first = prepared(photo(1), spare)
     render(first, NOTHING, MANIFEST, 90, spare)
     second = prepared(photo(2, 300, 200), spare)
@@ -59,7 +59,7 @@ def test_pictures_in_flight_never_share_memory() -> None:
     kinds = (lambda data: data, turned, as_png, lambda data: data[:-4_000])
     files = [kinds[seed % 4](photo(seed, 320 + seed % 3, 240)) for seed in range(24)]
     expected = [None if seed % 4 == 3 else prepared(data).pixels.copy() for seed, data in enumerate(files)]
-    spare = Spare(2)
+    spare = Spare(2, 0)
 
     def one(seed: int) -> None:
         for _ in range(4):
@@ -78,7 +78,7 @@ def test_pictures_in_flight_never_share_memory() -> None:
 
 
 def test_the_same_picture_gives_the_same_file_in_memory_that_was_used() -> None:
-    spare = Spare(1)
+    spare = Spare(1, 0)
     first = render(prepared(photo(1), spare), NOTHING, MANIFEST, 90, spare)
     render(prepared(photo(2), spare), NOTHING, MANIFEST, 90, spare)
     assert render(prepared(photo(1), spare), NOTHING, MANIFEST, 90, spare).jpeg == first.jpeg
@@ -86,7 +86,7 @@ def test_the_same_picture_gives_the_same_file_in_memory_that_was_used() -> None:
 
 @pytest.mark.parametrize("kind", [turned, as_png])
 def test_memory_that_did_not_serve_is_there_for_the_next_one(kind: Callable[[bytes], bytes]) -> None:
-    spare = Spare(1)
+    spare = Spare(1, 0)
     memory = prepared(photo(1), spare).memory
     spare.give(memory)
     prepared(kind(photo(2)), spare)
@@ -94,7 +94,7 @@ def test_memory_that_did_not_serve_is_there_for_the_next_one(kind: Callable[[byt
 
 
 def test_spare_memory_is_little_fits_and_is_there_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    spare, pieces = Spare(2), [np.zeros(1_000 + number, np.uint8) for number in range(4)]
+    spare, pieces = Spare(2, 0), [np.zeros(1_000 + number, np.uint8) for number in range(4)]
     for piece in (*pieces, pieces[3]):
         spare.give(piece)
     assert spare.take(100) is None  # too large for so little
@@ -104,3 +104,6 @@ def test_spare_memory_is_little_fits_and_is_there_once(monkeypatch: pytest.Monke
     monkeypatch.setattr("fusebus.inferencer.spare.MOST_BYTES", 1_000)
     spare.give(pieces[1])
     assert spare.take(900) is None
+    large = Spare(2)
+    large.give(pieces[0])
+    assert large.take(900) is None

@@ -12,6 +12,8 @@ Memory = NDArray[np.uint8]
 
 MOST_BYTES = 48 << 20
 """Of one picture, 16 megapixels: what larger ones need goes back to the system."""
+LEAST_BYTES = 16 << 20
+"""What smaller ones need the allocator gives from memory that it has."""
 MOST_TOO_LARGE = 2
 """A picture gets no memory that is more than so many times too large: its own would be bound by it meanwhile."""
 
@@ -19,8 +21,9 @@ MOST_TOO_LARGE = 2
 class Spare:
     """Keeps at most `most` pieces, the latest ones. For any number of threads."""
 
-    def __init__(self, most: int) -> None:
+    def __init__(self, most: int, least_bytes: int = LEAST_BYTES) -> None:
         self._most = most
+        self._least_bytes = least_bytes
         self._kept: list[Memory] = []
         self._lock = threading.Lock()
 
@@ -35,6 +38,6 @@ class Spare:
     def give(self, memory: Memory) -> None:
         """Nobody looks at what lies in it any more; given twice, it is kept once."""
         with self._lock:
-            if memory.size <= MOST_BYTES and not any(memory is kept for kept in self._kept):
+            if self._least_bytes <= memory.size <= MOST_BYTES and not any(memory is kept for kept in self._kept):
                 self._kept.append(memory)
                 del self._kept[: -self._most]
