@@ -25,7 +25,20 @@ def photo(width: int, height: int) -> np.ndarray:
     return np.clip(board + np.tile(noise, (1, 4, 1))[:, :width], 0, 255).astype(np.uint8)
 
 
-@pytest.mark.parametrize("size", [(1201, 1597), (2401, 1803), (640, 480), (100, 150), (225, 3000), (1008, 1008)])
+@pytest.mark.parametrize(
+    "size",
+    [
+        (1201, 1597),
+        (2401, 1803),
+        (2567, 2166),
+        (3200, 2400),
+        (3200, 1800),
+        (640, 480),
+        (100, 150),
+        (225, 3000),
+        (1008, 1008),
+    ],
+)
 @pytest.mark.parametrize("edge", [224, 336, 1008])
 def test_the_model_sees_the_antialiased_picture_within_50_decibels(size: tuple[int, int], edge: int) -> None:
     rgb = photo(*size)

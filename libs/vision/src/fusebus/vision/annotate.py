@@ -69,15 +69,13 @@ def _draw_mask(rgb: Pixels, detection: Detection, colour: Colour, line: int) -> 
 
 
 def _tint(part: Pixels, inside: NDArray[np.uint8], colour: Colour) -> None:
-    """Lay the colour over what is inside, strip by strip, so that the three passes meet in the processor's cache."""
-    paint = (*(_TINT * value for value in colour), 0.0)
+    """Lay the colour over what is inside, strip by strip, so that the two passes meet in the processor's cache."""
+    blend = np.column_stack([(1 - _TINT) * np.eye(3), _TINT * np.asarray(colour)])
     rows = max(1, _STRIP_BYTES // (3 * part.shape[1]))
     shade = np.empty((min(rows, len(part)), *part.shape[1:]), np.uint8)
     for top in range(0, len(part), rows):
         strip = part[top : top + rows]
-        tinted = shade[: len(strip)]
-        cv2.convertScaleAbs(strip, tinted, alpha=1 - _TINT)
-        cv2.add(tinted, paint, tinted)
+        tinted = cv2.transform(strip, blend, shade[: len(strip)])
         cv2.copyTo(tinted, inside[top : top + rows], strip)
 
 
@@ -88,10 +86,12 @@ def _draw_box(rgb: Pixels, detection: Detection, colour: Colour, line: int) -> N
     hair, heavy = max(1, line // 3), line + max(1, line // 2)
     gap = _GAP * line
     frame = (x0 - gap, y0 - gap, x1 + gap, y1 + gap)
+    rows = (frame[1], 1), (frame[3], -1)
+    for y, down in rows:
+        _fill(rgb, (frame[0], frame[2]), (y, y + down * hair), colour)
     for x, inward in ((frame[0], 1), (frame[2], -1)):
         _fill(rgb, (x, x + inward * hair), (frame[1], frame[3]), colour)
-        for y, down in ((frame[1], 1), (frame[3], -1)):
-            _fill(rgb, (frame[0], frame[2]), (y, y + down * hair), colour)
+        for y, down in rows:
             _fill(rgb, (x, x + inward * arm), (y, y + down * heavy), colour)
             _fill(rgb, (x, x + inward * heavy), (y, y + down * arm), colour)
 
@@ -118,8 +118,9 @@ def _draw_label(rgb: Pixels, detection: Detection, colour: Colour, line: int, ta
     fallback = (left, min(max(0, above), lowest), left + width, min(max(0, above), lowest) + height)
     free = (region for region in regions if not any(_overlap(region, other) for other in taken))
     chosen = next(free, regions[0] if regions else fallback)
-    shades = np.linspace(colour, _INK, 256).round().astype(np.uint8)[None]  # by the share of ink
-    tag = cv2.LUT(cv2.cvtColor(cover[:height, :width], cv2.COLOR_GRAY2RGB), shades)
+    ground = np.asarray(colour)
+    blend = np.column_stack([np.diag((_INK - ground) / 255), ground])
+    tag = cv2.transform(cv2.cvtColor(cover[:height, :width], cv2.COLOR_GRAY2RGB), blend)
     rgb[chosen[1] : chosen[3], chosen[0] : chosen[2]] = tag
     return chosen
 

@@ -53,10 +53,11 @@ def decode(
 ) -> Pixels:
     """RGB pixels uint8 (height, width, 3), EXIF orientation applied (or the one given), transparency laid on white.
 
-    Strict: a file that a lenient viewer would half show is refused. Releases the GIL while it decodes. With `shrink`
-    both edges are divided by it and rounded up; a JPEG is decoded to that size, in half the time at 2 and in a quarter
-    of the memory. `checked`: the checksums of a PNG were found right already. `segments`: see `inspect`. `memory`: the
-    pixels of a JPEG may lie there if there is room.
+    Strict: a file that a lenient viewer would half show is refused. Releases the GIL while it decodes. Halved colours
+    of a JPEG (4:2:0, 4:2:2) are repeated, not interpolated: a tenth faster, and nearer to the original once the picture
+    is a JPEG again. With `shrink` both edges are divided by it and rounded up; a JPEG is decoded to that size, in half
+    the time at 2 and in a quarter of the memory. `checked`: the checksums of a PNG were found right already.
+    `segments`: see `inspect`. `memory`: the pixels of a JPEG may lie there if there is room.
     Raises NotAnImage, TooManyPixels, TooComplex, Damaged.
     """
     if segments is None and is_jpeg(data):
@@ -144,7 +145,14 @@ def _turbo(
 ) -> Pixels:
     return np.asarray(
         simplejpeg.decode_jpeg(
-            jpeg, colours, min_height=height, min_width=width, min_factor=1, buffer=memory, strict=True
+            jpeg,
+            colours,
+            fastupsample=True,
+            min_height=height,
+            min_width=width,
+            min_factor=1,
+            buffer=memory,
+            strict=True,
         )
     )
 

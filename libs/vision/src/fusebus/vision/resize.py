@@ -11,24 +11,37 @@ from PIL import Image
 
 from fusebus.vision.decode import Pixels
 
-_LEFT_FOR_THE_FILTER = 3.0
-"""How many times larger than the result a cheap whole-number reduction may leave the picture.
-
-12 million pixels to 224 take 16 ms and stay within 51 dB of filtering every pixel; with 2 it would be 48 dB.
-"""
+_LEFT_BY_HALVING = 2
+"""How many times larger than the result halving may leave the picture: with 1.5 some sizes would fall below 50 dB."""
+_LEFT_FOR_THE_FILTER = 5.0
+"""The same of libvips' own whole-number reduction of what could not be halved: with 3 some would, too."""
 
 
 def resize_to_model(rgb: Pixels, size: int) -> Pixels:
     """The picture squashed to uint8 (size, size, 3): aspect ratio not kept, antialiased bilinear, as in training.
 
-    Within 50 dB of Pillow's bilinear filter over the full picture, in a sixth of its time. Releases the GIL.
+    Within 50 dB of Pillow's bilinear filter over the full picture, in a seventh of its time. Releases the GIL.
     """
     height, width = rgb.shape[:2]
     if min(height, width) < size:  # libvips places enlarged pixels otherwise; so small a picture costs little
         return np.array(Image.fromarray(rgb).resize((size, size), Image.Resampling.BILINEAR))
-    picture = _libvips().Image.new_from_memory(np.ascontiguousarray(rgb), width, height, 3, "uchar")
+    halved = _halved(np.ascontiguousarray(rgb), _LEFT_BY_HALVING * size)
+    height, width = halved.shape[:2]
+    picture = _libvips().Image.new_from_memory(halved, width, height, 3, "uchar")
     small = picture.resize(size / width, vscale=size / height, kernel="linear", gap=_LEFT_FOR_THE_FILTER)
     return np.frombuffer(small.write_to_memory(), np.uint8).reshape(size, size, 3)
+
+
+def _halved(rgb: Pixels, least_edge: int) -> Pixels:
+    """As often as both edges are even and stay that long: means of 2 × 2, for which OpenCV takes an eighth of a filter.
+
+    A picture with an odd edge is left to libvips, since a row left out would move all others.
+    """
+    height, width = rgb.shape[:2]
+    while min(height, width) >= 2 * least_edge and height % 2 == width % 2 == 0:
+        height, width = height // 2, width // 2
+        rgb = np.asarray(cv2.resize(rgb, (width, height), interpolation=cv2.INTER_AREA), dtype=np.uint8)
+    return rgb
 
 
 @lru_cache(maxsize=1)
