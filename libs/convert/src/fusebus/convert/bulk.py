@@ -15,10 +15,9 @@ import msgspec
 from fusebus.blobs import StorageError, StorageUnavailable
 from fusebus.convert.conversion import Target, convert
 from fusebus.convert.errors import Reason, Unconvertible
-from fusebus.convert.memory import BYTES_PER_PIXEL, Bench
+from fusebus.convert.memory import Bench, needed
 from fusebus.convert.names import destination_names, is_picture, printable
 from fusebus.convert.places import Destination, Found, Source
-from fusebus.convert.reading import pixels_of
 from fusebus.convert.record import Entry
 
 _log = logging.getLogger(__name__)
@@ -171,7 +170,7 @@ class _One:
 
     def _converted(self, begun: Entry, data: bytes, known: Entry | None) -> Entry:
         target, name = self.options.target, begun.destination
-        with self.bench.pixels(pixels_of(data) * BYTES_PER_PIXEL[target.format.value]):
+        with self.bench.pixels(needed(data, target.format.value)):
             with self.bench.core() as scratch:
                 made = convert(data, target, scratch)
                 sha256 = hashlib.sha256(made.data).hexdigest()

@@ -36,9 +36,8 @@ from fusebus.contracts.messages import (
 from fusebus.contracts.outcomes import Outcome, done, retry
 from fusebus.convert.conversion import Converted, Target, convert
 from fusebus.convert.errors import Unconvertible
-from fusebus.convert.memory import BYTES_PER_PIXEL, Bench
+from fusebus.convert.memory import Bench, needed
 from fusebus.convert.places import MOST_BYTES
-from fusebus.convert.reading import pixels_of
 from fusebus.convert.result import result_json
 from fusebus.host import log_fields
 
@@ -127,8 +126,7 @@ class Convert:
     def _made(self, data: bytes, sha256: str) -> Converted:
         """In a thread: waits for memory and a core."""
         require_digest(data, sha256)
-        memory = pixels_of(data) * BYTES_PER_PIXEL[self.target.format.value]
-        with self.bench.pixels(memory), self.bench.core() as scratch:
+        with self.bench.pixels(needed(data, self.target.format.value)), self.bench.core() as scratch:
             return convert(data, self.target, scratch)
 
     async def _written(self, place: StoredBlob, data: bytes, content_type: str) -> None:

@@ -8,13 +8,14 @@ import queue
 import threading
 from collections.abc import Iterator
 
-from fusebus.convert.reading import Scratch
+from fusebus.convert.reading import Scratch, may_be_deep, pixels_of
 
-BYTES_PER_PIXEL = {"png": 12, "webp": 40}
+BYTES_PER_PIXEL = {"png": 16, "webp": 40}
 """At most, by the target: samples, turned and filtered copies, the new file twice; libwebp's own tables."""
+BYTES_PER_DEEP_PIXEL = 40
+"""The same of 16 bits a sample."""
 FILES_SHARE = 0.25
 """Of the memory, for source files that were read; they wait for a share of the rest, which waits for nothing."""
-
 
 MMAP_THRESHOLD_BYTES, TRIM_THRESHOLD_BYTES = 32 << 20, 256 << 20
 """glibc's. Larger blocks go back to the system when they are freed (it allows no more), and what is free at the end of
@@ -30,6 +31,12 @@ def keep_freed_memory() -> None:
         return
     option(_M_MMAP_THRESHOLD, MMAP_THRESHOLD_BYTES)
     option(_M_TRIM_THRESHOLD, TRIM_THRESHOLD_BYTES)
+
+
+def needed(data: bytes, target: str) -> int:
+    """Bytes that a picture's conversion takes at most; 0 where no header can be read, which is found out quickly."""
+    a_pixel = BYTES_PER_PIXEL[target]
+    return pixels_of(data) * (max(a_pixel, BYTES_PER_DEEP_PIXEL) if may_be_deep(data) else a_pixel)
 
 
 class Gate:

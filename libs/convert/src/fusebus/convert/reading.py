@@ -158,6 +158,11 @@ def _with(picture: Picture, **changes: object) -> Picture:
     return msgspec.structs.replace(picture, **changes)
 
 
+def may_be_deep(data: bytes) -> bool:
+    """Whether it may have 16 bits a sample, by its first bytes: a PNG that says so, any TIFF."""
+    return data[:4] in (b"II*\x00", b"MM\x00*") or (data[:8] == PNG_SIGNATURE and data[24:25] == b"\x10")
+
+
 def pixels_of(data: bytes) -> int:
     """Width × height as the header says, without decoding; at most MAX_PIXELS. 0 where no header can be read."""
     try:
