@@ -264,6 +264,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("benchmarks/vision.json"))
     arguments = parser.parse_args()
     cv2.setNumThreads(1)  # as in the inferencer, whose own threads are counted already
+    pyvips.concurrency_set(1)
     stages: dict[str, dict[str, float]] = {}
     marks: list[dict[str, Any]] = []
     for size in SIZES:
