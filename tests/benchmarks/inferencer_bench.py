@@ -32,7 +32,7 @@ from typing import Any
 
 import cv2
 import numpy as np
-from inferencer_cpu import EIGHT_MEGAPIXELS, orchestration, photograph
+from inferencer_cpu import EIGHT_MEGAPIXELS, Case, orchestration, photograph
 from inferencer_rig import Rig, rig
 from inferencer_worker import EDGE, MASK_EDGE, faked
 from machine import one_core
@@ -108,16 +108,17 @@ def show(rows: Rows) -> None:
 def photo(quick: bool) -> Rows:
     """A 12-megapixel photograph with ten masks, the annotated picture at the service's default size and at its own."""
     cv2.setNumThreads(1)
-    data, rows = drawn_photograph(TWELVE_MEGAPIXELS), []
+    data, cases = drawn_photograph(TWELVE_MEGAPIXELS), dict[str, Case]()
     for edge, mask_edge in ((1008, 288), (EDGE, MASK_EDGE)):
         scores, boxes, masks = model_outputs(mask_edge)
         outputs = Outputs(scores, boxes, masks, np.zeros(len(scores), np.int64))
         for name, most in (("annotated at 3 MP (default)", EIGHT_MEGAPIXELS), ("annotated at 12 MP", 0)):
-            taken = photograph(data, outputs, edge, most, 5 if quick else 25)
-            what = f"12 MP photograph, 10 masks, input {edge}, {name}: CPU"
-            rows.append(row(what, taken, "ms", PHOTO_MARK_MS))
-        whole = Image.fromarray(decode(data)).resize((edge, edge), Image.Resampling.BILINEAR)
-        near = decibels(resize_to_model(decode(data, shrink=2), edge), np.asarray(whole))
+            cases[f"12 MP photograph, 10 masks, input {edge}, {name}: CPU"] = Case(edge, outputs, most)
+    taken = photograph(data, list(cases.values()), 5 if quick else 25)
+    rows = [row(what, median, "ms", PHOTO_MARK_MS) for what, median in zip(cases, taken, strict=True)]
+    for edge in sorted({case.edge for case in cases.values()}, reverse=True):
+        exact = Image.fromarray(decode(data)).resize((edge, edge), Image.Resampling.BILINEAR)
+        near = decibels(resize_to_model(decode(data, shrink=2), edge), np.asarray(exact))
         rows.append(row(f"12 MP halved, then to {edge}: against Pillow's bilinear", near, "dB", DECIBELS_MARK, False))
     return rows
 

@@ -16,8 +16,8 @@ _LEFT_BY_HALVING = 2
 _LEFT_FOR_THE_FILTER = 5.0
 """The same of libvips' own whole-number reduction of what could not be halved: with 3 some would, too."""
 _STRIP_ROWS = 32
-"""Fetched at a time, in the caller's thread: asked for the whole, libvips hands each strip to a thread of its own, which
-takes a quarter more CPU time."""
+"""Fetched at a time, in the caller's thread: asked for the whole, libvips hands each strip to a thread of its own, and
+that takes a quarter more CPU time."""
 
 
 def resize_to_model(rgb: Pixels, size: int) -> Pixels:
