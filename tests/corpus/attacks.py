@@ -111,6 +111,14 @@ def _bombs() -> Iterator[Case]:
     yield Case(
         "webp of 16383 x 16383 on a canvas of 8 x 8", riff(vp8x(8, 8), (b"VP8L", b"\x2f\xff\xff\xff\x0f")), DAMAGED
     )
+    large = saved(np.zeros((3_000, 3_000, 3), np.uint8), "WEBP", lossless=True, method=0)
+    yield Case("webp of 3000 x 3000 on a canvas of 8 x 8", riff(vp8x(8, 8), (b"VP8L", large[20:])), DAMAGED)
+    two_headers = riff(vp8x(8, 8), vp8x(3_000, 3_000), (b"VP8L", large[20:]))
+    yield Case("webp of two headers", two_headers, DAMAGED)
+    deep = still
+    for _ in range(500):
+        deep = riff(vp8x(8, 8, 2), (b"ANMF", bytes(16) + deep[12:]))
+    yield Case("webp of 500 frames, each in another", deep, DAMAGED)
     nested = riff(vp8x(8, 8, 2), *[(b"ANMF", bytes(16) + still[12:])] * 1_001)
     yield Case("webp of 1001 frames", nested, COMPLEX)
     raw = b"\x00\x00\x00\x18ftypcrx " + bytes(200)

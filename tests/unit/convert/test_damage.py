@@ -13,7 +13,7 @@ from pictures import DAMAGED, corpus
 from unusual import unusual
 
 from fusebus.convert import Format, Reason, Target, Unconvertible, convert
-from fusebus.convert.reading import pixels_of
+from fusebus.convert.memory import JPEG_TO_PNG_BYTES, needed
 
 Make = Callable[..., bytes]
 
@@ -69,6 +69,7 @@ def test_random_damage_is_refused_or_read_and_never_another_error(kind: str, fil
         spoilt = bytearray(sound)
         for at in random.integers(0, min(len(sound), 400), 3):
             spoilt[at] = random.integers(0, 256)
+        needed(bytes(spoilt), Format.PNG)
         with contextlib.suppress(Unconvertible):
             convert(bytes(spoilt), Target())
 
@@ -77,7 +78,7 @@ def test_a_sampling_that_the_decoder_has_no_name_for_is_converted() -> None:
     (case,) = (case for case in unusual() if case.name == "jpeg sampling 441")
     made = convert(case.data, Target())
     assert (made.width, made.height) == case.size
-    assert pixels_of(case.data) >= made.width * made.height
+    assert needed(case.data, Format.PNG) == made.width * made.height * JPEG_TO_PNG_BYTES
 
 
 @pytest.mark.long
@@ -93,5 +94,6 @@ def test_the_corpus_of_odd_files_is_converted_or_refused_and_never_crashes(targe
             no_profile = "ICC profile" in str(refused)  # ingest needs none, and leaves it behind
             assert case.reasons or deep_webp or no_profile, f"{case.name}: {refused}"
         else:
+            assert needed(case.data, target.format) >= made.width * made.height * JPEG_TO_PNG_BYTES, case.name
             assert not set(case.reasons) & {*DAMAGED, "too_complex", "too_many_pixels"}, case.name
             assert case.size in (None, (made.width, made.height)), case.name

@@ -4,6 +4,7 @@ import io
 
 import numpy as np
 import pytest
+from picture_bytes import frame, riff, vp8x
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
@@ -44,6 +45,33 @@ def test_texts_profiles_and_exif_reach_no_decoder() -> None:
     assert jpeg.count(b"private") == 43
     assert b"private" not in jpeg_still(jpeg)
     assert decode(jpeg_still(jpeg)).tobytes() == decode(jpeg).tobytes()
+
+
+@pytest.mark.parametrize("animated", [False, True])
+def test_a_webp_picture_larger_than_its_canvas_reaches_no_decoder(animated: bool) -> None:
+    large = saved(Image.new("RGB", (600, 400)), "WEBP", lossless=True)
+    picture = frame(0, 0, 600, 400, large) if animated else (b"VP8L", large[20:])
+    with pytest.raises(Damaged, match=r"600 x 400 pixels on a canvas of 600 x 8"):
+        webp_still(riff(vp8x(600, 8, 2 * animated), picture))
+    assert webp_still(riff(vp8x(600, 400, 2 * animated), picture)).size == (600, 400)
+
+
+def test_a_webp_has_one_header_and_no_file_in_a_frame() -> None:
+    still = saved(Image.new("RGB", (600, 400)), "WEBP", lossless=True)
+    with pytest.raises(Damaged, match="two headers"):
+        webp_still(riff(vp8x(8, 8), vp8x(600, 400), (b"VP8L", still[20:])))
+    nested = riff(vp8x(600, 400, 2), frame(0, 0, 600, 400, still))
+    for _ in range(3):
+        nested = riff(vp8x(600, 400, 2), frame(0, 0, 600, 400, nested))
+        with pytest.raises(Damaged, match="a file in its frame"):
+            webp_still(nested)
+
+
+def test_a_webp_frame_of_no_size_is_damaged() -> None:
+    flat = b"\x00\x00\x00\x9d\x01\x2a" + bytes(10)
+    inner = riff((b"ALPH", b"\x00"), (b"VP8 ", flat))
+    with pytest.raises(Damaged, match="0 x 0 pixels"):
+        webp_still(riff(vp8x(8, 8, 2), frame(0, 0, 8, 8, inner)))
 
 
 def test_zeros_that_fill_up_a_jpeg_are_no_damage_but_zeros_instead_of_its_data_are() -> None:

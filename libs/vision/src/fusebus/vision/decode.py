@@ -54,9 +54,9 @@ def decode(
     """RGB pixels uint8 (height, width, 3), EXIF orientation applied (or the one given), transparency laid on white.
 
     Strict: a file that a lenient viewer would half show is refused. Releases the GIL while it decodes. Halved colours
-    of a JPEG (4:2:0, 4:2:2) are repeated, not interpolated: a tenth faster, and nearer to the original once the picture
-    is a JPEG again. With `shrink` both edges are divided by it and rounded up; a JPEG is decoded to that size, in half
-    the time at 2 and in a quarter of the memory. `checked`: the checksums of a PNG were found right already.
+    of a JPEG (4:2:0, 4:2:2, 4:4:0) are repeated, not interpolated: a tenth faster, and written as 4:2:0 again they are
+    nearly what they were. With `shrink` both edges are divided by it and rounded up; a JPEG is decoded to that size, in
+    half the time at 2 and in a quarter of the memory. `checked`: the checksums of a PNG were found right already.
     `segments`: see `inspect`. `memory`: the pixels of a JPEG may lie there if there is room.
     Raises NotAnImage, TooManyPixels, TooComplex, Damaged.
     """

@@ -175,7 +175,7 @@ def _webp(data: bytes) -> ImageHeader:
     for chunk in webp_chunks(data):
         content = data[chunk.start : chunk.start + min(chunk.length, 65_536)]
         if size is None:
-            size = _webp_size(chunk.kind, content)
+            size = webp_size(chunk.kind, content)
         elif chunk.kind == b"EXIF":
             orientation = _orientation(content.removeprefix(b"Exif\x00\x00"))
     if size is None:
@@ -183,8 +183,11 @@ def _webp(data: bytes) -> ImageHeader:
     return ImageHeader("webp", *size, orientation)
 
 
-def _webp_size(kind: bytes, content: bytes) -> tuple[int, int]:
-    """Width and height from the first chunk: extended, lossy or lossless, as in the WebP container specification."""
+def webp_size(kind: bytes, content: bytes) -> tuple[int, int]:
+    """Width and height that a chunk states: extended, lossy or lossless, as in the WebP container specification.
+
+    Raises Damaged.
+    """
     if kind == b"VP8X" and len(content) >= 10:
         return int.from_bytes(content[4:7], "little") + 1, int.from_bytes(content[7:10], "little") + 1
     if kind == b"VP8 " and content[3:6] == b"\x9d\x01\x2a" and len(content) >= 10:

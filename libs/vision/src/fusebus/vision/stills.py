@@ -23,6 +23,7 @@ from fusebus.vision.formats import (
     jpeg_segments,
     png_chunks,
     webp_chunks,
+    webp_size,
 )
 
 STRIP_ROWS = 16
@@ -54,11 +55,16 @@ class WebpStill(msgspec.Struct, frozen=True):
         kind, content = self.chunks[-1]
         return self.chunks[0][0] == b"ALPH" or (kind == b"VP8L" and len(content) > 4 and bool(content[4] & _VP8L_ALPHA))
 
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height as its chunk states, which a decoder makes room for. Raises Damaged."""
+        return webp_size(*self.chunks[-1])
+
     def file(self) -> bytes:
         """A WebP file of nothing but this picture."""
         body = b"".join(_webp_chunk(kind, content) for kind, content in self.chunks)
         if self.chunks and self.chunks[0][0] == b"ALPH":
-            width, height = vp8_size(self.chunks[-1][1])
+            width, height = self.size
             sides = (width - 1).to_bytes(3, "little") + (height - 1).to_bytes(3, "little")
             body = _webp_chunk(b"VP8X", bytes([_ALPHA_FLAG, 0, 0, 0]) + sides) + body
         return b"RIFF" + struct.pack("<I", len(body) + 4) + b"WEBP" + body
@@ -98,7 +104,10 @@ def png_still(data: bytes) -> bytes:
 
 
 def webp_still(data: bytes) -> WebpStill:
-    """The first picture's chunks. Raises Damaged where there is none or the file is shorter than it says."""
+    """The first picture's chunks. Raises TooComplex; Damaged where there is none or the file is shorter than it says.
+
+    A picture that is larger than the file's header says is Damaged, too: no decoder gets to make room for it.
+    """
     if 8 + int.from_bytes(data[4:8], "little") > len(data):
         raise Damaged("webp is cut short")
     canvas: tuple[int, int] | None = None
@@ -106,13 +115,15 @@ def webp_still(data: bytes) -> WebpStill:
     for chunk in webp_chunks(data):
         content = _content(data, chunk)
         if chunk.kind == b"VP8X" and len(content) >= 10:
+            if canvas is not None:  # which one would a decoder believe?
+                raise Damaged("webp has two headers")
             canvas = int.from_bytes(content[4:7], "little") + 1, int.from_bytes(content[7:10], "little") + 1
         elif chunk.kind == b"ANMF":
             return _frame(content, canvas)
         elif chunk.kind in _WEBP_PICTURE:
             found.append((chunk.kind, content))
             if chunk.kind != b"ALPH":
-                return WebpStill(tuple(found), canvas)
+                return _on_canvas(WebpStill(tuple(found), canvas))
     raise Damaged("webp has no image")
 
 
@@ -122,18 +133,15 @@ def decode_png(data: bytes) -> NDArray[np.uint8]:
 
 
 def decode_webp(data: bytes) -> NDArray[np.uint8]:
-    """RGB pixels of the first picture on its canvas. Raises Damaged."""
+    """RGB pixels of the first picture on its canvas. Raises TooComplex, Damaged."""
     still = webp_still(data)
     pixels = _decoded(still.file(), "webp", transparent=still.transparent)
     if not still.animated:
-        return pixels  # of another size than the header says it is refused by the caller
+        return pixels
     assert still.canvas is not None, "an animation has an extended header"
     width, height = still.canvas
-    bottom, right = still.top + pixels.shape[0], still.left + pixels.shape[1]
-    if bottom > height or right > width:
-        raise Damaged("webp has a frame outside of its canvas")
     whole = np.full((height, width, 3), 255, np.uint8)
-    whole[still.top : bottom, still.left : right] = pixels
+    whole[still.top : still.top + pixels.shape[0], still.left : still.left + pixels.shape[1]] = pixels
     return whole
 
 
@@ -145,21 +153,24 @@ def decodes_fast(data: bytes) -> bool:
     return colour in (0, 2, 3) or (colour == 6 and depth == 8)
 
 
-def vp8_size(content: bytes) -> tuple[int, int]:
-    """Width and height that a VP8 key frame states. Raises Damaged."""
-    if len(content) < 10 or content[3:6] != b"\x9d\x01\x2a":
-        raise Damaged("webp has an unreadable frame")
-    return int.from_bytes(content[6:8], "little") & 0x3FFF, int.from_bytes(content[8:10], "little") & 0x3FFF
-
-
 def _frame(content: bytes, canvas: tuple[int, int] | None) -> WebpStill:
     """The picture inside an animation's first frame; its place is stored in units of two pixels."""
     if len(content) < 16 or canvas is None:
         raise Damaged("webp has an unreadable frame")
     left, top = 2 * int.from_bytes(content[0:3], "little"), 2 * int.from_bytes(content[3:6], "little")
     inner = b"RIFF" + struct.pack("<I", len(content) - 12) + b"WEBP" + content[16:]
+    if any(chunk.kind in (b"VP8X", b"ANMF") for chunk in webp_chunks(inner)):
+        raise Damaged("webp has a file in its frame")
     still = webp_still(inner)
-    return WebpStill(still.chunks, canvas, left, top, animated=True)
+    return _on_canvas(WebpStill(still.chunks, canvas, left, top, animated=True))
+
+
+def _on_canvas(still: WebpStill) -> WebpStill:
+    (width, height), (most_width, most_height) = still.size, still.canvas or still.size
+    fits = 0 < width <= most_width - still.left and 0 < height <= most_height - still.top
+    if not fits or not (still.animated or (width, height) == (most_width, most_height)):
+        raise Damaged(f"webp has {width} x {height} pixels on a canvas of {most_width} x {most_height}")
+    return still
 
 
 def _content(data: bytes, chunk: Chunk) -> bytes:
