@@ -10,6 +10,9 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <string.h>
+#ifdef __SSE2__
+#include <emmintrin.h>
+#endif
 
 #if __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
 #error "rle_deflate.c stores whole words of its bits: little-endian processors only"
@@ -28,6 +31,7 @@ enum {
     RUN = 4,            /* shorter ones cost about what their literals cost */
     MAX_RUN = 258,
     VECTOR = 16,
+    TABLES = 8, /* of counts */
     MAX_LITERALS = 65535, /* of one segment */
 };
 
@@ -64,12 +68,6 @@ static const uint8_t DISTANCE_BASE[DISTANCES] = {1, 2, 3, 4, 5, 7};
 static const uint8_t DISTANCE_EXTRA[DISTANCES] = {0, 0, 0, 0, 1, 1};
 static const uint8_t DISTANCE_CODE[9] = {0, 0, 1, 2, 3, 4, 4, 5, 5};
 static const uint8_t LENGTH_ORDER[LENGTH_CODES] = {16, 17, 18, 0, 8, 7, 9, 6, 10, 5, 11, 4, 12, 3, 13, 2, 14, 1, 15};
-
-static inline uint32_t load4(const uint8_t *from) {
-    uint32_t value;
-    memcpy(&value, from, sizeof value);
-    return value;
-}
 
 static inline uint64_t load8(const uint8_t *from) {
     uint64_t value;
@@ -109,19 +107,21 @@ static inline size_t run_length(const uint8_t *at, size_t distance, size_t most)
     return length;
 }
 
-/* The first of sixteen places at which RUN bytes repeat the byte or the pixel before them; VECTOR: at none. */
-static inline unsigned next_run(const uint8_t *at, size_t pixel) {
-    bytes16 here[RUN], byte, whole;
-    for (int i = 0; i < RUN; i++) here[i] = load16(at + i);
-    byte = (bytes16)(here[0] == load16(at - 1));
-    whole = (bytes16)(here[0] == load16(at - pixel));
-    for (int i = 1; i < RUN; i++) {
-        byte &= (bytes16)(here[i] == here[i - 1]);
-        whole &= (bytes16)(here[i] == load16(at + i - pixel));
-    }
-    words2 found = (words2)(byte | whole);
-    if (found[0]) return (unsigned)__builtin_ctzll(found[0]) >> 3;
-    return found[1] ? 8 + ((unsigned)__builtin_ctzll(found[1]) >> 3) : VECTOR;
+/* Which of sixteen bytes repeat what lies `distance` before them: a bit for each, the lowest for the first. */
+static inline uint32_t alike(const uint8_t *at, size_t distance) {
+    bytes16 same = (bytes16)(load16(at) == load16(at - distance));
+#ifdef __SSE2__
+    return (uint32_t)_mm_movemask_epi8((__m128i)same);
+#else
+    words2 bits = (words2)same & 0x8040201008040201u; /* of each byte its own one: the sum of eight has them all */
+    return (uint32_t)(bits[0] * 0x0101010101010101u >> 56 | bits[1] * 0x0101010101010101u >> 56 << 8);
+#endif
+}
+
+/* At which of the first sixteen places RUN (four) bytes in a row repeat, of those of which `repeats` says so. */
+static inline uint32_t runs_in(uint32_t repeats) {
+    repeats &= repeats >> 1;
+    return repeats & repeats >> 2 & 0xffff;
 }
 
 static unsigned length_code(unsigned length) {
@@ -133,12 +133,26 @@ static unsigned length_code(unsigned length) {
 /* Parts the data into segments and counts what will be written; returns how many segments. */
 static size_t part(const uint8_t *data, size_t size, size_t pixel, const uint8_t *codes_of_lengths,
                    struct segment *segments, uint32_t *symbols, uint32_t *distances) {
-    uint32_t counts[4][NOTHING + 1] = {{0}}; /* four tables: equal neighbours don't wait for each other */
+    uint32_t counts[TABLES][NOTHING + 1] = {{0}}; /* equal neighbours don't wait for each other */
+    uint32_t byte = 0, whole = 0; /* which of the next sixteen bytes repeat the byte, or the pixel, before them */
+    int known = 0;                /* from the sixteen before */
     size_t at = pixel < size ? pixel : size, from = 0, parts = 0;
     for (size_t i = 0; i < at; i++) counts[0][data[i]]++;
     while (at + VECTOR + RUN <= size) {
         const uint8_t *here = data + at;
-        unsigned skipped = next_run(here, pixel);
+        size_t ahead = at + 2 * VECTOR <= size ? VECTOR : RUN; /* at the end the next sixteen overlap these */
+        if (!known) byte = alike(here, 1), whole = alike(here, pixel);
+        uint32_t next_byte = alike(here + ahead, 1), next_whole = alike(here + ahead, pixel);
+        uint32_t of_byte = runs_in(byte | next_byte << ahead), of_pixel = runs_in(whole | next_whole << ahead);
+        known = !(of_byte | of_pixel);
+        if (known) {
+            for (int i = 0; i < VECTOR; i += TABLES)
+                for (int table = 0; table < TABLES; table++) counts[table][here[i + table]]++;
+            byte = next_byte, whole = next_whole;
+            at += VECTOR;
+            continue;
+        }
+        unsigned skipped = (unsigned)__builtin_ctz(of_byte | of_pixel);
         for (unsigned i = 0; i < skipped; i += 4) {
             counts[0][here[i]]++;
             counts[1][i + 1 < skipped ? here[i + 1] : NOTHING]++;
@@ -146,9 +160,8 @@ static size_t part(const uint8_t *data, size_t size, size_t pixel, const uint8_t
             counts[3][i + 3 < skipped ? here[i + 3] : NOTHING]++;
         }
         at += skipped;
-        if (skipped == VECTOR) continue;
         here += skipped;
-        size_t distance = load4(here) == load4(here - 1) ? 1 : pixel;
+        size_t distance = of_byte >> skipped & 1 ? 1 : pixel;
         size_t most = size - at < MAX_RUN ? size - at : MAX_RUN;
         size_t length = run_length(here, distance, most);
         for (; at - from > MAX_LITERALS; from += MAX_LITERALS) segments[parts++] = (struct segment){MAX_LITERALS, 0, 0};
@@ -161,7 +174,8 @@ static size_t part(const uint8_t *data, size_t size, size_t pixel, const uint8_t
     for (; at < size; at++) counts[0][data[at]]++;
     for (; at - from > MAX_LITERALS; from += MAX_LITERALS) segments[parts++] = (struct segment){MAX_LITERALS, 0, 0};
     segments[parts++] = (struct segment){(uint16_t)(at - from), 0, 0};
-    for (int i = 0; i < LITERALS; i++) symbols[i] = counts[0][i] + counts[1][i] + counts[2][i] + counts[3][i];
+    for (int i = 0; i < LITERALS; i++)
+        for (int table = 0; table < TABLES; table++) symbols[i] += counts[table][i];
     symbols[END_OF_BLOCK] = 1;
     return parts;
 }
