@@ -29,7 +29,7 @@ async def main(settings: ConvertSettings, life: Life) -> None:
             handler = Convert(
                 store=blobs,
                 threads=codecs,
-                bench=Bench(threads, settings.memory_megabytes << 20),
+                bench=Bench(threads, settings.memory_megabytes << 20, files_share=0),  # slots bound the files
                 target=Target(format=settings.format, small=settings.small),
                 worker=f"{os.environ.get('AZ_BATCH_NODE_ID') or socket.gethostname()}/{os.getpid()}",
                 retry_seconds=settings.retry_seconds,

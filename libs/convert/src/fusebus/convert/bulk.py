@@ -22,7 +22,6 @@ from fusebus.convert.record import Entry
 
 _log = logging.getLogger(__name__)
 
-MEMORY_BYTES = 1 << 30
 PNG = Target()
 WAITING_FOR_EACH_CORE = 4
 """Threads for each core: while some wait for storage or the disk, the others convert."""
@@ -35,8 +34,8 @@ class Options:
     target: Target = PNG
     workers: int = 1
     """Conversions at a time; one for each core."""
-    memory_bytes: int = MEMORY_BYTES
-    """For pixels of pictures in hand, all together."""
+    memory_bytes: int = 0
+    """For pictures in hand, all together; 0: MEMORY_PER_WORKER_BYTES for each worker."""
     replace: bool = False
     """Overwrite at the destination what this tool did not write."""
 
@@ -170,7 +169,7 @@ class _One:
 
     def _converted(self, begun: Entry, data: bytes, known: Entry | None) -> Entry:
         target, name = self.options.target, begun.destination
-        with self.bench.pixels(needed(data, target.format.value)):
+        with self.bench.pixels(needed(data, target.format)):
             with self.bench.core() as scratch:
                 made = convert(data, target, scratch)
                 sha256 = hashlib.sha256(made.data).hexdigest()

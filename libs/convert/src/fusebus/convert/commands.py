@@ -19,10 +19,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from fusebus.blobs import BlobSettings, StorageError
 from fusebus.contracts import display
-from fusebus.convert.bulk import MEMORY_BYTES, Options, Outcome, Report, convert_all
+from fusebus.convert.bulk import Options, Outcome, Report, convert_all
 from fusebus.convert.containers import Container, Storage
 from fusebus.convert.conversion import Format, Target
-from fusebus.convert.memory import keep_freed_memory
+from fusebus.convert.memory import LEAST_MEGABYTES, MEMORY_PER_WORKER_BYTES, keep_freed_memory
 from fusebus.convert.places import Folder
 from fusebus.convert.record import RECORD_SUFFIX, Entry, RecordBusy
 from fusebus.host import environment_for_people, load_settings
@@ -51,10 +51,9 @@ class StorageSettings(msgspec.Struct, frozen=True, kw_only=True):
 @click.option(
     "--memory",
     "megabytes",
-    type=click.IntRange(64),
-    default=MEMORY_BYTES // MEGABYTE,
-    show_default=True,
-    help="MB for pictures in hand, all together; one that needs more is converted alone.",
+    type=click.IntRange(LEAST_MEGABYTES),
+    help="MB for pictures in hand, all together; one that needs more is converted alone. "
+    f"Default: {MEMORY_PER_WORKER_BYTES // MEGABYTE} for each worker.",
 )
 @click.option("--replace", is_flag=True, help="Overwrite files at DESTINATION that this command did not write.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of words.")
@@ -70,7 +69,7 @@ def convert_command(
     name: str,
     small: bool,
     workers: int | None,
-    megabytes: int,
+    megabytes: int | None,
     replace: bool,
     as_json: bool,
     settings_file: Path | None,
@@ -92,7 +91,10 @@ def convert_command(
     keep_freed_memory()
     target = Target(format=Format(name), small=small)
     options = Options(
-        target=target, workers=workers or os.cpu_count() or 1, memory_bytes=megabytes * MEGABYTE, replace=replace
+        target=target,
+        workers=workers or os.cpu_count() or 1,
+        memory_bytes=(megabytes or 0) * MEGABYTE,
+        replace=replace,
     )
     _refuse_overlap(source, destination)
     try:

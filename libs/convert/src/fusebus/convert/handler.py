@@ -126,7 +126,7 @@ class Convert:
     def _made(self, data: bytes, sha256: str) -> Converted:
         """In a thread: waits for memory and a core."""
         require_digest(data, sha256)
-        with self.bench.pixels(needed(data, self.target.format.value)), self.bench.core() as scratch:
+        with self.bench.pixels(needed(data, self.target.format)), self.bench.core() as scratch:
             return convert(data, self.target, scratch)
 
     async def _written(self, place: StoredBlob, data: bytes, content_type: str) -> None:

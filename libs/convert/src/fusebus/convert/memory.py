@@ -8,12 +8,17 @@ import queue
 import threading
 from collections.abc import Iterator
 
-from fusebus.convert.reading import Scratch, may_be_deep, pixels_of
+from fusebus.convert.conversion import Format
+from fusebus.convert.reading import Scratch, extent
+from fusebus.vision.formats import is_jpeg
 
-BYTES_PER_PIXEL = {"png": 16, "webp": 40}
-"""At most, by the target: samples, turned and filtered copies, the new file twice; libwebp's own tables."""
-BYTES_PER_DEEP_PIXEL = 40
-"""The same of 16 bits a sample."""
+JPEG_TO_PNG_BYTES, TO_PNG_BYTES, DEEP_TO_PNG_BYTES, TO_WEBP_BYTES = 20, 32, 64, 56
+"""Most bytes a pixel, measured with noise (tests/unit/convert/test_memory.py): samples, turned and filtered copies, the
+new file twice, libwebp's tables, which it has for reading lossless pictures, too. DEEP: of 16 bits a sample."""
+MEMORY_PER_WORKER_BYTES = 512 << 20
+"""Unless said otherwise: a JPEG of 20 megapixels to PNG on each core at a time, and the files that wait."""
+LEAST_MEGABYTES = 64
+"""For all workers together: with less, all but the smallest pictures would be converted alone."""
 FILES_SHARE = 0.25
 """Of the memory, for source files that were read; they wait for a share of the rest, which waits for nothing."""
 
@@ -33,10 +38,14 @@ def keep_freed_memory() -> None:
     option(_M_TRIM_THRESHOLD, TRIM_THRESHOLD_BYTES)
 
 
-def needed(data: bytes, target: str) -> int:
+def needed(data: bytes, target: Format) -> int:
     """Bytes that a picture's conversion takes at most; 0 where no header can be read, which is found out quickly."""
-    a_pixel = BYTES_PER_PIXEL[target]
-    return pixels_of(data) * (max(a_pixel, BYTES_PER_DEEP_PIXEL) if may_be_deep(data) else a_pixel)
+    pixels, deep = extent(data)
+    if target is Format.WEBP:
+        return pixels * TO_WEBP_BYTES
+    if deep:
+        return pixels * DEEP_TO_PNG_BYTES
+    return pixels * (JPEG_TO_PNG_BYTES if is_jpeg(data) else TO_PNG_BYTES)
 
 
 class Gate:
@@ -64,11 +73,15 @@ class Gate:
 
 
 class Bench:
-    """Room for files and pixels, and a slot for each core with its scratch memory."""
+    """Room for files and pixels, and a slot for each core with its scratch memory.
 
-    def __init__(self, workers: int, memory_bytes: int) -> None:
-        files = int(memory_bytes * FILES_SHARE)
-        self._files, self._pixels = Gate(files), Gate(memory_bytes - files)
+    `memory_bytes` 0: MEMORY_PER_WORKER_BYTES for each of `workers`; `files_share` 0: nobody asks for files' room.
+    """
+
+    def __init__(self, workers: int, memory_bytes: int = 0, files_share: float = FILES_SHARE) -> None:
+        memory = memory_bytes or workers * MEMORY_PER_WORKER_BYTES
+        files = int(memory * files_share)
+        self._files, self._pixels = Gate(files), Gate(memory - files)
         self._slots: queue.LifoQueue[Scratch] = queue.LifoQueue()
         for _ in range(workers):
             self._slots.put(Scratch())

@@ -58,10 +58,13 @@ def read(data: bytes, image_format: str = "", *, profile: bytes | None = None, o
     )
 
 
-def pixels_of(data: bytes) -> int:
-    """Width × height by the header. Raises Unconvertible."""
+def extent(data: bytes) -> tuple[int, bool]:
+    """Width × height, and whether it is a TIFF of 16 bits a sample, by the header. Raises Unconvertible."""
     with _opened(data, FORMATS) as image:
-        return image.width * image.height
+        try:
+            return image.width * image.height, image.format == "TIFF" and _depth(image) == 16
+        except _HOSTILE as error:
+            raise Unconvertible(Reason.DAMAGED, f"{image.format}: {error}") from error
 
 
 def _opened(data: bytes, formats: tuple[str, ...]) -> Image.Image:

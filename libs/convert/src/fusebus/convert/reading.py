@@ -18,7 +18,7 @@ from fusebus.validation.integrity import verify_jpeg, verify_webp
 from fusebus.validation.look import Look, look
 from fusebus.validation.png_data import verified_png
 from fusebus.vision.errors import Damaged, ImageError
-from fusebus.vision.formats import MAX_PIXELS, PNG_SIGNATURE, is_jpeg, png_chunks
+from fusebus.vision.formats import MAX_PIXELS, PNG_SIGNATURE, inspect, is_jpeg, png_chunks
 from fusebus.vision.stills import jpeg_still, png_still, webp_still, without_padding
 
 SCRATCH_BYTES = 64 << 20
@@ -51,7 +51,7 @@ def read(data: bytes, scratch: Scratch | None = None) -> Picture:
             return _jpeg(data, scratch)
         if data[:8] == PNG_SIGNATURE:
             return _png(data)
-        if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
+        if _is_webp(data):
             return _webp(data)
         return rare.read(data)
     except ImageError as error:
@@ -148,29 +148,30 @@ def _webp(data: bytes) -> Picture:
     still = webp_still(data)
     file = data if still.animated else still.file()
     picture = rare.read(file, "webp", profile=profiles.of_webp(data), orientation=header.orientation)
-    if sorted((picture.width, picture.height)) != sorted((header.width, header.height)):
-        raise Damaged(f"webp says {header.width} x {header.height} pixels, it has {picture.width} x {picture.height}")
     return _with(picture, frames=2 if still.animated else 1)
 
 
 def _with(picture: Picture, **changes: object) -> Picture:
-
     return msgspec.structs.replace(picture, **changes)
 
 
-def may_be_deep(data: bytes) -> bool:
-    """Whether it may have 16 bits a sample, by its first bytes: a PNG that says so, any TIFF."""
-    return data[:4] in (b"II*\x00", b"MM\x00*") or (data[:8] == PNG_SIGNATURE and data[24:25] == b"\x10")
+def extent(data: bytes) -> tuple[int, bool]:
+    """Width × height, at most MAX_PIXELS, and whether a sample has 16 bits, as the header says; decodes nothing.
 
-
-def pixels_of(data: bytes) -> int:
-    """Width × height as the header says, without decoding; at most MAX_PIXELS. 0 where no header can be read."""
+    0 where `read` finds no header that it takes either.
+    """
     try:
         if is_jpeg(data):
-            height, width, _, _ = simplejpeg.decode_jpeg_header(data)
-            return min(int(height) * int(width), MAX_PIXELS)
-        return min(rare.pixels_of(data), MAX_PIXELS)
-    except KeyError:  # 4:4:1, see _jpeg_header: so rare that it may be thought large
-        return MAX_PIXELS
-    except (ValueError, Unconvertible):
-        return 0
+            with contextlib.suppress(ValueError, KeyError):  # see _jpeg_header
+                height, width, _, _ = simplejpeg.decode_jpeg_header(data)  # without a look at the whole file
+                return min(int(height) * int(width), MAX_PIXELS), False
+        elif data[:8] != PNG_SIGNATURE and not _is_webp(data):
+            return rare.extent(data)
+        header = inspect(data)
+        return header.width * header.height, header.format == "png" and data[24:25] == b"\x10"
+    except (ImageError, Unconvertible):
+        return 0, False
+
+
+def _is_webp(data: bytes) -> bool:
+    return data[:4] == b"RIFF" and data[8:12] == b"WEBP"

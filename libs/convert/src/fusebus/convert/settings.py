@@ -10,6 +10,8 @@ from msgspec import Meta
 from fusebus.blobs import BlobSettings
 from fusebus.bus import BusSettings, ConsumerSettings
 from fusebus.convert.conversion import Format
+from fusebus.convert.memory import LEAST_MEGABYTES, MEMORY_PER_WORKER_BYTES
+from fusebus.host import SettingsError
 
 
 class ConvertSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -26,11 +28,21 @@ class ConvertSettings(msgspec.Struct, frozen=True, kw_only=True):
         int, Meta(ge=1, le=256, description="Pictures in hand at a time, those on their way from and to storage too.")
     ] = 8
     memory_megabytes: Annotated[
-        int, Meta(ge=64, description="MB for decoded pictures, all together; one that needs more is converted alone.")
-    ] = 1024
+        int,
+        Meta(
+            ge=0,
+            description="MB for pictures being converted, all together; one that needs more is converted alone. "
+            f"At least {LEAST_MEGABYTES}; 0: {MEMORY_PER_WORKER_BYTES >> 20} for each thread.",
+        ),
+    ] = 0
     idle_exit_seconds: Annotated[
         float, Meta(ge=0, description="Seconds without work after which the process ends with exit code 0; 0: never.")
     ] = 0.0
     retry_seconds: Annotated[
         float, Meta(gt=0, description="First delay while storage does not answer; doubles up to 300.")
     ] = 10.0
+
+    def __post_init__(self) -> None:
+        if 0 < self.memory_megabytes < LEAST_MEGABYTES:
+            too_few = f"{self.memory_megabytes} MB are too few: 0, or at least {LEAST_MEGABYTES}"
+            raise SettingsError([f"FUSEBUS_CONVERT_MEMORY_MEGABYTES: {too_few}"])
