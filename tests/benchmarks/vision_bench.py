@@ -39,8 +39,6 @@ MASK_SHARES = (0.05, 0.1, 0.2, 0.3)
 """Edge of a mask's box, of the picture's."""
 SEED = 100_000  # a board that the model never saw
 RUN_LENGTHS_MARK, PHOTO_MARK_MS, DECIBELS_MARK = 8.0, 80.0, 50.0
-PLAIN_MARK = 1.05
-"""Where the 80 ms were set, the plain parts took 84.2; on a machine that is slower by the hour their ratio stays."""
 LIBRARIES = ("numpy", "opencv-python-headless", "simplejpeg", "pyvips-binary", "pillow", "pycocotools")
 
 Stages = dict[str, Callable[[], object]]
@@ -102,7 +100,9 @@ def stages_of(data: bytes, edge: int, mask_edge: int) -> Stages:
         "draw": lambda: annotate(canvas, found),
         "JPEG": lambda: encode_jpeg(pixels),
         "all": everything,
-        "JPEG library alone": lambda: simplejpeg.encode_jpeg(simplejpeg.decode_jpeg(data, "RGB"), 90, "RGB", "420"),
+        "JPEG library alone": lambda: simplejpeg.encode_jpeg(
+            simplejpeg.decode_jpeg(data, "RGB", fastupsample=True, buffer=memory, strict=True), 90, "RGB", "420"
+        ),
     }
 
 
@@ -131,9 +131,10 @@ def as_people_write(data: bytes, edge: int, mask_edge: int) -> Callable[[], obje
 
 
 def plainly(data: bytes, edge: int, mask_edge: int) -> Callable[[], object]:
-    """The same with the libraries that we use, one call each: the parts that the mark of 80 ms was set by.
+    """The same with our libraries, one call a step on one thread; its time also tells how fast the machine is now.
 
-    Less than ours does: no run lengths, no labels, no outline but the box's.
+    It does less than ours: no look at the header, no suppression of boxes, no run lengths, no labels, no outline but
+    the box's. It does more, too: memory that was never used, interpolated colours, every pixel filtered.
     """
     scores, boxes, masks = model_outputs(mask_edge)
 
@@ -147,8 +148,8 @@ def plainly(data: bytes, edge: int, mask_edge: int) -> Callable[[], object]:
             left, top, right, bottom = (boxes[number] * mask_edge).astype(int)
             mask = cv2.resize(masks[number][top : bottom + 1, left : right + 1], (x1 - x0, y1 - y0))
             part = rgb[y0:y1, x0:x1]
-            blended = cv2.addWeighted(part, 0.72, np.full_like(part, (0, 214, 201)), 0.28, 0)
-            cv2.copyTo(blended, (mask > 127).astype(np.uint8), part)
+            tinted = cv2.add(cv2.convertScaleAbs(part, alpha=0.72), (0, 0.28 * 214, 0.28 * 201, 0))
+            cv2.copyTo(tinted, (mask > 127).astype(np.uint8), part)
             cv2.rectangle(rgb, (int(x0), int(y0)), (int(x1), int(y1)), (0, 214, 201), 8)
         return simplejpeg.encode_jpeg(rgb, 90, "RGB", "420")
 
@@ -207,7 +208,7 @@ def compared(name: str, peer: str, taken: dict[str, float], mark: float | None) 
     ratio = taken["peer"] / taken["ours"]
     row = {"what": name, "ours_ms": round(taken["ours"], 4), "peer": peer, "peer_ms": round(taken["peer"], 4)}
     row |= {"ratio": round(ratio, 2), "mark": f"≥ {mark:g} ×" if mark else "–"}
-    return row | {"verdict": verdict(mark is None or ratio >= mark) if mark else "–"}
+    return row | {"verdict": verdict(ratio >= mark) if mark else "–"}
 
 
 def verdict(reached: bool) -> str:
@@ -240,9 +241,9 @@ def photo_marks(size: tuple[int, int], runs: int) -> tuple[dict[str, dict[str, f
         whole |= {"mark": f"≤ {PHOTO_MARK_MS:g} ms", "verdict": verdict(taken["all"] <= PHOTO_MARK_MS)}
         parts = compared(
             f"12 MP photo ({megabytes}) to drawn JPEG, input {edge}",
-            "the same libraries, called plainly",
+            "our libraries called plainly",
             {"ours": taken["all"], "peer": taken["plain"]},
-            PLAIN_MARK,
+            None,
         )
         small = compared(
             f"12 MP to {edge}", "Pillow, bilinear", {"ours": taken["resize"], "peer": taken["Pillow's resize"]}, None
@@ -264,7 +265,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("benchmarks/vision.json"))
     arguments = parser.parse_args()
     cv2.setNumThreads(1)  # as in the inferencer, whose own threads are counted already
-    pyvips.concurrency_set(1)
+    pyvips.concurrency_set(1)  # for the plain peer
     stages: dict[str, dict[str, float]] = {}
     marks: list[dict[str, Any]] = []
     for size in SIZES:

@@ -164,10 +164,15 @@ def test_no_run_is_quicker_than_its_scarcest_thing(job: str) -> None:
         assert report.hours * 3600 >= filled["images"] / (filled["nodes"] * node_rate(filled, job))
 
 
+QUIET = {"share_of_model": 0.99, "detect_cpu_ms": 22.0, "convert_cpu_ms": 18.0}
+"""Of a machine with nothing else to do: where the ladder ends depends on what a node can do, and the committed figures
+may be of a slow hour."""
+
+
 @pytest.mark.parametrize(("job", "end", "busy"), [("detect", NODES, 0.9), ("convert", PARTITIONS, 0.5)])
 def test_each_change_of_the_ladder_helps_until_none_is_left(job: str, end: str, busy: float) -> None:
     """Conversion is so quick that a table's partition ends it before 100 nodes are busy."""
-    steps = [report for _, report in ladder(job, {})]
+    steps = [report for _, report in ladder(job, QUIET)]
     assert all(after.hours <= before.hours * (1 + 1e-6) for before, after in pairwise(steps))
     assert steps[-1].saturates == end
     assert steps[-1].nodes_busy > busy
