@@ -13,8 +13,10 @@ from fusebus.convert import native
 Rows = NDArray[np.uint8]
 """Shape (height, bytes of a row)."""
 
-STRIP_BYTES = 1 << 18
-"""Filtered at a time: it stays in the second-level cache until it is deflated. Half of it takes 3 % longer at 12 MP."""
+STRIP_BYTES = 1 << 19
+"""Filtered at a time at most: it stays in the processor's cache until it is deflated. Half of it takes 2 % longer."""
+LEAST_STRIPS = 6
+"""Of a picture however small, so that there are some of them to choose from."""
 
 
 class Filter(IntEnum):
@@ -34,7 +36,7 @@ class Strips:
         self.rows = rows
         self.pixel_bytes = pixel_bytes
         height, width = rows.shape
-        self._count = min(height, max(1, STRIP_BYTES // (width + 1)))
+        self._count = min(height, max(1, min(STRIP_BYTES, rows.size // LEAST_STRIPS) // (width + 1)))
         self._out = np.empty((self._count, width + 1), np.uint8)
 
     @property

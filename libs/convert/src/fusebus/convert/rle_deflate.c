@@ -302,7 +302,10 @@ static void put_head(struct writer *to, const uint8_t *symbols, const uint8_t *d
 static inline const uint8_t *put_literals(struct writer *to, const uint8_t *from, unsigned count,
                                           const struct code *codes) {
     for (; count > 4; count -= 4, from += 4) {
-        for (int i = 0; i < 4; i++) put_code(to, codes[from[i]]);
+        struct code code[4] = {codes[from[0]], codes[from[1]], codes[from[2]], codes[from[3]]};
+        unsigned first = code[0].length + code[1].length, last = code[2].length + code[3].length;
+        uint64_t bits = code[0].bits | (uint64_t)code[1].bits << code[0].length;
+        put(to, bits | (code[2].bits | (uint64_t)code[3].bits << code[2].length) << first, first + last);
         flush(to);
     }
     for (unsigned i = 0; i < 4; i++) put_code(to, codes[i < count ? from[i] : NOTHING]);
