@@ -3,6 +3,7 @@ import gc
 import threading
 import weakref
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -82,3 +83,21 @@ async def test_an_idle_thread_keeps_no_picture_alive(team: Team) -> None:
     del picture
     gc.collect()
     assert kept() is None
+
+
+def open_files() -> list[Path]:
+    """This process's, by number; where the system does not tell, none."""
+    return sorted(Path("/proc/self/fd").glob("*"))
+
+
+async def test_a_stop_ends_what_was_handed_over_cancels_the_rest_and_leaves_no_file_open() -> None:
+    before = open_files()
+    team = Team(2, "test")
+    team.start()
+    asked = [asyncio.ensure_future(team.run(0, lambda number=number: number)) for number in range(6)]
+    await asyncio.sleep(0)  # all have asked; nothing has come back yet
+    await team.stop()
+    found = await asyncio.gather(*asked, return_exceptions=True)
+    assert found[:3] == [0, 1, 2]
+    assert all(isinstance(one, asyncio.CancelledError) for one in found[3:])
+    assert open_files() == before

@@ -6,11 +6,12 @@ import asyncio
 import contextlib
 import heapq
 import itertools
-import queue
+import os
 import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -25,7 +26,8 @@ class Team:
     """`await team.run(rank, function)`. Owned by the event loop that starts it.
 
     Not a ThreadPoolExecutor: that knows no order, and its futures, with a lock each, cost half of what an image's whole
-    way through the stages may cost.
+    way through the stages may cost. Its threads wait for a byte in a pipe: whoever writes or reads one lets go of
+    Python's lock meanwhile. A thread that a queue wakes finds that lock taken and must be woken once more.
     """
 
     def __init__(self, threads: int, name: str) -> None:
@@ -33,7 +35,9 @@ class Team:
         self._waiting: list[tuple[Any, int, asyncio.Future[Any], Callable[[], Any]]] = []
         self._numbers = itertools.count()
         self._handed_over = 0
-        self._tasks: queue.SimpleQueue[_Task | None] = queue.SimpleQueue()
+        self._tasks: deque[_Task | None] = deque()  # a byte in the pipe for each, once the loop has come round
+        self._silent = 0  # tasks without a byte
+        self._pipe: tuple[int, int] | None = None
         self._finished: deque[tuple[asyncio.Future[Any], Any, BaseException | None]] = deque()
         self._told = False  # whether the loop knows that something is finished
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -44,7 +48,7 @@ class Team:
 
     def start(self) -> None:
         """Start the threads."""
-        self._loop = asyncio.get_running_loop()
+        self._loop, self._pipe = asyncio.get_running_loop(), os.pipe()
         for thread in self._threads:
             thread.start()
 
@@ -53,8 +57,9 @@ class Team:
         for _, _, answer, _ in self._waiting:
             answer.cancel()
         self._waiting.clear()
-        for _ in self._threads:
-            self._tasks.put(None)
+        self._tasks.extend([None] * self._size)
+        self._silent += self._size
+        self._ring()
         await asyncio.to_thread(self._join, time.monotonic() + _STOP_SECONDS)
 
     async def run(self, rank: Any, function: Callable[[], T]) -> T:
@@ -70,10 +75,22 @@ class Team:
             _, _, answer, function = heapq.heappop(self._waiting)
             if not answer.done():
                 self._handed_over += 1
-                self._tasks.put((answer, function))
+                self._tasks.append((answer, function))
+                if not self._silent:
+                    assert self._loop is not None
+                    self._loop.call_soon(self._ring)
+                self._silent += 1
+
+    def _ring(self) -> None:
+        """Wake the threads for all that was handed over in this round of the loop."""
+        number, self._silent = self._silent, 0
+        if number and self._pipe is not None:
+            os.write(self._pipe[1], bytes(number))
 
     def _work(self) -> None:
-        while (task := self._tasks.get()) is not None:
+        assert self._pipe is not None
+        wait = partial(os.read, self._pipe[0], 1)
+        while wait() and (task := self._tasks.popleft()) is not None:
             answer, function = task
             found, error = None, None
             if not answer.done():  # read only: a cancellation in this very moment costs one call in vain
@@ -106,3 +123,7 @@ class Team:
     def _join(self, deadline: float) -> None:
         for thread in self._threads:
             thread.join(max(0.0, deadline - time.monotonic()))
+        if self._pipe is not None and not any(thread.is_alive() for thread in self._threads):
+            pipe, self._pipe = self._pipe, None
+            for end in pipe:
+                os.close(end)
