@@ -20,7 +20,7 @@ from PIL import Image
 
 from fusebus.convert import Format, Reason, Target, Unconvertible, convert
 from fusebus.convert.deflating import FAST_LEVEL, GRAIN_LEVEL, SOME_STRIPS, best_way, fast, is_searched, searched_whole
-from fusebus.convert.filters import Filter, Strips
+from fusebus.convert.filters import STRIP_BYTES, Filter, Strips
 from fusebus.convert.picture import Picture
 from fusebus.convert.png import encode_png
 from fusebus.vision.formats import verify_png_checksums
@@ -264,11 +264,12 @@ def test_copies_are_searched_where_they_save_something() -> None:
 @pytest.mark.parametrize("search", [0.0, 0.2, 0.35, 0.5, 0.99, 1.0])
 @pytest.mark.parametrize("pixel_bytes", [1, 3, 8])
 def test_strips_of_both_kinds_make_one_stream(search: float, pixel_bytes: int) -> None:
-    """Of rows that are there again in every strip: what copies from the wrong one shows."""
-    some_rows = np.random.default_rng(7).integers(0, 256, (100, 1_000 * pixel_bytes), np.uint8)
-    rows = np.tile(some_rows, (24 // pixel_bytes + 12, 1))
+    """Of rows that come again within the window, each strip beginning with another: a copy from the wrong one shows."""
+    some_rows = np.random.default_rng(7).integers(0, 256, (7, 500 * pixel_bytes), np.uint8)
+    rows = np.tile(some_rows, (9 + (12 << 19) // some_rows.size, 1))
     strips = Strips(rows, pixel_bytes)
-    assert len(list(strips.ranges())) > 5
+    tops = [top % 7 for top, _ in strips.ranges()]
+    assert len(tops) > 10 and len(set(tops)) == 7
     way = msgspec.structs.replace(searched_whole(Filter.NONE), search=search, runs=Filter.NONE)
     filtered = b"".join(strips.filtered(Filter.NONE, *part).tobytes() for part in strips.ranges())
     assert zlib.decompress(b"".join(fast(strips, way))) == filtered
@@ -279,6 +280,26 @@ def test_a_share_of_the_strips_is_searched_and_never_more(share: float) -> None:
     chosen = np.cumsum([is_searched(number, share) for number in range(1_000)])
     wanted = share * np.arange(1, 1_001)
     assert ((chosen <= wanted) & (chosen > wanted - 1)).all()
+
+
+@pytest.mark.parametrize(
+    ("width", "height", "expected"),
+    [(640, 480, 6), (700, 500, 6), (1600, 1200, 11), (4000, 3000, 69), (200, 100, 1), (300, 200, 2), (40_000, 5, 5),
+     (200_000, 3, 3), (400_000, 1, 1), (1, 1, 1)],
+)  # fmt: skip
+def test_a_picture_has_strips_to_choose_from_and_none_is_large(width: int, height: int, expected: int) -> None:
+    strips = Strips(np.zeros((height, 3 * width), np.uint8), 3)
+    assert len(list(strips.ranges())) == expected
+    assert strips.most_bytes <= 1.5 * STRIP_BYTES + 3 * width + 1
+
+
+@pytest.mark.parametrize("height", [1, 2, 3])
+def test_few_wide_rows_make_one_stream(height: int) -> None:
+    rows = np.random.default_rng(height).integers(0, 9, (height, 600_000), np.uint8)
+    strips = Strips(rows, 3)
+    way = msgspec.structs.replace(searched_whole(Filter.NONE), search=SOME_STRIPS, runs=Filter.NONE)
+    filtered = b"".join(strips.filtered(Filter.NONE, *part).tobytes() for part in strips.ranges())
+    assert zlib.decompress(b"".join(fast(strips, way))) == filtered
 
 
 def test_a_picture_that_is_searched_in_part_keeps_its_pixels(same_pixels: Same) -> None:

@@ -95,7 +95,7 @@ def test_what_has_no_room_or_lies_in_pieces_is_refused(wrong: np.ndarray) -> Non
     with pytest.raises(ValueError, match="pixels of 9 bytes"):
         RleDeflater(9, 10)
     with pytest.raises(ValueError, match="no strip"):
-        Strips(np.zeros((9, 1 << 18), np.uint8), 1).filtered(Filter.AVERAGE, 1, 3)
+        Strips(np.zeros((9, 1 << 18), np.uint8), 1).filtered(Filter.AVERAGE, 1, 4)
 
 
 def test_runs_take_no_more_than_zlibs_own_runs() -> None:

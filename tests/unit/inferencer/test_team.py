@@ -100,4 +100,5 @@ async def test_a_stop_ends_what_was_handed_over_cancels_the_rest_and_leaves_no_f
     found = await asyncio.gather(*asked, return_exceptions=True)
     assert found[:3] == [0, 1, 2]
     assert all(isinstance(one, asyncio.CancelledError) for one in found[3:])
-    assert open_files() == before
+    assert set(open_files()) <= set(before)
+    await team.stop()  # once more is harmless

@@ -45,7 +45,7 @@ class Way(msgspec.Struct, frozen=True, kw_only=True):
     """How a picture is deflated."""
 
     search: float
-    """Of its strips, in how many copies are searched: 0 to 1. The others are runs."""
+    """Of its strips, in how many at most copies are searched: 0 to 1. The others are runs."""
     runs: Filter
     """The filter under runs."""
     searched: Filter
@@ -102,7 +102,7 @@ def fast(strips: Strips, way: Way) -> Iterator[bytes]:
         return
     runs = RleDeflater(strips.pixel_bytes, strips.most_bytes)
     search = isal_zlib.compressobj(way.level, isal_zlib.DEFLATED, -isal_zlib.MAX_WBITS)
-    checksum = deflate.adler32(b"")  # isal's takes ten times as long
+    checksum = deflate.adler32(b"")  # isal's takes ten times as long; this one keeps Python's lock
     yield _HEAD
     for number, (top, bottom) in enumerate(strips.ranges()):
         searched = is_searched(number, way.search)

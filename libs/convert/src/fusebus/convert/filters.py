@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from enum import IntEnum
 
@@ -14,9 +15,10 @@ Rows = NDArray[np.uint8]
 """Shape (height, bytes of a row)."""
 
 STRIP_BYTES = 1 << 19
-"""Filtered at a time at most: it stays in the processor's cache until it is deflated. Half of it takes 2 % longer."""
-LEAST_STRIPS = 6
-"""Of a picture however small, so that there are some of them to choose from."""
+"""Filtered at a time, or about so many: they stay in the processor's cache until they are deflated. With half of it a
+picture takes 2 % longer."""
+LEAST_STRIPS, LEAST_STRIP_BYTES = 6, 1 << 16
+"""So many strips, that there are some to choose from, unless they were smaller than that: each has codes of its own."""
 
 
 class Filter(IntEnum):
@@ -36,7 +38,9 @@ class Strips:
         self.rows = rows
         self.pixel_bytes = pixel_bytes
         height, width = rows.shape
-        self._count = min(height, max(1, min(STRIP_BYTES, rows.size // LEAST_STRIPS) // (width + 1)))
+        size = height * (width + 1)
+        strips = max(1, round(size / STRIP_BYTES), min(LEAST_STRIPS, size // LEAST_STRIP_BYTES))
+        self._count = math.ceil(height / strips)
         self._out = np.empty((self._count, width + 1), np.uint8)
 
     @property

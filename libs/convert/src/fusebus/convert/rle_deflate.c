@@ -297,7 +297,7 @@ static void put_head(struct writer *to, const uint8_t *symbols, const uint8_t *d
     }
 }
 
-/* Four literals to a word. The last group of a segment is filled up with codes of no bits: how many literals it has
+/* Four literals to a word, joined among themselves first: only the whole waits for the bits before it. The last group of a segment is filled up with codes of no bits: how many literals it has
  * can't be foreseen, and a wrong guess of the processor costs more than the codes. */
 static inline const uint8_t *put_literals(struct writer *to, const uint8_t *from, unsigned count,
                                           const struct code *codes) {

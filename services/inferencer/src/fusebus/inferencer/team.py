@@ -28,6 +28,7 @@ class Team:
     Not a ThreadPoolExecutor: that knows no order, and its futures, with a lock each, cost half of what an image's whole
     way through the stages may cost. Its threads wait for a byte in a pipe: whoever writes or reads one lets go of
     Python's lock meanwhile. A thread that a queue wakes finds that lock taken and must be woken once more.
+    Both ends are the loop's to open and to close; children that are started later get neither.
     """
 
     def __init__(self, threads: int, name: str) -> None:
@@ -35,9 +36,10 @@ class Team:
         self._waiting: list[tuple[Any, int, asyncio.Future[Any], Callable[[], Any]]] = []
         self._numbers = itertools.count()
         self._handed_over = 0
-        self._tasks: deque[_Task | None] = deque()  # a byte in the pipe for each, once the loop has come round
+        self._tasks: deque[_Task] = deque()  # a byte in the pipe for each, once the loop has come round
         self._silent = 0  # tasks without a byte
-        self._pipe: tuple[int, int] | None = None
+        self._to_read: int | None = None  # the pipe's ends, while they are open
+        self._to_write: int | None = None
         self._finished: deque[tuple[asyncio.Future[Any], Any, BaseException | None]] = deque()
         self._told = False  # whether the loop knows that something is finished
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -48,19 +50,24 @@ class Team:
 
     def start(self) -> None:
         """Start the threads."""
-        self._loop, self._pipe = asyncio.get_running_loop(), os.pipe()
+        self._loop = asyncio.get_running_loop()
+        self._to_read, self._to_write = os.pipe()
         for thread in self._threads:
             thread.start()
 
     async def stop(self) -> None:
-        """Begin nothing any more and wait, within a limit, for what runs."""
+        """Hand over nothing any more and wait, within a limit, for what was."""
         for _, _, answer, _ in self._waiting:
             answer.cancel()
         self._waiting.clear()
-        self._tasks.extend([None] * self._size)
-        self._silent += self._size
         self._ring()
+        if self._to_write is not None:
+            os.close(self._to_write)  # the threads end behind the last byte
+            self._to_write = None
         await asyncio.to_thread(self._join, time.monotonic() + _STOP_SECONDS)
+        if self._to_read is not None and not any(thread.is_alive() for thread in self._threads):
+            os.close(self._to_read)  # not before: its number would be another file's
+            self._to_read = None
 
     async def run(self, rank: Any, function: Callable[[], T]) -> T:
         """The function's result; raises what it raises. Smaller ranks go first. A cancelled call is not begun."""
@@ -82,16 +89,16 @@ class Team:
                 self._silent += 1
 
     def _ring(self) -> None:
-        """Wake the threads for all that was handed over in this round of the loop."""
+        """Wake the threads for all that was handed over in this round of the loop; so few bytes always have room."""
         number, self._silent = self._silent, 0
-        if number and self._pipe is not None:
-            os.write(self._pipe[1], bytes(number))
+        if number and self._to_write is not None:
+            os.write(self._to_write, bytes(number))
 
     def _work(self) -> None:
-        assert self._pipe is not None
-        wait = partial(os.read, self._pipe[0], 1)
-        while wait() and (task := self._tasks.popleft()) is not None:
-            answer, function = task
+        assert self._to_read is not None
+        wait = partial(os.read, self._to_read, 1)
+        while wait():
+            answer, function = self._tasks.popleft()
             found, error = None, None
             if not answer.done():  # read only: a cancellation in this very moment costs one call in vain
                 try:
@@ -99,7 +106,7 @@ class Team:
                 except BaseException as raised:
                     error = raised
             self._finished.append((answer, found, error))
-            del task, answer, function, found, error  # an idle thread must not keep a picture alive
+            del answer, function, found, error  # an idle thread must not keep a picture alive
             if not self._told:
                 self._told = True
                 assert self._loop is not None
@@ -123,7 +130,3 @@ class Team:
     def _join(self, deadline: float) -> None:
         for thread in self._threads:
             thread.join(max(0.0, deadline - time.monotonic()))
-        if self._pipe is not None and not any(thread.is_alive() for thread in self._threads):
-            pipe, self._pipe = self._pipe, None
-            for end in pipe:
-                os.close(end)
