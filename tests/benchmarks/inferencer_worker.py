@@ -19,11 +19,11 @@ from typing import Any
 STARTED = time.time()
 FOUND = 4
 EDGE, MASK_EDGE = 280, 80  # of the demo model
-PAGE = os.sysconf("SC_PAGE_SIZE")
+PAGE, LOOK_EACH = os.sysconf("SC_PAGE_SIZE"), 10
 
 
 class Diary:
-    """What happened when; `memory` is looked at with every hundredth final."""
+    """What happened when; `memory` is looked at with one final in LOOK_EACH."""
 
     def __init__(self) -> None:
         self.moments: dict[str, float] = {"python": STARTED}
@@ -46,7 +46,7 @@ class Diary:
     def published(self) -> None:
         self.first("first final")
         self.finals.append(time.time())
-        if len(self.finals) % 100 == 0:
+        if len(self.finals) % LOOK_EACH == 0:
             resident = int(Path("/proc/self/statm").read_text().split()[1]) * PAGE
             self.memory.append((len(self.finals), resident))
 
