@@ -7,7 +7,7 @@ model), `sequential` (the usual loop, same services, same photographs), `photo` 
 `orchestration` (CPU of the stages with nothing to do), `memory` (resident memory up to 10,000 images), `start` (process
 to first analysed image). What a run leaves out keeps its figures of before. All of it shares the cores: how much of
 them each process took is printed. `--rounds` repeats `pipeline` and `sequential`, with half the images in each
-turn, all contenders one after the other, and takes medians: what else the machine does hits all of them.
+turn, all contenders one after the other, and `memory`, and takes medians: what else the machine does hits all of them.
 """
 
 from __future__ import annotations
@@ -280,17 +280,18 @@ async def memory(services: Rig, effort: Effort, found: dict[str, Any]) -> Rows:
     """Small photographs and a model of no time: as many images as fit the run."""
     works = await services.photographs(SMALL, BOARDS)
     count = 1000 if effort.quick else effort.memory_images
-    await services.send(works, count)
-    started = time.perf_counter()
-    diary = await services.run_worker(0.1)
-    known = {images: around(diary["memory"], images) for images in (100, 300, 1000, 3000, 10_000) if images <= count}
-    found["memory"] = {"seconds": round(time.perf_counter() - started), "resident_mb": {}}
-    for images, resident in known.items():
-        found["memory"]["resident_mb"][str(images)] = round(resident / 1e6, 1)
-    shown = ", ".join(f"{mb:.0f} MB at {images}" for images, mb in found["memory"]["resident_mb"].items())
-    last = max(known)
-    what = f"resident memory at {last} images ÷ at 100"
-    return [row(what, known[last] / known[100], "×", None if effort.quick else MEMORY_MARK, note=shown)]
+    counts = [images for images in (100, 300, 1000, 3000, 10_000) if images <= count]
+    started, turns = time.perf_counter(), list[dict[str, float]]()
+    for _ in range(effort.rounds):
+        await services.send(works, count)
+        diary = await services.run_worker(0.1)
+        turns.append({str(images): around(diary["memory"], images) for images in counts})
+    resident = {images: round(size / 1e6, 1) for images, size in middle(turns).items()}
+    found["memory"] = {"seconds": round(time.perf_counter() - started), "resident_mb": resident}
+    shown = ", ".join(f"{mb:.0f} MB at {images}" for images, mb in resident.items())
+    grown = statistics.median(turn[str(counts[-1])] / turn["100"] for turn in turns)
+    what = f"resident memory at {counts[-1]} images ÷ at 100"
+    return [row(what, grown, "×", None if effort.quick else MEMORY_MARK, note=shown)]
 
 
 def around(looks: list[tuple[int, int]], images: int) -> float:
@@ -370,7 +371,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="a few images of each: shows that it runs")
     parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS))
-    parser.add_argument("--rounds", type=int, default=1, help="turns of pipeline and sequential (default: %(default)s)")
+    parser.add_argument("--rounds", type=int, default=1, help="of pipeline, sequential, memory (default: %(default)s)")
     parser.add_argument("--timeline", type=Path, help="part pipeline: where the images were when, for plots.py")
     parser.add_argument("--memory-images", type=int, default=10_000, help="of the part memory (default: %(default)s)")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/inferencer.json"))
