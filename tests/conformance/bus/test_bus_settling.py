@@ -5,6 +5,7 @@ import json
 import time
 
 import msgspec
+from azure.servicebus.aio import ServiceBusReceiver
 
 from fusebus.bus import Bus, BusSettings
 from fusebus.contracts.envelope import Envelope, encode
@@ -66,6 +67,25 @@ async def test_settles_are_confirmed(bus, broker, consuming, recorder, image, ev
         await asyncio.sleep(2.5)  # longer than a lock: what was not really settled would come back now
     assert len(handler.seen) == 60
     assert consumer.counts["redelivered_after_confirmed_complete"] == 0
+
+
+async def test_what_comes_back_after_its_completion_was_confirmed_is_counted(
+    bus, consuming, recorder, image, eventually, monkeypatch, caplog
+):
+    complete, forgotten = ServiceBusReceiver.complete_message, []
+
+    async def confirmed_and_forgotten(receiver, message):
+        """As from a broker that confirms, and then delivers again when the lock ends."""
+        if forgotten:
+            await complete(receiver, message)
+        forgotten.append(message.message_id)
+
+    monkeypatch.setattr(ServiceBusReceiver, "complete_message", confirmed_and_forgotten)
+    await bus.publisher().publish([Outgoing(message=image())])
+    async with consuming(recorder()) as consumer:
+        await eventually(lambda: consumer.counts["completed"] == 2)
+    assert consumer.counts["redelivered_after_confirmed_complete"] == 1
+    assert f"{forgotten[0]} came back after its completion was confirmed" in caplog.text
 
 
 async def test_a_delayed_retry_comes_back_with_its_attempt_counted_and_is_not_swallowed(

@@ -11,6 +11,7 @@ from typing import Self
 import msgspec
 
 from fusebus.bus.administration import Administration, Depth
+from fusebus.bus.confirmed import Confirmed
 from fusebus.bus.connection import Connection
 from fusebus.bus.context import Handler
 from fusebus.bus.dead_letters import DeadLetter, Peek
@@ -26,7 +27,7 @@ from fusebus.bus.sessions import Sessions
 from fusebus.bus.settings import BusSettings, ConsumerSettings, SessionSettings
 from fusebus.bus.settlement import Source
 from fusebus.bus.taking_out import Instead, Taken, TakingOut
-from fusebus.bus.worker import Confirmed, Consumer, Limit
+from fusebus.bus.worker import Consumer, Limit
 from fusebus.contracts import topology
 from fusebus.host import metrics_are_read
 
@@ -184,7 +185,7 @@ class Bus:
         if not topology.subscription(topic, subscription).requires_session:
             raise ValueError(f"{topic}/{subscription} has no sessions: call consume")
         chosen, by_session = settings or ConsumerSettings(), sessions or SessionSettings()
-        source, confirmed = Source(topic=topic, subscription=subscription), Confirmed()
+        source, confirmed = Source(topic=topic, subscription=subscription), Confirmed(chosen.confirmed_memory)
         of_one = msgspec.structs.replace(
             chosen, idle_exit_seconds=0.0, idle_wait_seconds=min(chosen.idle_wait_seconds, by_session.empty_seconds)
         )

@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from typing import Any
 from fusebus.bus import measures
 from fusebus.bus.administration import Depth
 from fusebus.bus.backoff import backoff
+from fusebus.bus.confirmed import Confirmed
 from fusebus.bus.context import Handler
 from fusebus.bus.counts import Counts
 from fusebus.bus.errors import Busy, ConsumerDead, LinkBroken, LockLost
@@ -36,9 +36,6 @@ log = logging.getLogger(__name__)
 
 Limit = Callable[[float], int]
 """How many messages may be in hand now, given the longest lock seen in seconds (0: none yet)."""
-
-Confirmed = OrderedDict[tuple[int, str], None]
-"""Sequence number and id of messages that were completed, the newest last."""
 
 
 @dataclass(eq=False)
@@ -87,7 +84,7 @@ class Consumer:
         self._work: set[Work] = set()
         self._draining = False
         self._longest_lock = 0.0
-        self._confirmed: Confirmed = OrderedDict() if confirmed is None else confirmed
+        self._confirmed = Confirmed(settings.confirmed_memory) if confirmed is None else confirmed
         self._turned = self._worked = self._hungry_since = time.monotonic()
         self._rebuilt = False  # since the last message, because none came
         self._failures = 0  # of the link, in a row
@@ -261,9 +258,7 @@ class Consumer:
         match settlement:
             case Complete():
                 self.counts.add("completed")
-                self._confirmed[work.message.sequence, work.message.message_id] = None
-                while len(self._confirmed) > self._settings.confirmed_memory:
-                    self._confirmed.popitem(last=False)
+                self._confirmed.add(work.message.sequence, work.message.message_id)
             case DeadLetter(reason=reason):
                 self.counts.add("dead_lettered")
                 log.warning("%s: dead-lettered %s: %s", self._name, work.message.message_id, reason)
