@@ -13,6 +13,7 @@ import json
 import os
 import sys
 import time
+from array import array
 from pathlib import Path
 from typing import Any
 
@@ -23,13 +24,15 @@ PAGE, LOOK_EACH = os.sysconf("SC_PAGE_SIZE"), 10
 
 
 class Diary:
-    """What happened when; `memory` is looked at with one final in LOOK_EACH."""
+    """What happened when; `memory` is looked at with one final in LOOK_EACH.
+
+    Numbers are kept in arrays, of `calls` (began, ended, pictures) and of `memory` (finals, bytes) one after the other:
+    the memory that is measured has the diary in it.
+    """
 
     def __init__(self) -> None:
         self.moments: dict[str, float] = {"python": STARTED}
-        self.calls: list[tuple[float, float, int]] = []
-        self.finals: list[float] = []
-        self.memory: list[tuple[int, int]] = []
+        self.calls, self.finals, self.memory = array("d"), array("d"), array("q")
         self.cpu: list[float] = []
         self.stages: list[tuple[str, int]] = []  # name, places
         self.samples: list[tuple[float, int, list[int], list[int]]] = []  # time, slots, in each stage, in front of it
@@ -41,14 +44,14 @@ class Diary:
     def called(self, began: float, pictures: int) -> None:
         if not self.calls:
             self.cpu.append(time.process_time())
-        self.calls.append((began, time.time(), pictures))
+        self.calls.extend((began, time.time(), pictures))
 
     def published(self) -> None:
         self.first("first final")
         self.finals.append(time.time())
         if len(self.finals) % LOOK_EACH == 0:
             resident = int(Path("/proc/self/statm").read_text().split()[1]) * PAGE
-            self.memory.append((len(self.finals), resident))
+            self.memory.extend((len(self.finals), resident))
 
     def watch(self, stages: Any, slots: Any, pause: float) -> None:
         """Note where the images are, again and again. In the service's loop: its stages are no other thread's."""
@@ -66,7 +69,9 @@ class Diary:
 
     def write(self, path: Path) -> None:
         self.cpu.append(time.process_time())
-        known = vars(self) | {"threads": threads()}
+        calls = list(zip(self.calls[::3], self.calls[1::3], self.calls[2::3], strict=True))
+        memory = list(zip(self.memory[::2], self.memory[1::2], strict=True))
+        known = vars(self) | {"calls": calls, "finals": list(self.finals), "memory": memory, "threads": threads()}
         path.write_text(json.dumps(known))
 
 
