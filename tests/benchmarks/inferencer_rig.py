@@ -36,8 +36,6 @@ SEED = 100_000  # boards that the model never saw
 SUPPLIER = "bench"
 IDLE_SECONDS = 3.0  # without work, until a worker ends
 WORKER = Path(__file__).parent / "inferencer_worker.py"
-DOCKERFILE = Path(__file__).parents[2] / "services/inferencer/Dockerfile"
-ARENAS = "MALLOC_ARENA_MAX"
 
 
 def cpu_seconds(process: int) -> float:
@@ -62,10 +60,9 @@ class Rig:
 
     @property
     def environment(self) -> dict[str, str]:
-        """Of a worker that ends by itself, with as many malloc arenas as in its image."""
+        """Of a worker that ends by itself."""
         own = {name: value for name, value in os.environ.items() if not name.startswith("FUSEBUS_")}
         own |= environment_of(self.bus_settings, "bus") | environment_of(self.blob_settings, "blobs")
-        own[ARENAS] = DOCKERFILE.read_text().partition(f"ENV {ARENAS}=")[2].split()[0]
         return own | {"FUSEBUS_INFERENCER_IDLE_EXIT_SECONDS": str(IDLE_SECONDS), "FUSEBUS_LOG_LEVEL": "WARNING"}
 
     def theirs(self) -> tuple[float, float]:

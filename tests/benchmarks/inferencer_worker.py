@@ -26,8 +26,8 @@ PAGE, LOOK_EACH = os.sysconf("SC_PAGE_SIZE"), 10
 class Diary:
     """What happened when; `memory` is looked at with one final in LOOK_EACH.
 
-    Numbers are kept in arrays, of `calls` (began, ended, pictures) and of `memory` (finals, bytes) one after the other:
-    the memory that is measured has the diary in it.
+    It lies in the memory that it measures, so numbers are in flat arrays: three for each of `calls` (began, ended,
+    pictures), two for each look at `memory` (finals, bytes).
     """
 
     def __init__(self) -> None:
@@ -172,6 +172,7 @@ def main() -> int:
         finally:
             diary.write(path)
 
+    service.share_freed_memory()
     return run_service("inferencer", service.InferencerSettings, lived, event_loop=service.new_loop)
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 import pytest
 from azure.servicebus import ServiceBusMessage
-from azure.servicebus.aio import ServiceBusClient
+from azure.servicebus.aio import ServiceBusClient, ServiceBusReceiver
 
 from fusebus.bus import Bus, BusSettings, ConsumerDead, ConsumerSettings, Context, SessionSettings
 from fusebus.bus.received import Received
@@ -206,6 +206,27 @@ async def test_a_retry_comes_back_in_its_session_and_a_dead_letter_does_when_it_
         await eventually(lambda: len(seen) == 3)
     assert seen == [("acme", 1, 0), ("acme", 2, 0), ("acme", 1, 1)]
     assert not peek(PATH)
+
+
+async def test_what_comes_back_in_its_next_session_after_its_completion_was_confirmed_is_noticed(
+    serving: Any, send: Send, eventually: Eventually, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    complete, forgotten = ServiceBusReceiver.complete_message, list[Any]()
+
+    async def confirmed_and_forgotten(receiver: ServiceBusReceiver, message: Any) -> None:
+        """As from a broker that confirms, and delivers again to who has the session next."""
+        if forgotten:
+            await complete(receiver, message)
+        forgotten.append(message)
+
+    async def handle(message: BlobCreated, context: Context) -> Outcome:
+        return done()
+
+    monkeypatch.setattr(ServiceBusReceiver, "complete_message", confirmed_and_forgotten)
+    async with serving(handle):
+        await send([("slow", "a.jpg")])
+        await eventually(lambda: len(forgotten) == 2)
+    assert caplog.text.count("came back after its completion was confirmed") == 1
 
 
 async def test_the_lock_of_a_session_is_kept_for_work_that_takes_longer(

@@ -145,7 +145,12 @@ class ConsumerSettings(msgspec.Struct, frozen=True, kw_only=True):
         float, Meta(gt=0, description="The loop must come round at least so often, or the process counts as not alive.")
     ] = 120.0
     confirmed_memory: Annotated[
-        int, Meta(ge=0, description="Completed messages remembered to notice one that comes back; 8 bytes each.")
+        int,
+        Meta(
+            ge=0,
+            le=1_000_000,
+            description="Most completed messages remembered to notice one that comes back; 8 bytes each at the start.",
+        ),
     ] = 10_000
 
 

@@ -168,7 +168,7 @@ class Consumer:
     def _begin(self, message: Received) -> None:
         self.counts.add("received")
         measures.received(self._source, message.delivery_count)
-        if (message.sequence, message.message_id) in self._confirmed:
+        if self._confirmed.has(message.sequence, message.message_id):
             self.counts.add("redelivered_after_confirmed_complete")
             log.error("%s: %s came back after its completion was confirmed", self._name, message.message_id)
         now = time.time()

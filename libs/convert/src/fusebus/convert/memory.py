@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import queue
 import threading
 from collections.abc import Iterator
 
 from fusebus.convert.conversion import Format
 from fusebus.convert.reading import Scratch, extent
+from fusebus.host import MallocOption, set_malloc
 from fusebus.vision.formats import is_jpeg
 
 JPEG_TO_PNG_BYTES, TO_PNG_BYTES, DEEP_TO_PNG_BYTES, TO_WEBP_BYTES = 20, 32, 64, 56
@@ -25,17 +25,12 @@ FILES_SHARE = 0.25
 MMAP_THRESHOLD_BYTES, TRIM_THRESHOLD_BYTES = 32 << 20, 256 << 20
 """glibc's. Larger blocks go back to the system when they are freed (it allows no more), and what is free at the end of
 a thread's memory goes back where it is more than the second."""
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
 
 
 def keep_freed_memory() -> None:
     """What one picture leaves is the next one's: fresh pages take a tenth of a conversion's time. Only with glibc."""
-    try:
-        option = ctypes.CDLL(None).mallopt
-    except (AttributeError, OSError, TypeError):
-        return
-    option(_M_MMAP_THRESHOLD, MMAP_THRESHOLD_BYTES)
-    option(_M_TRIM_THRESHOLD, TRIM_THRESHOLD_BYTES)
+    set_malloc(MallocOption.MMAP_THRESHOLD, MMAP_THRESHOLD_BYTES)
+    set_malloc(MallocOption.TRIM_THRESHOLD, TRIM_THRESHOLD_BYTES)
 
 
 def needed(data: bytes, target: Format) -> int:

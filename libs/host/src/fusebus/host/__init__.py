@@ -3,6 +3,7 @@
 from fusebus.host.health import Health, HealthSettings
 from fusebus.host.life import Life, run_service
 from fusebus.host.logs import log_fields
+from fusebus.host.malloc import MallocOption, set_malloc
 from fusebus.host.proxies import environment_has_proxies
 from fusebus.host.redaction import redact
 from fusebus.host.settings import Secret, SettingsError, describe_settings, environment_for_people, load_settings
@@ -13,6 +14,7 @@ __all__ = [
     "Health",
     "HealthSettings",
     "Life",
+    "MallocOption",
     "Secret",
     "SettingsError",
     "describe_settings",
@@ -23,5 +25,6 @@ __all__ = [
     "metrics_are_read",
     "redact",
     "run_service",
+    "set_malloc",
     "until_stopped",
 ]

@@ -14,6 +14,7 @@ from fusebus.inferencer.codecs import Codecs
 from fusebus.inferencer.event_loop import new_loop
 from fusebus.inferencer.handler import Detect
 from fusebus.inferencer.lifetimes import beside, consuming, notices, serving_models, stopping
+from fusebus.inferencer.memory import share_freed_memory
 from fusebus.inferencer.policy import Pace
 from fusebus.inferencer.serving import Serving
 from fusebus.inferencer.settings import InferencerSettings
@@ -79,4 +80,5 @@ def _handler(settings: InferencerSettings, blobs: Blobs, serving: Serving, codec
 
 if __name__ == "__main__":
     about = "Finds fuse neutrals in accepted images."
+    share_freed_memory()
     sys.exit(run_service("inferencer", InferencerSettings, main, about, event_loop=new_loop))
