@@ -269,3 +269,11 @@ def test_a_profiler_that_is_not_there_is_named(monkeypatch):
     monkeypatch.setenv("PATH", "/nowhere")
     with pytest.raises(FileNotFoundError, match="py-spy"):
         flame_graph.under_py_spy(Path("worker.svg"))
+
+
+def test_a_flame_graph_has_a_title_that_fits_in_place_of_its_command():
+    import flame_graph
+
+    svg = '<text id="title" x="50%">py-spy record -- worker</text><text id="details">all</text>'
+    named = flame_graph.titled(svg, "one worker")
+    assert named == '<text id="title" x="50%">one worker</text><text id="details">all</text>'
