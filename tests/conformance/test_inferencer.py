@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,6 +15,8 @@ from typing import Any
 
 import msgspec
 import pytest
+from aiohttp import web
+from model_variants import slow, variant
 from PIL import Image
 
 from fusebus.blobs import Blobs, BlobSettings, layout
@@ -32,6 +35,7 @@ from fusebus.inferencer.serving import Serving
 from fusebus.vision import DEMO_MODEL, encode_jpeg
 from fusebus.vision.boards import draw_board
 
+LOCK_SECONDS = 60.0
 NOW = datetime(2031, 5, 6, 7, 8, 9, tzinfo=UTC)
 Upload = Callable[..., Any]
 
@@ -192,6 +196,102 @@ async def test_a_worker_that_is_told_to_stop_ends_with_0(environment: dict[str, 
         await asyncio.sleep(0.05)
     worker.send_signal(signal.SIGTERM)
     assert await asyncio.wait_for(worker.wait(), 20) == 0, log.read_text()
+
+
+class Finals:
+    """Collects what is published on results."""
+
+    def __init__(self, bus: Bus) -> None:
+        self._bus, self._stop = bus, asyncio.Event()
+        self.of: Counter[str] = Counter()
+
+    async def __aenter__(self) -> "Finals":
+        self._consuming = asyncio.create_task(self._bus.consume("results", "notifier", self._take, stop=self._stop))
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._stop.set()
+        await self._consuming
+
+    async def _take(self, message: Any, context: Context) -> Outcome:
+        assert isinstance(message, ImageAnalysed)
+        self.of[message.upload_id] += 1
+        return done()
+
+    async def until(self, count: int, seconds: float) -> None:
+        async with asyncio.timeout(seconds):
+            while len(self.of) < count:
+                await asyncio.sleep(0.01)
+
+
+@pytest.fixture
+async def metadata() -> AsyncIterator[tuple[str, asyncio.Event]]:
+    """Address of a node's metadata service, and what makes it announce the node's end."""
+    ends = asyncio.Event()
+
+    async def answer(request: web.Request) -> web.Response:
+        if request.path.endswith("/name"):
+            return web.Response(text="node_7")
+        notice = {"EventType": "Preempt", "Resources": ["node_7"], "NotBefore": "soon"}
+        return web.json_response({"Events": [notice] if ends.is_set() else []})
+
+    app = web.Application()
+    app.router.add_get("/{path:.*}", answer)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    yield f"http://127.0.0.1:{runner.addresses[0][1]}/metadata", ends
+    await runner.cleanup()
+
+
+@pytest.mark.parametrize("notice", [False, True], ids=["SIGTERM", "notice of eviction"])
+async def test_a_worker_that_ends_with_images_in_hand_gives_back_what_is_not_done(
+    notice: bool,
+    environment: dict[str, str],
+    bus_settings: BusSettings,
+    upload: Upload,
+    metadata: tuple[str, asyncio.Event],
+    tmp_path: Path,
+) -> None:
+    address, ends = metadata
+    sound = await upload(photo())
+    works = [msgspec.structs.replace(sound, upload_id=f"{number:032x}") for number in range(80)]
+    short = {
+        "FUSEBUS_INFERENCER_DRAIN_SECONDS": "0.05",
+        "FUSEBUS_INFERENCER_SCHEDULED_EVENTS": address,
+        "FUSEBUS_INFERENCER_SCHEDULED_EVENTS_SECONDS": "0.05",
+    }
+    async with Bus(bus_settings) as bus, Finals(bus) as finals:
+        await bus.publisher().publish([Outgoing(message=work) for work in works])
+        worker = await start(environment | short, tmp_path / "log")
+        await finals.until(5, 60)
+        if notice:
+            ends.set()
+        else:
+            worker.send_signal(signal.SIGTERM)
+        assert await asyncio.wait_for(worker.wait(), 15) == 0, (tmp_path / "log").read_text()
+        assert "gave back" in (tmp_path / "log").read_text()
+        assert len(finals.of) < len(works)
+        other = await start(environment, tmp_path / "other")
+        await finals.until(len(works), LOCK_SECONDS * 2 / 3)  # what the first one held came back before its locks ended
+        assert await asyncio.wait_for(other.wait(), 20) == 0, (tmp_path / "other").read_text()
+        depth = await bus.depth("images", "detect")
+    assert set(finals.of.values()) == {1}, "every image once"
+    assert depth is not None
+    assert (depth.active, depth.dead_letter) == (0, 0)
+
+
+async def test_a_worker_that_is_told_to_stop_while_its_folders_model_loads_ends_with_0(
+    environment: dict[str, str], tmp_path: Path
+) -> None:
+    folder, log = await asyncio.to_thread(variant, tmp_path / "slow", "1", slow), tmp_path / "log"
+    worker = await start(environment | {"FUSEBUS_INFERENCER_MODEL": str(folder)}, log)
+    async with asyncio.timeout(60):
+        while "consuming" not in log.read_text():
+            await asyncio.sleep(0.05)
+    await asyncio.sleep(1)  # its warm-up takes half a minute
+    worker.send_signal(signal.SIGTERM)
+    assert await asyncio.wait_for(worker.wait(), 10) == 0, log.read_text()
 
 
 async def test_a_gpu_that_is_not_there_ends_the_start_with_1_and_a_reason(

@@ -19,7 +19,7 @@ from fusebus.contracts.messages import ImageAnalysed, ImageFailed, ImageRejected
 from fusebus.contracts.outcomes import Abandon, Done, Retry
 from fusebus.inferencer.codecs import Codecs
 from fusebus.inferencer.handler import Detect
-from fusebus.inferencer.model import ModelBroken, NotServed
+from fusebus.inferencer.model import MemoryLacking, ModelBroken, NotServed
 from fusebus.models import load_manifest
 from fusebus.vision import DEMO_MODEL
 
@@ -281,6 +281,19 @@ async def test_a_broken_model_gives_the_image_back(
     assert isinstance(outcome, Abandon)
     assert "device lost" in outcome.reason
     assert store.written == []
+
+
+async def test_an_image_that_found_no_memory_on_the_device_is_tried_again_later(
+    detect: Detect, accept: Accept, photo: bytes, context_of: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    work = accept(photo)
+
+    async def full(*_: object) -> None:
+        raise MemoryLacking("CUDA failure 2: out of memory")
+
+    monkeypatch.setattr(detect.models, "detect", full)
+    outcome = await detect(work, context_of(work))
+    assert outcome == Retry(delay=7, reason="memory_lacking", description="CUDA failure 2: out of memory")
 
 
 async def test_the_final_and_the_files_carry_the_version_that_ran(

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 from fusebus.inferencer.backends import BackendError, Outputs
-from fusebus.inferencer.model import ModelBroken, ModelThread, PictureFailed
+from fusebus.inferencer.batching import lacks_memory
+from fusebus.inferencer.model import MemoryLacking, ModelBroken, ModelThread, PictureFailed
 from fusebus.inferencer.urgency import Urgency
 
 
@@ -20,6 +21,7 @@ class Recorder:
         self.started = threading.Event()
         self.fits = 100
         self.lost = False
+        self.lacking = 0
 
     def run(self, images: np.ndarray) -> Outputs:
         self.threads.add(threading.current_thread().name)
@@ -28,7 +30,8 @@ class Recorder:
         assert self.go.wait(10)
         if self.lost:
             raise RuntimeError("device lost")
-        if len(images) > self.fits:
+        if len(images) > self.fits or self.lacking:
+            self.lacking = max(0, self.lacking - 1)
             raise RuntimeError("CUDA failure 2: out of memory")
         if (images == 13).all(axis=(1, 2, 3)).any():
             raise RuntimeError("Reshape: the input does not fit")
@@ -121,6 +124,32 @@ async def test_a_call_that_lacks_memory_is_repeated_with_fewer_pictures_and_the_
     assert [float(answer.outputs.scores[0]) for answer in answers] == list(range(13))
     assert recorder.batches == [1, 8, 4, 2, 2, 4, 2, 2, 2, 2]
     assert model.broken is None
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "CUDA failure 2: out of memory ; GPU=0",
+        "Failed to allocate memory for requested buffer of size 67108864",
+        "CUBLAS failure 3: CUBLAS_STATUS_ALLOC_FAILED",
+        "CUDNN failure 4: CUDNN_STATUS_ALLOC_FAILED",
+        "OutOfMemory (Requested size was 1073741824 bytes.)",
+        "Available memory of 1024 is smaller than requested bytes of 4096",
+        "std::bad_alloc",
+    ],
+)
+def test_want_of_memory_is_known_by_what_libraries_say_of_it(said: str) -> None:
+    assert lacks_memory(RuntimeError(said))
+    assert not lacks_memory(RuntimeError("Reshape: the input does not fit"))
+
+
+async def test_a_lone_picture_that_found_no_memory_is_not_blamed_for_it(recorder: Recorder) -> None:
+    async with ModelThread(lambda: recorder, max_batch=4) as model:
+        recorder.lacking = 1
+        with pytest.raises(MemoryLacking, match="out of memory"):
+            await model.detect(picture(1))
+        assert recorder.batches == [1, 1], "a blank one of its size found some"
+        assert float((await model.detect(picture(1))).outputs.scores[0]) == 1
 
 
 async def test_the_most_urgent_of_what_waits_goes_first(recorder: Recorder) -> None:

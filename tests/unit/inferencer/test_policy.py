@@ -26,6 +26,15 @@ def test_enough_are_held_to_keep_the_model_busy_and_no_more_than_half_a_lock_all
         assert times.path + (number - 1) * times.step <= lock / 2
 
 
+@pytest.mark.parametrize(("step", "each"), [(0.03, 26), (1.0, 9), (5.0, 1), (20.0, 1)])
+def test_all_lanes_together_hold_no_more_than_half_a_lock_allows(step: float, each: int) -> None:
+    times = Times(path=step + 0.4, step=step)
+    chosen = slots(times, 60.0, 32, batch=4 if step < 1 else 8, lanes=3)
+    assert chosen.number == each
+    if each > 1:
+        assert times.path + (3 * each - 1) * step <= 30.0
+
+
 def test_the_pace_follows_what_images_take() -> None:
     pace = Pace(most=64, batch=1, threads=2, downloads=64)
     assert pace.limit(60.0) == BEFORE_MEASURED

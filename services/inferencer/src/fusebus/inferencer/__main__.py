@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import os
 import socket
-import sys
 
 from fusebus.blobs import Blobs
 from fusebus.bus import Bus
+from fusebus.contracts.messages import JobKind
+from fusebus.contracts.topology import image_subscriptions
 from fusebus.host import Life, run_service
 from fusebus.inferencer import telemetry
 from fusebus.inferencer.codecs import Codecs
 from fusebus.inferencer.event_loop import new_loop
 from fusebus.inferencer.handler import Detect
-from fusebus.inferencer.lifetimes import beside, consuming, notices, serving_models, stopping
+from fusebus.inferencer.lifetimes import beside, consuming, leave, notices, serving_models, stopping
 from fusebus.inferencer.memory import share_freed_memory
 from fusebus.inferencer.policy import Pace
 from fusebus.inferencer.serving import Serving
 from fusebus.inferencer.settings import InferencerSettings
 from fusebus.inferencer.stages import Places, Stages
+
+PATIENCE_SHARE = 1 / 3
+"""Of what the consumer allows for a handling: so long an image may wait for its turn, the rest is for its work."""
 
 
 async def main(settings: InferencerSettings, life: Life) -> None:
@@ -60,6 +64,7 @@ def _handler(settings: InferencerSettings, blobs: Blobs, serving: Serving, codec
     pace = Pace(
         most=settings.slots,
         batch=batch,
+        lanes=len(image_subscriptions(JobKind.DETECT)),
         threads=threads,
         downloads=settings.downloads,
         uploads=settings.uploads,
@@ -75,10 +80,11 @@ def _handler(settings: InferencerSettings, blobs: Blobs, serving: Serving, codec
         annotated_pixels=round(settings.annotated_megapixels * 1e6),
         jpeg_quality=settings.jpeg_quality,
         retry_seconds=settings.retry_seconds,
+        patience_seconds=settings.consumer.handling_seconds * PATIENCE_SHARE,
     )
 
 
 if __name__ == "__main__":
     about = "Finds fuse neutrals in accepted images."
     share_freed_memory()
-    sys.exit(run_service("inferencer", InferencerSettings, main, about, event_loop=new_loop))
+    leave(run_service("inferencer", InferencerSettings, main, about, event_loop=new_loop))

@@ -9,7 +9,9 @@ GROW_AFTER_CALLS = 200
 """Calls without a want of memory after which one picture more is tried."""
 
 _MEMORY = re.compile(
-    r"out of memory|bad_?alloc|bad allocation|failed to allocate|unable to allocate|\bOOM\b", re.IGNORECASE
+    r"out ?of ?memory|bad_?alloc|bad allocation|failed to allocate|unable to allocate|\bOOM\b|_ALLOC_FAILED"
+    r"|available memory of .* smaller than requested",
+    re.IGNORECASE,
 )
 
 

@@ -36,7 +36,7 @@ from fusebus.contracts.outcomes import Abandon, Outcome, done, retry
 from fusebus.host import log_fields
 from fusebus.inferencer import telemetry
 from fusebus.inferencer.codecs import Codecs, Rendered, prepare, render
-from fusebus.inferencer.model import ModelBroken, NotServed, PictureFailed
+from fusebus.inferencer.model import MemoryLacking, ModelBroken, NotServed, PictureFailed
 from fusebus.inferencer.policy import Pace
 from fusebus.inferencer.ports import Model, Models, Store
 from fusebus.inferencer.result import result_json, scores_of
@@ -113,6 +113,8 @@ class Detect:
                 return done(self._failed(work, "too_large", str(error)))
             except PictureFailed as error:  # the model runs on others: to try this one again would change nothing
                 return done(self._failed(work, "model_failed", str(error)))
+            except MemoryLacking as error:
+                return retry("memory_lacking", error, attempt=context.attempt, first_seconds=self.retry_seconds)
             except NotServed as error:  # another worker may have it, or this one after its next look at the registry
                 return retry("model_not_served", error, attempt=context.attempt, first_seconds=self.retry_seconds)
             except ModelBroken as error:

@@ -5,8 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
+import sys
+import threading
 from collections.abc import AsyncIterator, Coroutine
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 import msgspec
 
@@ -20,6 +23,7 @@ from fusebus.inferencer.backends.providers import Accelerator
 from fusebus.inferencer.following import Follower
 from fusebus.inferencer.handler import Detect
 from fusebus.inferencer.loading import Loader, Running, open_folder
+from fusebus.inferencer.model import THREAD_NAME
 from fusebus.inferencer.serving import Serving
 from fusebus.inferencer.settings import InferencerSettings
 from fusebus.inferencer.stages import Stages
@@ -106,7 +110,7 @@ async def serving_models(
         ),
     )
     if not settings.follow_registry:
-        serving.switch(await open_folder(settings.model, running))
+        await until_stopped(_serve_folder(settings, serving, running), stop)
         yield
         return
     registry = Registry(blobs, settings.models)
@@ -132,3 +136,19 @@ async def serving_models(
     finally:
         watch.cancel()
         await asyncio.gather(watch, return_exceptions=True)
+
+
+async def _serve_folder(settings: InferencerSettings, serving: Serving, running: Running) -> None:
+    serving.switch(await open_folder(settings.model, running))
+
+
+def leave(code: int) -> NoReturn:
+    """End the process with this exit code, a model that still loads or hangs notwithstanding.
+
+    Python's own end would take from its native code what it still uses: a segmentation fault instead of the code.
+    """
+    logging.shutdown()
+    if any(thread.name == THREAD_NAME for thread in threading.enumerate()):
+        sys.stdout.flush()
+        os._exit(code)
+    sys.exit(code)

@@ -24,6 +24,7 @@ from fusebus.inferencer.urgency import Urgency, ordinary
 
 _log = logging.getLogger(__name__)
 
+THREAD_NAME = "model"
 _STOP_SECONDS = 10.0  # how long a running batch may take when the process ends; the thread dies with it anyway
 _MOST_FAILED_PICTURES = 3  # one after the other, none analysed between them: then it is not the pictures
 
@@ -47,6 +48,10 @@ class ModelBroken(RuntimeError):
 
 class NotServed(RuntimeError):
     """The one version that may see an image does not serve in this worker now."""
+
+
+class MemoryLacking(RuntimeError):
+    """Not even one picture found memory on the device; others use it, or used it a moment ago."""
 
 
 class PictureFailed(RuntimeError):
@@ -90,7 +95,7 @@ class ModelThread:
         self.broken: ModelBroken | None = None
         """Why every call fails from now on: a broken device does not heal, its process must end."""
         # A daemon: a process that is told to stop must not wait for a model that hangs.
-        self._thread = threading.Thread(target=self._serve, name="model", daemon=True)
+        self._thread = threading.Thread(target=self._serve, name=THREAD_NAME, daemon=True)
 
     async def __aenter__(self) -> Self:
         await self.open()
@@ -119,7 +124,8 @@ class ModelThread:
     async def detect(self, image: NDArray[np.uint8], urgency: Urgency | None = None) -> Answer:
         """The model's outputs for one picture, uint8 (size, size, 3). A cancelled call is not run if it still waits.
 
-        Raises PictureFailed where the model fails on this picture only; ModelBroken once it fails on any.
+        Raises PictureFailed where the model fails on this picture only, MemoryLacking where there is none for it now;
+        ModelBroken once it fails on any.
         """
         answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         self._queue.put((urgency or ordinary(), _Job(image, answer, time.perf_counter())))
@@ -207,7 +213,9 @@ class ModelThread:
         self._failed_in_a_row += 1
         if self._failed_in_a_row < _MOST_FAILED_PICTURES and self._runs_blank(backend, jobs[0].image):
             _log.error("the model fails on one picture: %s", error)
-            self._tell([(jobs[0], PictureFailed(f"the model call failed on this picture alone: {error}"))])
+            said = f"the model call failed on this picture alone: {error}"
+            # One that is as large found memory, so want of it says nothing about the picture.
+            self._tell([(jobs[0], MemoryLacking(said) if lacks_memory(error) else PictureFailed(said))])
         else:
             self.broken = ModelBroken(f"the model call failed: {error}")
             self._tell([(jobs[0], self.broken)])

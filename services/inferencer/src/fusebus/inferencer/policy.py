@@ -13,8 +13,8 @@ SPARE = 1.25
 """Stages take a little more or less each time: a quarter more images than just enough."""
 WEIGHT = 0.1
 """Of the latest image in the mean: after ten images two thirds of what is known is about them."""
-BEFORE_MEASURED = 4
-"""Images held until the first one has gone through."""
+BEFORE_MEASURED = 2
+"""Images held of each lane until the first one has gone through: six of a new worker's, of up to five seconds each."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,18 +29,22 @@ class Times:
 
 @dataclass(frozen=True)
 class Slots:
-    """How many images may be in hand, and why."""
+    """How many images of each lane may be in hand, and why."""
 
     number: int
     because: str
 
 
-def slots(times: Times | None, lock_seconds: float, most: int, batch: int) -> Slots:
-    """`lock_seconds`: the longest lock seen, 0 for none yet; `most`: the setting; `batch`: pictures of a model call."""
+def slots(times: Times | None, lock_seconds: float, most: int, batch: int, lanes: int = 1) -> Slots:
+    """`lock_seconds`: the longest lock seen, 0 for none yet; `most`: the setting; `batch`: pictures of a model call.
+
+    Each of the lanes may fill its slots while the others have theirs, so that half a lock is for all of them together;
+    one image each is the least.
+    """
     if times is None:
         return Slots(min(most, BEFORE_MEASURED), "nothing is measured yet")
     wanted = math.ceil(SPARE * times.path / times.step) + 2 * batch  # on their way, in the call and in the next one
-    safe = most if not lock_seconds else int((lock_seconds * LOCK_SHARE - times.path) / times.step) + 1
+    safe = most if not lock_seconds else (int((lock_seconds * LOCK_SHARE - times.path) / times.step) + 1) // lanes
     if safe < min(wanted, most):
         return Slots(max(1, safe), f"half a lock of {lock_seconds:g} s")
     if most < wanted:
@@ -54,6 +58,8 @@ class Pace:
 
     most: int = 32
     batch: int = 4
+    lanes: int = 1
+    """Subscriptions that the images come from, each with a consumer that asks for its limit."""
     threads: int = 2
     """That decode and draw."""
     downloads: int = 8
@@ -82,6 +88,6 @@ class Pace:
         return Times(path=path, step=max(known("share", 0.0), pixels, storage, 1e-4))
 
     def limit(self, lock_seconds: float) -> int:
-        """How many images may be in hand now; `lock_seconds` as for `slots`. `chosen` has the reason."""
-        self.chosen = slots(self.times, lock_seconds, self.most, self.batch)
+        """How many images of a lane may be in hand now; `lock_seconds` as for `slots`. `chosen` has the reason."""
+        self.chosen = slots(self.times, lock_seconds, self.most, self.batch, self.lanes)
         return self.chosen.number

@@ -26,7 +26,9 @@ class InferencerSettings(msgspec.Struct, frozen=True, kw_only=True):
     slots: Annotated[
         int,
         Meta(
-            ge=1, le=256, description="Most images in hand; fewer where these keep the model busy, or locks are short."
+            ge=1,
+            le=256,
+            description="Most images in hand of each lane; fewer where these keep the model busy, or locks are short.",
         ),
     ] = 32
     downloads: Annotated[int, Meta(ge=1, le=256, description="Images being downloaded at a time.")] = 8
