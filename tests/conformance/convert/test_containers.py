@@ -99,6 +99,21 @@ def test_a_stranger_s_blob_is_not_overwritten_unless_asked(
     assert call(tmp_path, f"container:to-{supplier}", "--replace")["converted"] == 1
 
 
+def test_a_later_picture_of_the_same_name_leaves_the_name_to_who_has_it(
+    call: Call, blob_settings: BlobSettings, supplier: str, tmp_path: Path
+) -> None:
+    async def listed() -> set[str]:
+        async with Blobs(blob_settings) as blobs:
+            return await names(blobs, f"to-{supplier}")
+
+    (tmp_path / "b.jpg").write_bytes(saved(board(64, 48, 1), "JPEG"))
+    call(tmp_path, f"container:to-{supplier}/x")
+    (tmp_path / "b.png").write_bytes(saved(board(64, 48, 2), "PNG"))
+    first, second = (call(tmp_path, f"container:to-{supplier}//x/") for _ in range(2))
+    assert (first["converted"], first["skipped"], second["skipped"]) == (1, 1, 2)
+    assert asyncio.run(listed()) == {"x.convert.jsonl", "x/b.png", "x/b.png.png"}
+
+
 def test_a_second_writer_of_a_record_is_noticed(blob_settings: BlobSettings, supplier: str) -> None:
     with Storage(blob_settings) as storage:
         storage.wait_for(storage.blobs.create_container(f"to-{supplier}"))

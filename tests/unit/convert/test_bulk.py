@@ -83,6 +83,23 @@ def test_another_target_is_converted_beside_and_small_takes_the_place(photos: Pa
     assert counts(run(photos, out, target=Target(small=True))) == (5, 0, 1)
 
 
+def test_results_of_another_format_stay_known_as_ours(photos: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    run(photos, out)
+    run(photos, out, target=Target(format=Format.WEBP))
+    (photos / "sub" / "0.jpg").write_bytes(saved(board(64, 48, 50), "JPEG"))
+    (out / "sub" / "1.png").write_text("mine")
+    report = run(photos, out)
+    assert counts(report) == (4, 0, 2)
+    assert [(one.source, one.failed) for one in report.failures] == [
+        ("damaged.jpg", "damaged"),
+        ("sub/1.jpg", "exists"),
+    ]
+    (photos / "sub" / "0.jpg").write_bytes(saved(board(64, 48, 51), "JPEG"))
+    assert counts(run(photos, out, target=Target(format=Format.WEBP))) == (5, 0, 1)
+    assert (out / "sub" / "1.png").read_text() == "mine"
+
+
 def test_a_stranger_s_file_is_not_overwritten_unless_asked(photos: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     (out / "sub").mkdir(parents=True)
@@ -172,7 +189,7 @@ def test_a_fault_of_our_own_costs_its_picture_only(
 def test_an_entry_survives_its_line(tmp_path: Path) -> None:
     record = FileRecord(tmp_path / "out")
     record.load()
-    entry = Entry(source="Zähler \u202e.jpg", failed="damaged", text="a\nb")
+    entry = Entry(source="Zähler \u202e.jpg", failed="damaged", text="a\nb", earlier={"Zähler.webp": ("ab", "0x1")})
     record.append(entry)
     record.close()
     assert (tmp_path / "out.convert.jsonl").read_bytes() == line_of(entry)
@@ -271,3 +288,50 @@ def test_a_name_in_another_encoding_fails_alone(photos: Path, tmp_path: Path) ->
         ("damaged.jpg", "damaged"),
     ]
     assert json.loads(report_json(report))["failed"][0]["text"] == "its name is not UTF-8"
+
+
+def add(photos: Path, name: str, seed: int) -> None:
+    """One more picture, of the kind that its name says."""
+    kind = {".jpg": "JPEG", ".png": "PNG", ".tif": "TIFF", ".webp": "WEBP"}[Path(name).suffix]
+    (photos / name).parent.mkdir(parents=True, exist_ok=True)
+    (photos / name).write_bytes(saved(board(64, 48, seed), kind))
+
+
+@pytest.mark.parametrize(("later", "becomes"), [("b.png", "b.png.png"), ("b.tif", "b.tif.png"), ("B.jpg", "B.jpg.png")])
+def test_a_name_stays_with_who_has_it_and_a_later_arrival_keeps_its_suffix(
+    tmp_path: Path, later: str, becomes: str
+) -> None:
+    photos, out = tmp_path / "photos", tmp_path / "out"
+    add(photos, "b.jpg", 1)
+    run(photos, out)
+    first = (out / "b.png").read_bytes()
+    add(photos, later, 2)
+    assert counts(run(photos, out)) == (1, 1, 0)
+    assert counts(run(photos, out)) == (0, 2, 0)
+    assert {path.name for path in out.iterdir()} == {"b.png", becomes}
+    assert (out / "b.png").read_bytes() == first
+    assert counts(run(photos, out, target=Target(format=Format.WEBP))) == (2, 0, 0)
+    assert counts(run(photos, out)) == (2, 0, 0)
+    assert len(list(out.iterdir())) == 4, "two of each format: names stay across formats"
+
+
+def test_the_result_of_a_picture_that_is_gone_is_kept(tmp_path: Path) -> None:
+    photos, out = tmp_path / "photos", tmp_path / "out"
+    add(photos, "b.jpg", 1)
+    run(photos, out)
+    first = (out / "b.png").read_bytes()
+    (photos / "b.jpg").unlink()
+    add(photos, "b.png", 2)
+    assert counts(run(photos, out)) == (1, 0, 0)
+    assert (out / "b.png").read_bytes() == first
+    assert (out / "b.png.png").is_file()
+
+
+def test_an_interruption_plays_no_part_in_names(tmp_path: Path) -> None:
+    photos, out, stop = tmp_path / "photos", tmp_path / "out", threading.Event()
+    for number, name in enumerate(("b.jpg", "b.tif", "b.png")):
+        add(photos, name, number)
+    first = convert_all(Folder(photos), Folder(out), Options(), stop, lambda total, outcome: stop.set())
+    assert first.converted <= 3
+    run(photos, out)
+    assert {path.name for path in out.iterdir()} == {"b.jpg.png", "b.tif.png", "b.png"}

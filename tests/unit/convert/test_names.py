@@ -47,6 +47,48 @@ def test_a_name_that_still_meets_another_is_refused() -> None:
     assert found["a.tif"] == "a.tif.png"
 
 
+@pytest.mark.parametrize(
+    ("recorded", "expected"),
+    [
+        ({"b.jpg": "b.png"}, ["b.png", "b.tif.png", "b.png.png"]),
+        ({"b.jpg": "b.webp"}, ["b.png", "b.tif.png", "b.png.png"]),
+        ({"b.jpg": "b.jpg.png", "b.png": "b.png"}, ["b.jpg.png", "b.tif.png", "b.png"]),
+        ({"gone.jpg": "gone.png"}, ["b.jpg.png", "b.tif.png", "b.png"]),
+        ({"b.bmp": "b.png"}, ["b.jpg.png", "b.tif.png", "b.png.png"]),
+        ({"b.jpg": "b.png", "b.tif": "b.webp"}, ["b.jpg.png", "b.tif.png", "b.png"]),
+        ({"b.jpg": "../../b.png", "b.tif": "/etc/passwd", "b.png": ""}, ["b.jpg.png", "b.tif.png", "b.png"]),
+    ],
+)
+def test_names_that_the_record_has_stay(recorded: dict[str, str], expected: list[str]) -> None:
+    assert list(destination_names(["b.jpg", "b.tif", "b.png"], ".png", recorded).values()) == expected
+
+
+def test_names_that_differ_in_case_only_are_refused_with_the_folders_too() -> None:
+    found = destination_names(["d/x.jpg", "D/x.jpg"], ".png")
+    assert {one.reason for one in found.values() if isinstance(one, Unconvertible)} == {Reason.NAME_TAKEN}
+
+
+names = some.lists(some.text(alphabet="abA./", min_size=1, max_size=8), unique=True)
+suffixed = some.lists(
+    some.sampled_from(["b", "B", "c"]).flatmap(
+        lambda stem: some.sampled_from(["", ".jpg", ".tif", ".png", ".webp", ".jpg.tif", ".jpg.png"]).map(stem.__add__)
+    ),
+    unique=True,
+)
+
+
+@given(names | suffixed, names | suffixed)
+def test_an_arrival_changes_no_name_and_takes_none(early: list[str], late: list[str]) -> None:
+    first = destination_names(early, ".webp")
+    recorded = {name: one for name, one in first.items() if isinstance(one, str)}
+    both = destination_names({*early, *late}, ".webp", recorded)
+    assert {name: both[name] for name in recorded} == recorded
+    kept = [name for name in both.values() if isinstance(name, str)]
+    assert len({name.casefold() for name in kept}) == len(kept)
+    later = {name: one for name, one in both.items() if isinstance(one, str)}
+    assert destination_names(later, ".webp", later) == later
+
+
 @given(some.lists(some.text(alphabet="ab./", min_size=1, max_size=8), unique=True))
 def test_no_two_sources_ever_share_a_name_whatever_their_order(names: list[str]) -> None:
     found = destination_names(names, ".png")

@@ -96,9 +96,10 @@ def convert_all(
     began = time.monotonic()
     found = source.list()
     pictures = [one for one in found if is_picture(one.name)]
-    names = destination_names((one.name for one in pictures), f".{options.target.format.value}")
     record = destination.record()
     known = record.load()
+    recorded = {name: entry.destination for (origin, name), entry in known.items() if origin == source.origin}
+    names = destination_names((one.name for one in pictures), f".{options.target.format.value}", recorded)
     report = Report(total=len(pictures), left_alone=len(found) - len(pictures))
     one_by_one = _One(source, destination, options, Bench(options.workers, options.memory_bytes))
 
@@ -164,6 +165,7 @@ class _One:
                 source_etag=picture.etag,
                 target=target.name,
                 destination=name,
+                earlier=known.beside(name) if known is not None else {},
             )
             return Outcome(entry=self._converted(begun, data, known), bytes_in=len(data))
 
@@ -182,7 +184,7 @@ class _One:
             )
 
     def _write(self, name: str, data: bytes, known: Entry | None) -> str:
-        ours = known if known is not None and known.destination == name else None
+        ours = known.at(name) if known is not None else None
         try:
             return self.destination.write(name, data, ours, replace=self.options.replace)
         except OSError as error:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import PurePosixPath
 
 from fusebus.contracts import display
@@ -27,19 +27,37 @@ def printable(name: str) -> str:
     return name.encode("utf-8", "backslashreplace").decode()
 
 
-def destination_names(sources: Iterable[str], suffix: str) -> dict[str, str | Unconvertible]:
+def destination_names(
+    sources: Iterable[str], suffix: str, recorded: Mapping[str, str] | None = None
+) -> dict[str, str | Unconvertible]:
     """`a/b.jpg` becomes `a/b.png`; where two would meet (`b.jpg`, `b.tif`), both keep their suffix: `b.jpg.png`.
 
-    What can't be a file's name, or would still meet another, is an Unconvertible. The order of names plays no part.
+    `recorded` are the names that pictures have at the destination already, those that are gone from the source too:
+    they stay theirs, and who comes later and would meet one keeps its suffix. What can't be a file's name, or would
+    still meet another, is an Unconvertible. The order of names plays no part.
     """
     plain = {name: _with_suffix(name, suffix) for name in sources}
     meets = Counter(found.casefold() for found in plain.values())
-    chosen = {
-        name: name + suffix if meets[found.casefold()] > 1 and not name.endswith(suffix) else found
-        for name, found in plain.items()
-    }
-    taken = Counter(found.casefold() for found in chosen.values())
-    return {name: _checked(name, found, taken[found.casefold()]) for name, found in chosen.items()}
+    held = _held(recorded or {}, suffix)
+    held_by_some = {found.casefold() for found in held.values()}
+
+    def chosen(name: str, found: str) -> str:
+        several = meets[found.casefold()] > 1 and not name.endswith(suffix)
+        return name + suffix if several or found.casefold() in held_by_some else found
+
+    new = {name: chosen(name, found) for name, found in plain.items() if name not in held}
+    taken = Counter(found.casefold() for found in (*new.values(), *held.values()))
+    names = {name: held[name] if name in held else new[name] for name in plain}
+    return {name: _checked(name, found, taken[found.casefold()], name in held) for name, found in names.items()}
+
+
+def _held(recorded: Mapping[str, str], suffix: str) -> dict[str, str]:
+    """What each keeps: of the other format's `b.webp` the `b`. Of a record no more is believed than which of its two
+    names a picture has."""
+    kept = {name: found.rpartition(".")[0] + suffix for name, found in recorded.items()}
+    kept = {name: found for name, found in kept.items() if found in (_with_suffix(name, suffix), name + suffix)}
+    several = Counter(found.casefold() for found in kept.values())
+    return {name: found for name, found in kept.items() if several[found.casefold()] == 1}
 
 
 def _with_suffix(name: str, suffix: str) -> str:
@@ -47,10 +65,10 @@ def _with_suffix(name: str, suffix: str) -> str:
     return stem + suffix if dot and "/" not in old and f".{old.lower()}" in PICTURE_SUFFIXES else name + suffix
 
 
-def _checked(name: str, found: str, count: int) -> str | Unconvertible:
+def _checked(name: str, found: str, count: int, held: bool) -> str | Unconvertible:
     if problem := _problem(name):
         return Unconvertible(Reason.NAME, problem)
-    if count > 1:
+    if count > 1 and not held:
         return Unconvertible(Reason.NAME_TAKEN, f"another source becomes {display.name(found)} too; rename one")
     return found
 

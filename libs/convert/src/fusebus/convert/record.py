@@ -31,10 +31,26 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     destination_sha256: str = ""
     destination_etag: str = ""
     destination_bytes: int = 0
+    earlier: dict[str, tuple[str, str]] = {}
+    """Its results under other names, as of another format: digest and ETag of each. They are this command's too."""
     frames: int = 1
     failed: str = ""
     """A Reason; empty: it was converted."""
     text: str = ""
+
+    def at(self, name: str) -> Entry | None:
+        """The same with what it wrote last under this name; None: nothing."""
+        if self.destination == name:
+            return self
+        if name not in self.earlier:
+            return None
+        sha256, etag = self.earlier[name]
+        return msgspec.structs.replace(self, destination=name, destination_sha256=sha256, destination_etag=etag)
+
+    def beside(self, name: str) -> dict[str, tuple[str, str]]:
+        """What is `earlier` once this name is the last one that it wrote."""
+        last = {self.destination: (self.destination_sha256, self.destination_etag)} if self.destination else {}
+        return {other: written for other, written in (self.earlier | last).items() if other != name}
 
 
 Known = dict[tuple[str, str], Entry]
