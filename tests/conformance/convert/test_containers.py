@@ -96,7 +96,8 @@ def test_a_stranger_s_blob_is_not_overwritten_unless_asked(
     asyncio.run(put())
     refused = call(tmp_path, f"container:to-{supplier}", code=4)
     assert [one["reason"] for one in refused["failed"]] == ["exists"]
-    assert call(tmp_path, f"container:to-{supplier}", "--replace")["converted"] == 1
+    replaced = call(tmp_path, f"container:to-{supplier}", "--replace")
+    assert (replaced["converted"], replaced["record"]) == (1, f"container:to-{supplier}/.convert.jsonl")
 
 
 def test_a_later_picture_of_the_same_name_leaves_the_name_to_who_has_it(
@@ -111,6 +112,7 @@ def test_a_later_picture_of_the_same_name_leaves_the_name_to_who_has_it(
     (tmp_path / "b.png").write_bytes(saved(board(64, 48, 2), "PNG"))
     first, second = (call(tmp_path, f"container:to-{supplier}//x/") for _ in range(2))
     assert (first["converted"], first["skipped"], second["skipped"]) == (1, 1, 2)
+    assert first["record"] == f"container:to-{supplier}/x.convert.jsonl"
     assert asyncio.run(listed()) == {"x.convert.jsonl", "x/b.png", "x/b.png.png"}
 
 

@@ -335,3 +335,57 @@ def test_an_interruption_plays_no_part_in_names(tmp_path: Path) -> None:
     assert first.converted <= 3
     run(photos, out)
     assert {path.name for path in out.iterdir()} == {"b.jpg.png", "b.tif.png", "b.png"}
+
+
+def test_a_link_at_the_destination_never_leads_to_the_originals(tmp_path: Path) -> None:
+    photos, out = tmp_path / "photos", tmp_path / "out"
+    add(photos, "k/b.jpg", 1)
+    add(photos, "deep/k/b.png", 2)
+    before = (photos / "deep" / "k" / "b.png").read_bytes()
+    out.mkdir()
+    (out / "k").symlink_to(photos / "deep" / "k")
+    report = run(photos, out, replace=True)
+    assert [(one.source, one.failed) for one in report.failures] == [("k/b.jpg", "unwritable")]
+    assert "leads out of" in report.failures[0].text
+    (out / "k").unlink()
+    (out / "k").symlink_to(photos / "deep" / "new")
+    assert counts(run(photos, out, replace=True)) == (0, 1, 1)
+    assert not (photos / "deep" / "new").exists()
+    (out / "k").unlink()
+    (out / "k").symlink_to("k")
+    assert [one.failed for one in run(photos, out, replace=True).failures] == ["unwritable"]
+    (out / "k").unlink()
+    (out / "k").mkdir()
+    (out / "k" / "b.png").symlink_to(photos / "deep" / "k" / "b.png")
+    assert counts(run(photos, out)) == (0, 1, 1), "a link is a stranger's file"
+    assert counts(run(photos, out, replace=True)) == (1, 1, 0)
+    assert (photos / "deep" / "k" / "b.png").read_bytes() == before
+
+
+def test_what_is_no_file_at_the_destination_is_not_overwritten(tmp_path: Path) -> None:
+    photos, out = tmp_path / "photos", tmp_path / "out"
+    add(photos, "a.jpg", 1)
+    add(photos, "b.jpg", 2)
+    out.mkdir()
+    (out / "a.png").symlink_to("nowhere")
+    os.mkfifo(out / "b.png")
+    assert [one.failed for one in run(photos, out).failures] == ["exists", "exists"]
+
+
+@pytest.mark.parametrize("spelled", [".", "../photos/../out", "../link"])
+def test_the_record_and_its_lock_are_those_of_the_folder_however_it_is_spelled(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spelled: str
+) -> None:
+    out = tmp_path / "out"
+    report = run(photos, out)
+    assert report.record == str(tmp_path / "out.convert.jsonl")
+    (tmp_path / "link").symlink_to(out)
+    monkeypatch.chdir(out)
+    again = run(photos, Path(spelled))
+    assert (counts(again), again.record) == ((0, 5, 1), report.record)
+    assert [path.name for path in tmp_path.rglob("*.jsonl")] == ["out.convert.jsonl"]
+    first = FileRecord(out)
+    first.load()
+    with pytest.raises(RecordBusy):
+        run(photos, Path(spelled))
+    first.close()

@@ -51,15 +51,45 @@ def test_folders_inside_each_other_are_refused(photos: Path) -> None:
         (photos, photos / "out"),
         (photos, photos.parent),
         ("container:a", "container:a/b"),
+        ("container:c/b", "container:c//b"),
+        ("container:c//b/", "container:c/b/d"),
+        ("container:c/", "container:c"),
     ):
         found = call(source, destination)
         assert (found.exit_code, "lie in each other" in found.output) == (2, True)
+
+
+def test_a_folder_with_two_paths_is_one_folder(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (photos.parent / "link").symlink_to(photos)
+    assert call(photos, photos.parent / "link" / "out").exit_code == 2
+    mounted = photos.parent / "mounted"
+    mounted.mkdir()
+    sound = Path.samefile
+    same = {mounted: photos}
+    monkeypatch.setattr(Path, "samefile", lambda one, other: sound(same.get(one, one), same.get(other, other)))
+    for source, destination in ((photos, mounted / "out"), (mounted, photos), (photos, mounted)):
+        assert call(source, destination).exit_code == 2
+
+
+@pytest.mark.parametrize(
+    "place", ["container:", "container:/b", "container:c/x/../b", "container:c/./b", "container:c\\b"]
+)
+def test_a_place_that_storage_would_read_as_another_is_refused(photos: Path, place: str) -> None:
+    found = call(photos, place)
+    assert (found.exit_code, "is no place in storage" in found.output) == (2, True)
 
 
 def test_a_missing_folder_is_refused(tmp_path: Path) -> None:
     found = call(tmp_path / "none", tmp_path / "out")
     assert found.exit_code == 2
     assert "is no folder" in found.output
+
+
+def test_the_summary_names_the_record(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "out").mkdir()
+    monkeypatch.chdir(tmp_path / "out")
+    assert f"record    {tmp_path / 'out.convert.jsonl'}" in call(photos, ".").output
+    assert json.loads(call(photos, ".", "--json").stdout)["record"] == str(tmp_path / "out.convert.jsonl")
 
 
 def test_help_has_an_example() -> None:

@@ -57,6 +57,8 @@ class Report:
     total: int = 0
     converted: int = 0
     skipped: int = 0
+    record: str = ""
+    """Where it lies."""
     left_alone: int = 0
     """Files that are no pictures by their name."""
     failures: list[Entry] = field(default_factory=list)
@@ -100,7 +102,7 @@ def convert_all(
     known = record.load()
     recorded = {name: entry.destination for (origin, name), entry in known.items() if origin == source.origin}
     names = destination_names((one.name for one in pictures), f".{options.target.format.value}", recorded)
-    report = Report(total=len(pictures), left_alone=len(found) - len(pictures))
+    report = Report(total=len(pictures), record=record.place, left_alone=len(found) - len(pictures))
     one_by_one = _One(source, destination, options, Bench(options.workers, options.memory_bytes))
 
     def work(picture: Found) -> Outcome:

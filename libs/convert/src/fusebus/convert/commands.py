@@ -23,8 +23,9 @@ from fusebus.convert.bulk import Options, Outcome, Report, convert_all
 from fusebus.convert.containers import Container, Storage
 from fusebus.convert.conversion import Format, Target
 from fusebus.convert.memory import LEAST_MEGABYTES, MEMORY_PER_WORKER_BYTES, keep_freed_memory
+from fusebus.convert.names import printable
 from fusebus.convert.places import Folder
-from fusebus.convert.record import RECORD_SUFFIX, Entry, RecordBusy
+from fusebus.convert.record import Entry, RecordBusy
 from fusebus.host import environment_for_people, load_settings
 
 EXIT_FAILED = 1
@@ -55,7 +56,11 @@ class StorageSettings(msgspec.Struct, frozen=True, kw_only=True):
     help="MB for pictures in hand, all together; one that needs more is converted alone. "
     f"Default: {MEMORY_PER_WORKER_BYTES // MEGABYTE} for each worker.",
 )
-@click.option("--replace", is_flag=True, help="Overwrite files at DESTINATION that this command did not write.")
+@click.option(
+    "--replace",
+    is_flag=True,
+    help="Overwrite files at DESTINATION that this command did not write for the same picture.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of words.")
 @click.option(
     "--settings",
@@ -102,7 +107,7 @@ def convert_command(
             report = _run(one, other, options, stop, quiet=as_json)
     except (OSError, StorageError, RecordBusy) as error:
         raise click.ClickException(str(error)) from error
-    click.echo(report_json(report)) if as_json else _say(report, destination)
+    click.echo(report_json(report)) if as_json else _say(report)
     if report.interrupted:
         sys.exit(EXIT_INTERRUPTED)
     sys.exit(EXIT_SOME_FAILED if report.failures else 0)
@@ -121,6 +126,7 @@ def report_json(report: Report) -> bytes:
         "bytes_out": report.bytes_out,
         "seconds": round(report.seconds, 3),
         "interrupted": report.interrupted,
+        "record": printable(report.record),
     }
     return msgspec.json.encode(plain)
 
@@ -140,7 +146,7 @@ def _run(
         return convert_all(source, destination, options, stop, tell)
 
 
-def _say(report: Report, destination: str) -> None:
+def _say(report: Report) -> None:
     for entry in report.failures[:FAILURES_SHOWN]:
         click.echo(_failure(entry), err=True)
     if len(report.failures) > FAILURES_SHOWN:
@@ -154,7 +160,7 @@ def _say(report: Report, destination: str) -> None:
     seconds = max(report.seconds, 1e-9)
     rate = f"{report.converted / seconds:.1f} a second, {report.bytes_out / 1e6:.0f} MB written"
     click.echo(f"{report.total} pictures: {words}{alone}; {seconds:.1f} s, {rate}")
-    click.echo(f"record    {destination.rstrip('/')}{RECORD_SUFFIX}")
+    click.echo(f"record    {display.one_line(printable(report.record), 4096)}")
     if report.interrupted:
         click.echo("interrupted: call it again to go on", err=True)
 
@@ -164,17 +170,45 @@ def _failure(entry: Entry) -> str:
 
 
 def _refuse_overlap(source: str, destination: str) -> None:
-    """Results among the sources would be converted by the next call."""
-    if source.startswith(CONTAINER) != destination.startswith(CONTAINER):
-        return
-    if source.startswith(CONTAINER):
-        one, other = (f"{place.strip('/')}/" for place in (source, destination))
+    """Results among the sources would be converted by the next call, or overwrite them."""
+    one, other = _in_storage(source), _in_storage(destination)
+    if one is None and not Path(source).is_dir():
+        raise click.UsageError(f"{source} is no folder; name a folder, or {CONTAINER}NAME/PREFIX")
+    if one is not None and other is not None:
+        met = _starts_with(one, other) or _starts_with(other, one)
     else:
-        if not Path(source).is_dir():
-            raise click.UsageError(f"{source} is no folder; name a folder, or {CONTAINER}NAME/PREFIX")
-        one, other = (f"{Path(place).resolve()}/" for place in (source, destination))
-    if one.startswith(other) or other.startswith(one):
+        folders = Path(os.path.realpath(source)), Path(os.path.realpath(destination))  # resolve() trips over a circle
+        met = one is other is None and (_lies_in(*folders) or _lies_in(*reversed(folders)))
+    if met:
         raise click.UsageError("SOURCE and DESTINATION lie in each other; name another DESTINATION")
+
+
+def _in_storage(text: str) -> tuple[str, str] | None:
+    """Container and prefix, the same however it is spelled; None for a folder."""
+    if not text.startswith(CONTAINER):
+        return None
+    container, _, prefix = text.removeprefix(CONTAINER).partition("/")
+    if not container or "\\" in text or not {".", ".."}.isdisjoint(text.removeprefix(CONTAINER).split("/")):
+        raise click.UsageError(
+            f"{text} is no place in storage: name {CONTAINER}NAME/PREFIX, without dots or backslashes"
+        )
+    return container, prefix.strip("/")
+
+
+def _starts_with(inner: tuple[str, str], outer: tuple[str, str]) -> bool:
+    return inner[0] == outer[0] and f"{inner[1]}/".startswith(f"{outer[1]}/" if outer[1] else "")
+
+
+def _lies_in(inner: Path, outer: Path) -> bool:
+    """Also where a mount, or a disk that takes `A` for `a`, gives one folder two paths."""
+    return any(_is_same(one, outer) for one in (inner, *inner.parents))
+
+
+def _is_same(one: Path, other: Path) -> bool:
+    try:
+        return one == other or one.samefile(other)
+    except OSError:  # a destination that is not there yet
+        return False
 
 
 @contextlib.contextmanager
@@ -188,10 +222,9 @@ def _places(
             storage = stack.enter_context(Storage(settings.blobs))
 
         def place(text: str) -> Folder | Container:
-            if storage is None or not text.startswith(CONTAINER):
+            if storage is None or (named := _in_storage(text)) is None:
                 return Folder(Path(text))
-            container, _, prefix = text.removeprefix(CONTAINER).partition("/")
-            return Container(storage, container, prefix, target.content_type)
+            return Container(storage, *named, target.content_type)
 
         yield place(source), place(destination)
 

@@ -122,6 +122,7 @@ class BlobRecord:
     def __init__(self, storage: Storage, container: str, name: str) -> None:
         self._storage = storage
         self._place = (container, name)
+        self.place = f"container:{container}/{name}"
         self._lines = bytearray()
         self._etag = ""
         self._written = 0

@@ -72,6 +72,8 @@ class Folder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._safe: set[Path] = set()
+        """Folders that were seen to lie in this one: each is resolved once."""
 
     @property
     def origin(self) -> str:
@@ -104,8 +106,8 @@ class Folder:
     def write(self, name: str, data: bytes, known: Entry | None, *, replace: bool) -> str:
         """See Destination.write."""
         path = self.path / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if path.exists() and not replace and not self._is_ours(path, data, known):
+        self._make_folder(path.parent)
+        if os.path.lexists(path) and not replace and not self._is_ours(path, data, known):
             raise Unconvertible(Reason.EXISTS, f"{path} is there with other content; --replace overwrites it")
         part = path.with_name(f".{secrets.token_hex(8)}.part")
         try:
@@ -115,7 +117,20 @@ class Folder:
             part.unlink(missing_ok=True)
         return ""
 
+    def _make_folder(self, folder: Path) -> None:
+        """A link in here could lead anywhere, to the originals too: nothing is made or written behind it."""
+        if folder in self._safe:
+            return
+        if not Path(os.path.realpath(folder)).is_relative_to(os.path.realpath(self.path)):
+            raise Unconvertible(Reason.UNWRITABLE, f"{folder} is a link, or behind one, that leads out of {self.path}")
+        folder.mkdir(parents=True, exist_ok=True)
+        self._safe.add(folder)
+
     def _is_ours(self, path: Path, data: bytes, known: Entry | None) -> bool:
+        if not path.is_file():
+            return False
+        if not path.is_file():
+            return False
         found = _sha256(path)
         return (known is not None and found == known.destination_sha256) or found == hashlib.sha256(data).hexdigest()
 

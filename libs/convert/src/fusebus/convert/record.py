@@ -12,7 +12,7 @@ from typing import BinaryIO, Protocol
 import msgspec
 
 RECORD_SUFFIX = ".convert.jsonl"
-"""The record lies beside the destination: `out` has `out.convert.jsonl`."""
+"""The record lies beside the destination: `out` has `out.convert.jsonl`; a whole container, `.convert.jsonl` in it."""
 
 
 class Entry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -64,6 +64,11 @@ class RecordBusy(Exception):
 class Record(Protocol):
     """Where entries are kept; used by one thread."""
 
+    @property
+    def place(self) -> str:
+        """Where it lies, for people."""
+        ...
+
     def load(self) -> Known:
         """The last entry of each picture. Raises RecordBusy, OSError or StorageError."""
         ...
@@ -100,8 +105,14 @@ class FileRecord:
     """The record of a folder: a file that grows, locked while it is open."""
 
     def __init__(self, folder: Path) -> None:
-        self.path = folder.parent / (folder.name + RECORD_SUFFIX)
+        real = Path(os.path.realpath(folder))  # however it is spelled, and through which link: one record and one lock
+        self.path = real.parent / (real.name + RECORD_SUFFIX)
         self._file: BinaryIO | None = None
+
+    @property
+    def place(self) -> str:
+        """See Record.place."""
+        return str(self.path)
 
     def load(self) -> Known:
         """See Record.load."""
