@@ -15,7 +15,7 @@ from fusebus.convert import Format, Target
 from fusebus.convert.bulk import Options, Report, convert_all
 from fusebus.convert.commands import report_json
 from fusebus.convert.memory import Bench, Gate
-from fusebus.convert.places import Folder
+from fusebus.convert.places import Folder, LeftAlone
 from fusebus.convert.record import Entry, FileRecord, RecordBusy, line_of
 
 
@@ -43,7 +43,7 @@ def test_all_are_converted_but_the_damaged_one_and_originals_stay(photos: Path, 
     before = {path: path.read_bytes() for path in photos.rglob("*") if path.is_file()}
     report = run(photos, tmp_path / "out")
     assert counts(report) == (5, 0, 1)
-    assert (report.total, report.left_alone) == (6, 1)
+    assert (report.total, report.left_alone) == (6, {LeftAlone.OTHER_SUFFIX: 1})
     assert [(one.source, one.failed) for one in report.failures] == [("damaged.jpg", "damaged")]
     made = {path.relative_to(tmp_path / "out").as_posix() for path in (tmp_path / "out").rglob("*") if path.is_file()}
     assert made == {f"sub/{number}.png" for number in range(5)}
@@ -389,3 +389,22 @@ def test_the_record_and_its_lock_are_those_of_the_folder_however_it_is_spelled(
     with pytest.raises(RecordBusy):
         run(photos, Path(spelled))
     first.close()
+
+
+def test_what_is_no_picture_is_left_alone_and_counted_by_what_it_is(photos: Path, tmp_path: Path) -> None:
+    (photos / "folder.jpg").symlink_to(photos / "sub")
+    (photos / "circle").symlink_to(photos)
+    (photos / "dangling.jpg").symlink_to("nowhere")
+    (photos / "itself.jpg").symlink_to("itself.jpg")
+    os.mkfifo(photos / "fifo.jpg")
+    (photos / ".git").mkdir()
+    (photos / "linked.jpg").symlink_to(photos / "sub" / "0.jpg")
+    report = run(photos, tmp_path / "out")
+    assert counts(report) == (6, 0, 1)
+    assert report.left_alone == {
+        LeftAlone.OTHER_SUFFIX: 1,
+        LeftAlone.LINKED_FOLDER: 2,
+        LeftAlone.DANGLING_LINK: 2,
+        LeftAlone.SPECIAL_FILE: 1,
+        LeftAlone.HIDDEN: 1,
+    }

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -79,17 +80,66 @@ def test_a_place_that_storage_would_read_as_another_is_refused(photos: Path, pla
     assert (found.exit_code, "is no place in storage" in found.output) == (2, True)
 
 
-def test_a_missing_folder_is_refused(tmp_path: Path) -> None:
-    found = call(tmp_path / "none", tmp_path / "out")
-    assert found.exit_code == 2
-    assert "is no folder" in found.output
+def test_a_source_that_is_no_folder_ends_with_1(photos: Path, tmp_path: Path) -> None:
+    for source in (tmp_path / "none", photos / "one.jpg"):
+        found = call(source, tmp_path / "out")
+        assert found.exit_code == 1
+        assert "is no folder" in found.output
+    assert not (tmp_path / "out").exists()
 
 
-def test_the_summary_names_the_record(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_destination_that_can_be_no_folder_ends_with_1(photos: Path, tmp_path: Path) -> None:
+    (tmp_path / "circle").symlink_to("circle")
+    (tmp_path / "file").write_text("mine")
+    for destination in (tmp_path / "file", tmp_path / "circle"):
+        found = call(photos, destination)
+        assert (found.exit_code, "File exists" in found.output) == (1, True)
+
+
+def test_the_summary_names_the_record_and_what_was_left_alone(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (photos / "link").symlink_to(photos)
+    (photos / "notes.txt").write_text("none")
     (tmp_path / "out").mkdir()
     monkeypatch.chdir(tmp_path / "out")
-    assert f"record    {tmp_path / 'out.convert.jsonl'}" in call(photos, ".").output
-    assert json.loads(call(photos, ".", "--json").stdout)["record"] == str(tmp_path / "out.convert.jsonl")
+    found = call(photos, ".")
+    assert f"record    {tmp_path / 'out.convert.jsonl'}" in found.output
+    assert "2 left alone (1 linked folder, 1 other suffix);" in found.output
+    plain = json.loads(call(photos, ".", "--json").stdout)
+    assert (plain["left_alone"], plain["left_alone_kinds"]) == (2, {"linked_folder": 1, "other_suffix": 1})
+    assert plain["record"] == str(tmp_path / "out.convert.jsonl")
+
+
+AS_SOMEBODY = """
+import os, sys
+from fusebus.convert.commands import convert_command
+try:
+    convert_command([sys.argv[1] + "/sub", sys.argv[2] + "-before", "--json"])  # imports what it imports late
+except SystemExit:
+    print()
+os.getuid() or os.setuid(65534)  # root may read all
+convert_command([sys.argv[1], sys.argv[2], "--json"])
+"""
+
+
+@pytest.mark.parametrize(("mode", "named"), [(0o000, "closed/"), (0o444, "closed/below.2024/")])
+def test_a_folder_that_can_not_be_listed_is_one_failure(mode: int, named: str) -> None:
+    with tempfile.TemporaryDirectory() as base:  # pytest's own is closed to others
+        photos, out = Path(base, "photos"), Path(base, "out")
+        for folder in (photos / "closed" / "below.2024", photos / "sub"):
+            folder.mkdir(parents=True)
+            (folder / "a.jpg").write_bytes(saved(board(64, 48), "JPEG"))
+        out.mkdir()
+        for path in (Path(base), out):
+            path.chmod(0o777)
+        (photos / "closed").chmod(mode)
+        done = subprocess.run([sys.executable, "-c", AS_SOMEBODY, photos, out], capture_output=True, check=False)
+        (photos / "closed").chmod(0o755)
+    assert done.returncode == 4, done.stderr
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert (found["pictures"], found["converted"]) == (2, 1)
+    assert found["failed"] == [{"name": named, "reason": "unreadable", "text": "Permission denied"}]
 
 
 def test_help_has_an_example() -> None:
@@ -97,6 +147,8 @@ def test_help_has_an_example() -> None:
     assert found.exit_code == 0
     assert "fusebus convert photos png" in found.output
     assert "Exit codes" in found.output
+    assert "or with none" in found.output
+    assert "200 bytes" in found.output
 
 
 def test_an_interrupt_ends_it_with_130_and_the_next_call_goes_on(tmp_path: Path) -> None:

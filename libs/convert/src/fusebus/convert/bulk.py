@@ -7,6 +7,7 @@ import logging
 import queue
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
@@ -16,9 +17,9 @@ from fusebus.blobs import StorageError, StorageUnavailable
 from fusebus.convert.conversion import Target, convert
 from fusebus.convert.errors import Reason, Unconvertible
 from fusebus.convert.memory import Bench, needed
-from fusebus.convert.names import destination_names, is_picture, printable
-from fusebus.convert.places import Destination, Found, Source
-from fusebus.convert.record import Entry
+from fusebus.convert.names import destination_names, is_hidden, is_picture, printable
+from fusebus.convert.places import Destination, Found, LeftAlone, Source
+from fusebus.convert.record import Entry, Known
 
 _log = logging.getLogger(__name__)
 
@@ -59,8 +60,8 @@ class Report:
     skipped: int = 0
     record: str = ""
     """Where it lies."""
-    left_alone: int = 0
-    """Files that are no pictures by their name."""
+    left_alone: Counter[LeftAlone] = field(default_factory=Counter)
+    """What is no picture by its name or its kind."""
     failures: list[Entry] = field(default_factory=list)
     several: list[str] = field(default_factory=list)
     """Sources of more than one picture: only the first was taken."""
@@ -97,12 +98,12 @@ def convert_all(
     """
     began = time.monotonic()
     found = source.list()
-    pictures = [one for one in found if is_picture(one.name)]
+    alone = {one.name: kind for one in found if (kind := _left_alone(one)) is not None}
+    pictures = [one for one in found if one.name not in alone]
     record = destination.record()
     known = record.load()
-    recorded = {name: entry.destination for (origin, name), entry in known.items() if origin == source.origin}
-    names = destination_names((one.name for one in pictures), f".{options.target.format.value}", recorded)
-    report = Report(total=len(pictures), record=record.place, left_alone=len(found) - len(pictures))
+    names = _names(pictures, known, source.origin, options.target)
+    report = Report(total=len(pictures), record=record.place, left_alone=Counter(alone.values()))
     one_by_one = _One(source, destination, options, Bench(options.workers, options.memory_bytes))
 
     def work(picture: Found) -> Outcome:
@@ -121,6 +122,21 @@ def convert_all(
     report.interrupted = stop.is_set()
     report.seconds = time.monotonic() - began
     return report
+
+
+def _left_alone(found: Found) -> LeftAlone | None:
+    """Why it is; None: it is a picture by its name, or a folder whose failure is told."""
+    if found.left_alone is not None or found.failed or is_picture(found.name):
+        return found.left_alone
+    return LeftAlone.HIDDEN if is_hidden(found.name) else LeftAlone.OTHER_SUFFIX
+
+
+def _names(pictures: list[Found], known: Known, origin: str, target: Target) -> dict[str, str | Unconvertible]:
+    """What each becomes, or why it can't; what this source's pictures are called already, they stay."""
+    recorded = {name: entry.destination for (source, name), entry in known.items() if source == origin}
+    files = (one.name for one in pictures if not one.failed)
+    names = destination_names(files, f".{target.format.value}", recorded)
+    return names | {one.name: Unconvertible(Reason.UNREADABLE, one.failed) for one in pictures if one.failed}
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ import signal
 import sys
 import threading
 import warnings
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ from fusebus.convert.containers import Container, Storage
 from fusebus.convert.conversion import Format, Target
 from fusebus.convert.memory import LEAST_MEGABYTES, MEMORY_PER_WORKER_BYTES, keep_freed_memory
 from fusebus.convert.names import printable
-from fusebus.convert.places import Folder
+from fusebus.convert.places import Folder, LeftAlone
 from fusebus.convert.record import Entry, RecordBusy
 from fusebus.host import environment_for_people, load_settings
 
@@ -82,15 +83,22 @@ def convert_command(
     """Convert every picture of SOURCE to a lossless PNG or WebP at DESTINATION.
 
     Both are folders, or storage containers as container:NAME or container:NAME/PREFIX. JPEG, PNG, WebP, TIFF, GIF
-    and BMP are read. Originals stay as they are. Pictures come out upright, with the same pixels and ICC profile
-    and no other metadata; CMYK becomes sRGB. Called again, it converts what is new or has changed: the record
-    beside DESTINATION (DESTINATION.convert.jsonl) says what was done.
+    and BMP are read: files with one of their suffixes or with none (README and Makefile fail as not_an_image). Other
+    suffixes, hidden files and folders, links to folders, dangling links and FIFOs are left alone, and counted.
+    Originals stay as they are. Pictures come out upright, with the same pixels and ICC profile and no other
+    metadata; CMYK becomes sRGB. Called again, it converts what is new or has changed: the record beside DESTINATION
+    (DESTINATION.convert.jsonl) says what was done.
+
+    a/b.jpg becomes a/b.png. b.jpg and b.tif at once become b.jpg.png and b.tif.png; what comes later leaves its name
+    to who has it. Names that differ in case only fail (name_taken); so do those with a part of more than 200 bytes
+    (name).
 
     \b
     Examples: fusebus convert photos png
               fusebus convert container:in-acme container:lossless/acme --format webp --json
-    Exit codes: 0 all converted, 1 source, destination or record can't be used, 2 usage, 4 some failed,
-    130 interrupted: call it again to go on.
+    Exit codes: 0 all converted, 1 source, destination or record can't be used (a SOURCE that is not there, too),
+    2 usage, 4 some failed (a folder below SOURCE that can't be listed is one), 130 interrupted: call it again to
+    go on.
     """
     warnings.filterwarnings("ignore", module="PIL")  # of odd metadata, which is left behind anyway
     keep_freed_memory()
@@ -119,7 +127,8 @@ def report_json(report: Report) -> bytes:
         "pictures": report.total,
         "converted": report.converted,
         "skipped": report.skipped,
-        "left_alone": report.left_alone,
+        "left_alone": report.left_alone.total(),
+        "left_alone_kinds": dict(report.left_alone),
         "failed": [{"name": one.source, "reason": one.failed, "text": one.text} for one in report.failures],
         "several_pictures": report.several,
         "bytes_in": report.bytes_in,
@@ -156,13 +165,17 @@ def _say(report: Report) -> None:
         first = display.name(report.several[0])
         click.echo(f"{len(report.several)} hold more than one picture, the first was taken: {first} …", err=True)
     words = f"{report.converted} converted, {report.skipped} unchanged, {len(report.failures)} failed"
-    alone = f", {report.left_alone} other files left alone" if report.left_alone else ""
+    alone = f", {report.left_alone.total()} left alone ({_kinds(report.left_alone)})" if report.left_alone else ""
     seconds = max(report.seconds, 1e-9)
     rate = f"{report.converted / seconds:.1f} a second, {report.bytes_out / 1e6:.0f} MB written"
     click.echo(f"{report.total} pictures: {words}{alone}; {seconds:.1f} s, {rate}")
     click.echo(f"record    {display.one_line(printable(report.record), 4096)}")
     if report.interrupted:
         click.echo("interrupted: call it again to go on", err=True)
+
+
+def _kinds(left_alone: Counter[LeftAlone]) -> str:
+    return ", ".join(f"{count} {kind.replace('_', ' ')}" for kind, count in left_alone.most_common())
 
 
 def _failure(entry: Entry) -> str:
@@ -173,7 +186,7 @@ def _refuse_overlap(source: str, destination: str) -> None:
     """Results among the sources would be converted by the next call, or overwrite them."""
     one, other = _in_storage(source), _in_storage(destination)
     if one is None and not Path(source).is_dir():
-        raise click.UsageError(f"{source} is no folder; name a folder, or {CONTAINER}NAME/PREFIX")
+        raise click.ClickException(f"{source} is no folder; name a folder, or {CONTAINER}NAME/PREFIX")
     if one is not None and other is not None:
         met = _starts_with(one, other) or _starts_with(other, one)
     else:

@@ -18,8 +18,12 @@ LONGEST_PART = 200  # bytes of one part of a path: file systems end at 255, and 
 
 def is_picture(name: str) -> bool:
     """Whether the name is one of a picture; hidden files and folders are not."""
-    path = PurePosixPath(name)
-    return path.suffix.lower() in PICTURE_SUFFIXES and not any(part.startswith(".") for part in path.parts)
+    return PurePosixPath(name).suffix.lower() in PICTURE_SUFFIXES and not is_hidden(name)
+
+
+def is_hidden(name: str) -> bool:
+    """Whether the file, or a folder that it lies in, has a dot ahead of its name."""
+    return any(part.startswith(".") for part in PurePosixPath(name).parts)
 
 
 def printable(name: str) -> str:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import secrets
-from collections.abc import Iterator
+import stat
+from enum import StrEnum
 from pathlib import Path
 from typing import Protocol
 
@@ -17,17 +19,35 @@ from fusebus.convert.record import Entry, FileRecord, Record
 
 MOST_BYTES = 512 << 20
 """More is not read of one file."""
+_LEADS_NOWHERE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
+
+
+class LeftAlone(StrEnum):
+    """Why something of the source is left alone: what it is."""
+
+    OTHER_SUFFIX = "other_suffix"
+    HIDDEN = "hidden"
+    """A hidden folder counts as one."""
+    LINKED_FOLDER = "linked_folder"
+    """Followed, links could lead in circles, or to the same pictures twice."""
+    DANGLING_LINK = "dangling_link"
+    SPECIAL_FILE = "special_file"
+    """A FIFO, socket or device."""
 
 
 class Found(msgspec.Struct, frozen=True, kw_only=True):
-    """A file of the source."""
+    """A file of the source, or what else lies there."""
 
     name: str
-    """Its path below the source, with forward slashes."""
+    """Its path below the source, with forward slashes; a folder's ends with one."""
     size: int
     """Bytes."""
     etag: str = ""
     """In storage; empty for a file, whose content only its digest tells."""
+    left_alone: LeftAlone | None = None
+    """Where it is no file to read."""
+    failed: str = ""
+    """Why this folder can't be listed."""
 
 
 class Source(Protocol):
@@ -39,7 +59,7 @@ class Source(Protocol):
         ...
 
     def list(self) -> list[Found]:
-        """All files, sorted by name. Raises OSError or StorageError."""
+        """All that lies there, sorted by name. Raises OSError or StorageError where none of it can be listed."""
         ...
 
     def read(self, found: Found) -> bytes:
@@ -82,7 +102,22 @@ class Folder:
 
     def list(self) -> list[Found]:
         """See Source.list."""
-        return sorted(self._walk(self.path, ""), key=lambda found: found.name)
+        found, waiting = [], [""]
+        while waiting:
+            prefix = waiting.pop()
+            try:
+                entries = _entries(self.path / prefix)
+            except OSError as error:
+                if not prefix:
+                    raise
+                found.append(Found(name=prefix, size=0, failed=printable(error.strerror or str(error))))
+                continue
+            for entry in entries:
+                if not entry.name.startswith(".") and entry.is_dir(follow_symlinks=False):
+                    waiting.append(f"{prefix}{entry.name}/")
+                else:
+                    found.append(_found(entry, prefix + entry.name))
+        return sorted(found, key=lambda one: one.name)
 
     def read(self, found: Found) -> bytes:
         """See Source.read."""
@@ -129,20 +164,29 @@ class Folder:
     def _is_ours(self, path: Path, data: bytes, known: Entry | None) -> bool:
         if not path.is_file():
             return False
-        if not path.is_file():
-            return False
         found = _sha256(path)
         return (known is not None and found == known.destination_sha256) or found == hashlib.sha256(data).hexdigest()
 
-    def _walk(self, folder: Path, prefix: str) -> Iterator[Found]:
-        with os.scandir(folder) as entries:
-            for entry in entries:
-                if entry.name.startswith("."):
-                    continue
-                if entry.is_dir(follow_symlinks=False):
-                    yield from self._walk(folder / entry.name, f"{prefix}{entry.name}/")
-                elif entry.is_file():
-                    yield Found(name=prefix + entry.name, size=entry.stat().st_size)
+
+def _entries(folder: Path) -> list[os.DirEntry[str]]:
+    with os.scandir(folder) as entries:
+        return list(entries)
+
+
+def _found(entry: os.DirEntry[str], name: str) -> Found:
+    """What lies there; where even that can't be told, it counts as a file, which then can't be read."""
+    if entry.name.startswith("."):
+        return Found(name=name, size=0, left_alone=LeftAlone.HIDDEN)
+    try:
+        there = entry.stat()
+    except OSError as error:
+        dangling = entry.is_symlink() and error.errno in _LEADS_NOWHERE
+        return Found(name=name, size=0, left_alone=LeftAlone.DANGLING_LINK if dangling else None)
+    if stat.S_ISDIR(there.st_mode):
+        return Found(name=name, size=0, left_alone=LeftAlone.LINKED_FOLDER)
+    if not stat.S_ISREG(there.st_mode):
+        return Found(name=name, size=0, left_alone=LeftAlone.SPECIAL_FILE)
+    return Found(name=name, size=there.st_size)
 
 
 def _sha256(path: Path) -> str:
