@@ -57,7 +57,7 @@ async def test_an_image_is_converted_and_a_repeat_writes_the_same(convert: Conve
     work = await accept(photo())
     final = message_of(await convert(work, context(work)))
     assert isinstance(final, ImageAnalysed)
-    assert (final.model, final.job_kind.value) == ("png@4", "convert")
+    assert (final.model, final.job_kind.value) == ("png@5", "convert")
     png = await blobs.read(final.annotated.container, final.annotated.name, max_bytes=10**7)
     shown = cv2.cvtColor(cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
     np.testing.assert_array_equal(shown, simplejpeg.decode_jpeg(photo(), "RGB"))

@@ -70,11 +70,17 @@ def deep_png(width: int, height: int) -> bytes:
     return with_chunks(data.tobytes(), chunk(b"eXIf", exif(6)))
 
 
-def deep_tiff(width: int, height: int, *, channels: int, **options: object) -> bytes:
-    """RGB or RGBA of 16 bits."""
+def deep_tiff(width: int, height: int, *, channels: int, interpretation: str = "rgb16", **options: object) -> bytes:
+    """Grey, RGB, RGBA or CMYK of 16 bits."""
     pixels = np.ascontiguousarray(noise(width, height, deep=True)[:, :, :channels])
-    image = pyvips.Image.new_from_array(pixels).copy(interpretation="rgb16")
+    image = pyvips.Image.new_from_array(pixels).copy(interpretation=interpretation)
     return bytes(image.tiffsave_buffer(**options))
+
+
+def deep_lab_tiff(width: int, height: int) -> bytes:
+    """CIELAB of 16 bits."""
+    pixels = np.ascontiguousarray(noise(width, height)[:, :, :3])
+    return bytes(pyvips.Image.new_from_array(pixels).colourspace("labs").tiffsave_buffer())
 
 
 MADE: dict[str, Callable[[int, int], bytes]] = {
@@ -92,10 +98,16 @@ MADE: dict[str, Callable[[int, int], bytes]] = {
     "GIF": by_pillow("GIF", "P"),
     "TIFF": by_pillow("TIFF", "RGB"),
     "TIFF, CMYK": by_pillow("TIFF", "CMYK", compression="tiff_lzw"),
+    "TIFF, PackBits": by_pillow("TIFF", "RGB", compression="packbits"),
+    "TIFF, JPEG": by_pillow("TIFF", "RGB", compression="jpeg"),
     "BMP": by_pillow("BMP", "RGB"),
     "PNG, 16 bits, turned": deep_png,
     "TIFF, 16 bits": partial(deep_tiff, channels=3),
     "TIFF, 16 bits, RGBA": partial(deep_tiff, channels=4, compression="lzw"),
+    "TIFF, 16 bits, grey": partial(deep_tiff, channels=1, interpretation="grey16"),
+    "TIFF, 16 bits, CMYK": partial(deep_tiff, channels=4, interpretation="cmyk"),
+    "TIFF, 16 bits, CMYK, profile": partial(deep_tiff, channels=4, interpretation="cmyk", profile="cmyk"),
+    "TIFF, 16 bits, CIELAB": deep_lab_tiff,
     "BigTIFF, 16 bits": partial(deep_tiff, channels=3, bigtiff=True),
 }
 
@@ -137,6 +149,12 @@ def picture(kind: str) -> bytes:
         ("TIFF, 16 bits", "png", "small", 0.4),
         ("TIFF, 16 bits, RGBA", "png", "small", 0.6),
         ("BigTIFF, 16 bits", "png", "small", 0.4),
+        ("TIFF, PackBits", "png", "small", 0.3),
+        ("TIFF, JPEG", "png", "small", 0.3),
+        ("TIFF, 16 bits, grey", "png", "small", 0.1),
+        ("TIFF, 16 bits, CMYK", "png", "small", 0.4),
+        ("TIFF, 16 bits, CMYK, profile", "png", "small", 0.4),
+        ("TIFF, 16 bits, CIELAB", "png", "small", 0.3),
     ],
 )
 def test_a_conversion_takes_what_it_asked_for(kind: str, target: str, size: str, least: float, tmp_path: Path) -> None:
@@ -158,6 +176,8 @@ def test_a_conversion_takes_what_it_asked_for(kind: str, target: str, size: str,
         ("PNG, 16 bits, turned", "png", DEEP_TO_PNG_BYTES),
         ("TIFF, 16 bits", "png", DEEP_TO_PNG_BYTES),
         ("BigTIFF, 16 bits", "png", DEEP_TO_PNG_BYTES),
+        ("TIFF, 16 bits, CMYK", "png", DEEP_TO_PNG_BYTES),
+        ("TIFF, 16 bits, CIELAB", "png", DEEP_TO_PNG_BYTES),
         ("JPEG", "webp", TO_WEBP_BYTES),
         ("PNG, 16 bits, turned", "webp", TO_WEBP_BYTES),
     ],

@@ -143,6 +143,45 @@ def test_grey_with_alpha_of_sixteen_bits_stays_so() -> None:
     np.testing.assert_array_equal(vips, deep)
 
 
+@pytest.mark.parametrize(
+    ("depth", "unused_bits"), [(1, 0), (2, 0), (2, 0x8000), (4, 0), (4, 0x8000), (8, 0), (8, 0x8000), (16, 0)]
+)
+def test_a_transparent_grey_is_an_alpha_channel_at_every_depth(depth: int, unused_bits: int) -> None:
+    """What a pixel shows is scaled to 8 bits, or stays 16; of the transparent grey only as many bits count."""
+    most = (1 << depth) - 1
+    numbers = np.linspace(0, most, 16).astype(np.uint16).reshape(2, 8)
+    clear = int(numbers[1, 3])
+    bits = np.unpackbits(numbers.astype(">u2").view(np.uint8).reshape(2, 8, 2), axis=2)[:, :, 16 - depth :]
+    rows = b"".join(b"\x00" + np.packbits(row).tobytes() for row in bits)
+    stated = chunk(b"tRNS", (clear | unused_bits).to_bytes(2, "big"))
+    made = convert(png_of(header(8, 2, depth, 0), rows, stated), PNG)
+    shown_most = 65_535 if depth == 16 else 255
+    expected = np.stack([numbers.astype(int) * shown_most // most, (numbers != clear) * shown_most], axis=2)
+    np.testing.assert_array_equal(pyvips.Image.new_from_buffer(made.data, "").numpy(), expected)
+
+
+@pytest.mark.parametrize("depth", [8, 16])
+def test_a_transparent_colour_is_an_alpha_channel(depth: int) -> None:
+    colours = np.random.default_rng(4).integers(0, 1 << depth, (3, 5, 3)).astype(">u2" if depth == 16 else np.uint8)
+    rows = b"".join(b"\x00" + row.tobytes() for row in colours)
+    clear = colours[1, 2].astype(">u2")
+    made = convert(png_of(header(5, 3, depth, 2), rows, chunk(b"tRNS", clear.tobytes())), PNG)
+    opacity = np.any(colours != clear, axis=2, keepdims=True) * ((1 << depth) - 1)
+    found = pyvips.Image.new_from_buffer(made.data, "").numpy()
+    np.testing.assert_array_equal(found, np.concatenate([colours, opacity], axis=2))
+
+
+def test_deep_grey_png_in_a_colour_profile_becomes_colour() -> None:
+    profile = pyvips.Operation.call("profile_load", "srgb")
+    deep = np.random.default_rng(2).integers(0, 65_536, (7, 5, 2)).astype(np.uint16)
+    for channels, kind in ((1, 0), (2, 4)):
+        rows = b"".join(b"\x00" + row[:, :channels].astype(">u2").tobytes() for row in deep)
+        packed = chunk(b"iCCP", b"x\x00\x00" + zlib.compress(profile))
+        found = pyvips.Image.new_from_buffer(convert(png_of(header(5, 7, 16, kind), rows, packed), PNG).data, "")
+        assert found.get("icc-profile-data") == profile
+        np.testing.assert_array_equal(found.numpy(), deep[:, :, (0, 0, 0, 1)[: channels + 2]])
+
+
 @pytest.mark.parametrize("channels", [1, 3, 4])
 def test_sixteen_bits_of_a_tiff_stay_sixteen(channels: int) -> None:
     deep = np.random.default_rng(3).integers(0, 65_536, (31, 45, channels)).astype(np.uint16)

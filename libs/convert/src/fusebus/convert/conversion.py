@@ -18,7 +18,7 @@ class Format(StrEnum):
     WEBP = "webp"
 
 
-_VERSIONS = {(Format.PNG, False): 4, (Format.PNG, True): 5, (Format.WEBP, False): 2, (Format.WEBP, True): 3}
+_VERSIONS = {(Format.PNG, False): 5, (Format.PNG, True): 6, (Format.WEBP, False): 3, (Format.WEBP, True): 4}
 """By format and `small`. Grows when the same source would give other bytes: what an older version made is made anew."""
 
 
@@ -30,7 +30,7 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def name(self) -> str:
-        """Names the conversion with its version, as a model is named: `png@4`, `png-small@5`."""
+        """Names the conversion with its version, as a model is named: `png@5`, `png-small@6`."""
         return f"{self.format.value}{'-small' * self.small}@{_VERSIONS[self.format, self.small]}"
 
     @property

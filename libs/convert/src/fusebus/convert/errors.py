@@ -17,7 +17,7 @@ class Reason(StrEnum):
     TOO_LARGE = "too_large"
     """More bytes than are read of one file."""
     UNSUPPORTED_FORMAT = "unsupported_format"
-    """A JPEG of a process that nobody reads."""
+    """A JPEG of a process, or a TIFF with samples, that nothing here reads."""
     UNSUPPORTED_DEPTH = "unsupported_depth"
     """The target can't hold the source's numbers without loss."""
     UNSUPPORTED_SIZE = "unsupported_size"

@@ -1,4 +1,4 @@
-"""What is not an ordinary JPEG: Pillow decodes it, libvips where Pillow would cut 16 bits to 8."""
+"""What is not an ordinary JPEG: Pillow decodes it, libvips the TIFF that Pillow gets wrong."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ import struct
 import zlib
 
 import numpy as np
-import pyvips
-from PIL import Image, ImageCms, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
-from fusebus.convert import profiles
+from fusebus.convert import colours, profiles, tiff
 from fusebus.convert.errors import Reason, Unconvertible
 from fusebus.convert.picture import Palette, Picture, Samples
 from fusebus.convert.upright import upright
 from fusebus.vision.formats import MAX_PIXELS
 
+_PNG_DEPTH_AT = 24
 FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "GIF", "BMP")
-_BITS, _ORIENTATION, _SAMPLE_FORMAT = 258, 274, 339  # TIFF tags
+_ORIENTATION = 274  # EXIF tag
 _HOSTILE = (
     OSError,
     ValueError,
@@ -38,18 +38,27 @@ _HOSTILE = (
 
 def read(data: bytes, image_format: str = "", *, profile: bytes | None = None, orientation: int = 0) -> Picture:
     """The first picture; `profile` and `orientation` where the caller knows them better. Raises Unconvertible."""
-    with _opened(data, (image_format,) if image_format else FORMATS) as image:
+    tags = None if image_format else tiff.directory(data)
+    if tags is not None:
+        _within_limits(tags.width, tags.height)
+        try:
+            tiff.refuse(tags)
+            tiff.verify(data, tags)
+            if tiff.is_for_libvips(tags):
+                return tiff.read(data, tags)
+        except _HOSTILE as error:
+            raise Unconvertible(Reason.DAMAGED, f"tiff: {error}") from error
+    with _opened(data, (image_format,) if image_format else FORMATS, tags) as image:
         found = (image.format or "").lower()
         try:
-            deep = image.format == "TIFF" and _depth(image) == 16 and image.mode in ("RGB", "RGBA")
             turn = orientation or int(image.getexif().get(_ORIENTATION, 1))
             kept = profile or image.info.get("icc_profile")
             frames = int(getattr(image, "n_frames", 1))
-            if deep:
-                return Picture(samples=upright(_deep_tiff(data), turn), format=found, icc=_rgb(kept), frames=frames)
             if image.format == "TIFF":
                 turn = 1  # Pillow turns it when it loads
             image.load()
+            if image.format == "PNG":
+                _scale_clear_colour(image, data[_PNG_DEPTH_AT])
             picture = _converted(image, found, kept)
         except _HOSTILE as error:
             raise Unconvertible(Reason.DAMAGED, f"{found}: {error}") from error
@@ -59,45 +68,45 @@ def read(data: bytes, image_format: str = "", *, profile: bytes | None = None, o
 
 
 def extent(data: bytes) -> tuple[int, bool]:
-    """Width × height, and whether it is a TIFF of 16 bits a sample, by the header. Raises Unconvertible."""
+    """Width × height, and whether it is a TIFF of more than 8 bits a sample, by the header. Raises Unconvertible."""
+    tags = tiff.directory(data)
+    if tags is not None:
+        _within_limits(tags.width, tags.height)
+        return tags.width * tags.height, tags.bits > 8
     with _opened(data, FORMATS) as image:
-        try:
-            return image.width * image.height, image.format == "TIFF" and _depth(image) == 16
-        except _HOSTILE as error:
-            raise Unconvertible(Reason.DAMAGED, f"{image.format}: {error}") from error
+        return image.width * image.height, False
 
 
-def _opened(data: bytes, formats: tuple[str, ...]) -> Image.Image:
+def _opened(data: bytes, formats: tuple[str, ...], tags: tiff.Directory | None = None) -> Image.Image:
     Image.MAX_IMAGE_PIXELS = MAX_PIXELS  # Pillow refuses twice as many itself
     try:
         image = Image.open(io.BytesIO(data), formats=[one.upper() for one in formats])
     except UnidentifiedImageError as error:
+        if tags is not None:
+            raise tiff.unsupported(tags) from error
+        if data[:4] in tiff.FIRST_BYTES:
+            raise Unconvertible(Reason.DAMAGED, "tiff: its directory can't be read") from error
         raise Unconvertible(Reason.NOT_AN_IMAGE, "no JPEG, PNG, WebP, TIFF, GIF or BMP by its first bytes") from error
     except Image.DecompressionBombError as error:
         raise Unconvertible(Reason.TOO_MANY_PIXELS, str(error)) from error
     except _HOSTILE as error:
         raise Unconvertible(Reason.DAMAGED, str(error)) from error
-    if image.width * image.height > MAX_PIXELS:
-        text = f"{image.width} x {image.height} pixels, allowed are {MAX_PIXELS / 1e6:.0f} million"
-        raise Unconvertible(Reason.TOO_MANY_PIXELS, text)
+    _within_limits(image.width, image.height)
     return image
 
 
-def _depth(image: Image.Image) -> int:
-    """Bits of a sample of a TIFF, the widest."""
-    bits = image.tag_v2.get(_BITS, (8,))  # type: ignore[attr-defined]
-    return max(bits) if isinstance(bits, tuple) else int(bits)
+def _within_limits(width: int, height: int) -> None:
+    if width * height > MAX_PIXELS:
+        text = f"{width} x {height} pixels, allowed are {MAX_PIXELS / 1e6:.0f} million"
+        raise Unconvertible(Reason.TOO_MANY_PIXELS, text)
 
 
-def _deep_tiff(data: bytes) -> Samples:
-    try:
-        image = pyvips.Image.new_from_buffer(data, "", access="sequential", fail_on="warning")
-        samples: Samples = image.numpy()
-    except pyvips.Error as error:
-        raise Unconvertible(Reason.DAMAGED, f"tiff: {str(error).strip()[:300]}") from error
-    if samples.dtype != np.uint16 or samples.ndim != 3 or samples.shape[2] not in (3, 4):
-        raise Unconvertible(Reason.UNSUPPORTED_DEPTH, f"tiff with samples of {samples.dtype}")
-    return np.ascontiguousarray(samples)
+def _scale_clear_colour(image: Image.Image, depth: int) -> None:
+    """Pillow scales grey of 2 and 4 bits to 8, but not the transparent one; of that only the lowest bits count."""
+    clear = image.info.get("transparency")
+    if image.mode == "L" and isinstance(clear, int):
+        most = (1 << depth) - 1
+        image.info["transparency"] = (clear & most) * 255 // most
 
 
 def _converted(image: Image.Image, found: str, profile: bytes | None) -> Picture:
@@ -106,13 +115,9 @@ def _converted(image: Image.Image, found: str, profile: bytes | None) -> Picture
     if mode == "P":
         return Picture(samples=_samples(image), format=found, palette=_palette(image), icc=_rgb(profile))
     if mode.startswith("I;16"):
-        return Picture(
-            samples=_samples(image).astype(np.uint16), format=found, icc=profile if space == "GRAY" else None
-        )
-    if mode in ("I", "F"):
-        raise Unconvertible(Reason.UNSUPPORTED_DEPTH, f"{found} of 32 bits a sample: PNG and WebP hold 16 at most")
+        return colours.described(_deep_grey(image), profile, found)
     if mode in ("CMYK", "LAB", "YCbCr", "HSV"):
-        return Picture(samples=_samples(_managed(image, profile)), format=found)
+        return Picture(samples=_samples(colours.managed(image, profile)), format=found)
     if mode in ("1", "L", "LA", "La"):
         grey = "LA" if mode in ("LA", "La") or image.has_transparency_data else "L"
         if space == "RGB":
@@ -121,6 +126,17 @@ def _converted(image: Image.Image, found: str, profile: bytes | None) -> Picture
         return Picture(samples=_samples(_in_mode(image, grey)), format=found, icc=icc)
     colour = "RGBA" if image.has_transparency_data else "RGB"
     return Picture(samples=_samples(_in_mode(image, colour)), format=found, icc=_rgb(profile))
+
+
+def _deep_grey(image: Image.Image) -> Samples:
+    """Of a PNG, with alpha where one grey is transparent, or of a TIFF of 12 bits, which are scaled to 16."""
+    grey = _samples(image).astype(np.uint16)
+    if image.format == "TIFF":
+        return ((grey.astype(np.uint32) * 65_535 + 2_047) // 4_095).astype(np.uint16)
+    clear = image.info.get("transparency")
+    if clear is None:
+        return grey
+    return np.concatenate([grey, np.where(grey == clear, 0, 65_535).astype(np.uint16)], axis=2)
 
 
 def _in_mode(image: Image.Image, mode: str) -> Image.Image:
@@ -144,28 +160,3 @@ def _palette(image: Image.Image) -> Palette:
 
 def _rgb(profile: bytes | None) -> bytes | None:
     return profile if profiles.space(profile) == "RGB" else None
-
-
-def _managed(image: Image.Image, profile: bytes | None) -> Image.Image:
-    """Into sRGB through the embedded profile; without a usable one as Pillow converts."""
-    srgb = ImageCms.createProfile("sRGB")
-    own: ImageCms.ImageCmsProfile | None = None
-    try:
-        if image.mode == "LAB":
-            own = ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB"))
-        elif profiles.space(profile) == image.mode:
-            own = ImageCms.ImageCmsProfile(io.BytesIO(profile or b""))
-        if own is not None:
-            turned = ImageCms.profileToProfile(
-                image,
-                own,
-                srgb,
-                renderingIntent=ImageCms.Intent.RELATIVE_COLORIMETRIC,
-                outputMode="RGB",
-                flags=ImageCms.Flags.BLACKPOINTCOMPENSATION,
-            )
-            if turned is not None:
-                return turned
-    except (ImageCms.PyCMSError, OSError):
-        pass
-    return image.convert("RGB")

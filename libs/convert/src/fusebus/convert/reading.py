@@ -10,7 +10,7 @@ import numpy as np
 import simplejpeg
 from numpy.typing import NDArray
 
-from fusebus.convert import profiles, rare
+from fusebus.convert import colours, profiles, rare
 from fusebus.convert.errors import Reason, Unconvertible, of_image_error
 from fusebus.convert.picture import Picture, Samples
 from fusebus.convert.upright import upright
@@ -117,8 +117,7 @@ def _png(data: bytes) -> Picture:
     profile = profiles.of_png(data)
     frames = 1 + sum(chunk.kind == b"fdAT" for chunk in png_chunks(data))
     if depth == 16 and colour in (2, 4, 6):
-        samples = upright(_deep_png(still, colour), header.orientation)
-        picture = Picture(samples=samples, format="png", icc=profile if profiles.space(profile) == "RGB" else None)
+        picture = colours.described(upright(_deep_png(still, colour), header.orientation), profile, "png")
     else:
         picture = rare.read(still, "png", profile=profile, orientation=header.orientation)
     if picture.icc is None:
