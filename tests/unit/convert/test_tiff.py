@@ -349,6 +349,7 @@ def test_a_small_picture_in_a_giant_tile_is_refused_before_memory_is_taken(compr
     assert refused.value.reason is Reason.DAMAGED
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning:PIL.TiffImagePlugin")  # Pillow tells of each damaged tag
 @pytest.mark.parametrize("kind", COMPRESSIONS)
 def test_random_damage_to_the_directory_is_refused_or_read_and_never_another_error(kind: str) -> None:
     name, tile, deep, big = COMPRESSIONS[kind]

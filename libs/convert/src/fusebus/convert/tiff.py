@@ -20,13 +20,8 @@ FIRST_BYTES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 # Tags, as in TIFF 6.0; BigTIFF has the same.
 _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC, _FILL_ORDER = 256, 257, 258, 259, 262, 266
 _STRIPS, _ORIENTATION, _CHANNELS, _STRIP_ROWS, _STRIP_BYTES, _PLANAR = 273, 274, 277, 278, 279, 284
-_FAX3, _FAX4, _PREDICTOR, _PALETTE, _TILE_WIDTH, _TILE_HEIGHT, _TILES, _TILE_BYTES = (
-    292,
-    293,
-    317,
-    320,
-    *range(322, 326),
-)
+_FAX3, _FAX4, _PREDICTOR, _PALETTE = 292, 293, 317, 320
+_TILE_WIDTH, _TILE_HEIGHT, _TILES, _TILE_BYTES = 322, 323, 324, 325
 _EXTRA, _NUMBERS, _JPEG_TABLES, _PROFILE = 338, 339, 347, 34675
 _YCBCR = (529, 530, 531, 532)
 _DECODERS_TAGS = frozenset(
@@ -245,14 +240,8 @@ def _as_strips(tags: Directory) -> dict[int, tuple[int, ...]]:
         starts, sizes = zip(*_parts(tags, 0), strict=True) if any(_parts(tags, 0)) else ((), ())
         width, rows = _part_size(tags)
         changed = {_WIDTH: (width,), _HEIGHT: (rows * len(starts),), _STRIP_ROWS: (rows,)}
-        changed |= {
-            _STRIPS: starts,
-            _STRIP_BYTES: sizes,
-            _TILES: (),
-            _TILE_BYTES: (),
-            _TILE_WIDTH: (),
-            _TILE_HEIGHT: (),
-        }
+        changed |= {_STRIPS: starts, _STRIP_BYTES: sizes}
+        changed |= dict.fromkeys((_TILES, _TILE_BYTES, _TILE_WIDTH, _TILE_HEIGHT), ())
         if alone:
             planes = 1
             changed |= {_PLANAR: (1,), _CHANNELS: (1,), _BITS: (tags.bits,), _PHOTOMETRIC: (_MIN_IS_BLACK,), _EXTRA: ()}
