@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import struct
 import zlib
@@ -17,6 +18,14 @@ Pixels = NDArray[np.uint8]
 
 SECRET = b"SECRET-51.5007N-0.1246W-owner-jane-serial-4711"
 """Stands in every field of metadata; wherever it turns up behind validation, metadata leaked."""
+
+ARITHMETIC_JPEG = base64.b64decode(
+    "/9j/4AAQSkZJRgABAQAAAQABAAD/2wBDAAoHBwgHBgoICAgLCgoLDhgQDg0NDh0VFhEYIx8lJCIfIiEmKzcvJik0KSEiMEExNDk7"
+    "Pj4+JS5ESUM8SDc9Pjv/2wBDAQoLCw4NDhwQEBw7KCIoOzs7Ozs7Ozs7Ozs7Ozs7Ozs7Ozs7Ozs7Ozs7Ozs7Ozs7Ozs7Ozs7Ozs7"
+    "Ozs7Ozs7Ozv/yQARCAAQABgDASIAAhEBAxEB/8wACgAQEAUBEBEF/9oADAMBAAIRAxEAPwDSjh5VdgKLb3q9t9pqDTbwHJnrPAPH"
+    "hxMQcjJOzBTz776GOXcrmos6t2Mga8+7SZSF+P8AP/8AioQQzAK64J71IIoJQshQrGD/2Q=="
+)
+"""Made by `jpegtran -arithmetic`: no library here writes one."""
 
 
 def board(width: int, height: int, seed: int = 1) -> Pixels:

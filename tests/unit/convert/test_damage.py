@@ -8,7 +8,7 @@ from collections.abc import Callable
 import cv2
 import numpy as np
 import pytest
-from picture_bytes import blotted, header, png_of, resized_frame
+from picture_bytes import ARITHMETIC_JPEG, blotted, header, png_of, resized_frame
 from pictures import DAMAGED, corpus
 from unusual import unusual
 
@@ -25,6 +25,12 @@ def test_a_truncated_file_is_damaged(kind: str, share: float, file: Make) -> Non
     with pytest.raises(Unconvertible) as refused:
         convert(source[: int(len(source) * share)], Target())
     assert refused.value.reason in (Reason.DAMAGED, Reason.NOT_AN_IMAGE)
+
+
+def test_an_arithmetic_jpeg_is_damaged_wherever_it_is_cut() -> None:
+    for length in range(2, len(ARITHMETIC_JPEG)):
+        with pytest.raises(Unconvertible):
+            convert(ARITHMETIC_JPEG[:length], Target())
 
 
 @pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import io
 import struct
 import zlib
@@ -15,7 +14,7 @@ import pytest
 import pyvips
 from hypothesis import given, settings
 from hypothesis import strategies as some
-from picture_bytes import board, chunk, header, interlaced_png, png_of, with_chunks
+from picture_bytes import ARITHMETIC_JPEG, board, chunk, header, interlaced_png, png_of, with_chunks
 from PIL import Image
 
 from fusebus.convert import Format, Reason, Target, Unconvertible, convert
@@ -29,13 +28,6 @@ Make = Callable[..., bytes]
 Same = Callable[[bytes, bytes], None]
 PNG, SMALL, WEBP = Target(), Target(small=True), Target(format=Format.WEBP)
 SMALL_WEBP = Target(format=Format.WEBP, small=True)
-
-ARITHMETIC = (
-    "/9j/4AAQSkZJRgABAQAAAQABAAD/2wBDAAoHBwgHBgoICAgLCgoLDhgQDg0NDh0VFhEYIx8lJCIfIiEmKzcvJik0KSEiMEExNDk7"
-    "Pj4+JS5ESUM8SDc9Pjv/2wBDAQoLCw4NDhwQEBw7KCIoOzs7Ozs7Ozs7Ozs7Ozs7Ozs7Ozs7Ozs7Ozs7Ozs7Ozs7Ozs7Ozs7Ozs7"
-    "Ozs7Ozs7Ozv/yQARCAAQABgDASIAAhEBAxEB/8wACgAQEAUBEBEF/9oADAMBAAIRAxEAPwDSjh5VdgKLb3q9t9pqDTbwHJnrPAPH"
-    "hxMQcjJOzBTz776GOXcrmos6t2Mga8+7SZSF+P8AP/8AioQQzAK64J71IIoJQshQrGD/2Q=="
-)
 
 ODD = {
     "jpeg": ("JPEG", "RGB", {"quality": 90}),
@@ -111,8 +103,7 @@ def test_pictures_of_a_pixel_or_a_line(size: tuple[int, int], mode: str, file: M
 
 
 def test_an_arithmetic_jpeg(file: Make, same_pixels: Same) -> None:
-    """Made by `jpegtran -arithmetic`; no library here writes one."""
-    same_pixels(base64.b64decode(ARITHMETIC), convert(base64.b64decode(ARITHMETIC), PNG).data)
+    same_pixels(ARITHMETIC_JPEG, convert(ARITHMETIC_JPEG, PNG).data)
 
 
 @pytest.mark.parametrize("turn", [1, 5, 6, 8])

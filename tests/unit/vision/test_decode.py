@@ -8,6 +8,7 @@ import pytest
 import simplejpeg
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from picture_bytes import ARITHMETIC_JPEG
 from PIL import Image
 
 from fusebus.vision import Damaged, ImageError, NotAnImage, TooManyPixels, decode, encode_jpeg, formats, inspect
@@ -108,6 +109,14 @@ def test_a_truncated_file_is_damaged(image_format: str, options: dict[str, objec
     with pytest.raises(Damaged) as refused:
         decode(data[: int(len(data) * kept)])
     assert refused.value.reason == "damaged"
+
+
+def test_an_arithmetic_jpeg_is_decoded_and_damaged_wherever_it_is_cut() -> None:
+    with Image.open(io.BytesIO(ARITHMETIC_JPEG)) as reference:
+        assert decode(ARITHMETIC_JPEG).shape == (reference.height, reference.width, 3)
+    for length in range(2, len(ARITHMETIC_JPEG)):
+        with pytest.raises(ImageError):
+            decode(ARITHMETIC_JPEG[:length])
 
 
 def test_a_jpeg_without_its_end_or_with_a_zeroed_block_is_damaged() -> None:
